@@ -1,0 +1,72 @@
+"""Scores of answers against gold, and intervals over users."""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Interval(NamedTuple):
+    """A mean over users with its 95 % bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+    users: int
+
+
+def exact(answer: str, gold: str) -> float:
+    """1 for the gold label, else 0; surrounding space is ignored. Averaged, it is accuracy."""
+    return float(answer.strip() == gold.strip())
+
+
+def rouge1(answer: str, gold: str) -> float:
+    """ROUGE-1 F-measure without stemming (Lin, 2004)."""
+    return _rouge_scorer().score(gold, answer)["rouge1"].fmeasure
+
+
+def macro_f1(answers: Sequence[str], golds: Sequence[str]) -> float:
+    """F1 averaged over the labels that occur in `golds`. ValueError if the lengths differ or are zero."""
+    _check_pairs(answers, golds)
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(golds, answers, labels=sorted(set(golds)), average="macro", zero_division=0))
+
+
+def mean_absolute_error(answers: Sequence[str], golds: Sequence[str], *, lowest: int = 1, highest: int = 5) -> float:
+    """MAE of ratings; an answer that is no rating counts as the end of the scale farther from the gold (LaMP-3)."""
+    _check_pairs(answers, golds)
+
+    def error(answer: str, gold: int) -> float:
+        text = answer.strip()
+        known = text.isdecimal() and lowest <= int(text) <= highest
+        return abs(int(text) - gold) if known else max(gold - lowest, highest - gold)
+
+    return float(np.mean([error(answer, int(gold)) for answer, gold in zip(answers, golds, strict=True)]))
+
+
+def interval(values: Sequence[float], *, resamples: int = 2000, seed: int = 0) -> Interval:
+    """Mean over users and its 95 % percentile-bootstrap interval, users being what is resampled.
+
+    The same resamples are drawn for the same count and seed, so a paired difference is `interval(a - b)`.
+    ValueError for no values.
+    """
+    values = np.asarray(values, float)
+    if values.size == 0:
+        raise ValueError("an interval over no users: at least one is needed")
+    drawn = np.random.default_rng(seed).integers(0, values.size, (resamples, values.size))
+    low, high = np.quantile(values[drawn].mean(axis=1), (0.025, 0.975))
+    return Interval(float(values.mean()), float(low), float(high), int(values.size))
+
+
+def _check_pairs(answers, golds) -> None:
+    if len(answers) != len(golds) or not golds:
+        raise ValueError(f"{len(answers)} answers for {len(golds)} gold answers: one each, and at least one, is needed")
+
+
+@cache
+def _rouge_scorer():
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rouge1"], use_stemmer=False)

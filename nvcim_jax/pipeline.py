@@ -1,0 +1,347 @@
+"""NVCiM-PT end to end (Fig. 3): select, learn, program, retrieve, answer. Composition only; here things are jitted.
+
+Everything runs for a block of users at once. Randomness follows the user's name and the slot, so a user's result
+does not depend on who else is in the block.
+"""
+
+import zlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from nvcim_jax import bank, lamp, selection, text, tuning
+from nvcim_jax.codec import Codec, decode, encode
+from nvcim_jax.devices import Device
+from nvcim_jax.lamp import Sample, Task, User
+from nvcim_jax.llm import decoder, generate
+from nvcim_jax.llm.weights import Model
+from nvcim_jax.pooling import resample
+from nvcim_jax.presets import Settings
+
+TUNE_ROWS, ANSWER_ROWS = 48, 128  # of one compiled program
+MOST_CLUSTERS = 10
+Report = Callable[[int], None]
+
+
+class Selected(NamedTuple):
+    """Representative samples of a block of users, one per slot; slots without one are None and not valid."""
+
+    samples: list[list[Sample | None]]
+    valid: Bool[Array, "users slots"]
+
+
+class Learned(NamedTuple):
+    """What a block of users keeps: a codec each, and per slot an OVT's code and the key it is found by."""
+
+    codec: Codec  # leaves have a leading user axis
+    codes: Float[Array, "users slots tokens code"]
+    keys: Float[Array, "users slots tokens code"]
+    valid: Bool[Array, "users slots"]
+
+
+def user_keys(key: PRNGKeyArray, users: Sequence[User]) -> PRNGKeyArray:
+    """One key per user, from the user's name."""
+    names = jnp.array([zlib.crc32(user.id.encode()) for user in users], jnp.uint32)
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, names)
+
+
+def buffered(users: Sequence[User], size: int) -> list[User]:
+    """Users with the latest `size` samples of their history. ValueError names a user whose history is empty."""
+    for user in users:
+        if not user.history:
+            raise ValueError(f"user {user.id} has an empty history: at least one sample is needed to learn from")
+    return [user._replace(history=user.history[-size:]) for user in users]
+
+
+def select(key: PRNGKeyArray, model: Model, users: Sequence[User], *, extra_domains: bool = False) -> Selected:
+    """Cluster each user's buffer by the mean embedding of its content and pick the representatives (Eqs. 1-3).
+
+    With `extra_domains`, domains that no representative covers get a slot outside the bank: the yardstick "right
+    domain known" needs one.
+    """
+    contents = [[text.encode(model.tokenizer, sample.content) for sample in user.history] for user in users]
+    points, items = _mean_embeddings(model, contents)
+    counts = jnp.array([selection.cluster_count(len(user.history)) for user in users])
+    picked, valid = _representatives(user_keys(key, users), points, items, counts, most=MOST_CLUSTERS)
+    chosen = [
+        [user.history[at] if is_valid else None for at, is_valid in zip(*rows, strict=True)]
+        for user, *rows in zip(users, np.asarray(picked), np.asarray(valid), strict=True)
+    ]
+    used = max(int(row.sum()) for row in np.asarray(valid))
+    chosen = [[sample for sample in row if sample] + [None] * (used - sum(map(bool, row))) for row in chosen]
+    if extra_domains:
+        extras = [_uncovered(user, row) for user, row in zip(users, chosen, strict=True)]
+        most = max(map(len, extras))
+        chosen = [row + extra + [None] * (most - len(extra)) for row, extra in zip(chosen, extras, strict=True)]
+    in_bank = np.array([[sample is not None and at < used for at, sample in enumerate(row)] for row in chosen])
+    return Selected(chosen, jnp.asarray(in_bank))
+
+
+def learn(
+    key: PRNGKeyArray,
+    model: Model,
+    task: Task,
+    users: Sequence[User],
+    selected: Selected,
+    device: Device,
+    *,
+    sigma: float,
+    settings: Settings,
+    report: Report = lambda rows: None,
+) -> Learned:
+    """Tune one OVT per selected sample under `settings.train_sigma` times the device's noise, and code it.
+
+    `report` is told the number of finished rows after each block. Zero steps leave the start untuned.
+    """
+    codec = fit_codecs(key, model, task, users, settings=settings)
+    slots = [(u, s) for u, row in enumerate(selected.samples) for s, sample in enumerate(row) if sample is not None]
+    samples = [selected.samples[u][s] for u, s in slots]
+    pools = [[_pair(model, each, settings) for each in lamp.both_orders(task, sample)] for sample in samples]
+    codes = _tuned_codes(key, model, task, users, slots, samples, pools, codec, device, sigma, settings, report)
+    content = _content_codes(model, [[sample] for sample in samples], _rows_of(codec, slots), settings.tokens)[:, 0]
+    keys = jax.vmap(settings.key)(content, codes)
+    place = tuple(np.array(slots).T)
+    empty = jnp.zeros((*selected.valid.shape, *codes.shape[1:]))
+    return Learned(codec, empty.at[place].set(codes), empty.at[place].set(keys), selected.valid)
+
+
+def learn_one_for_all(
+    key: PRNGKeyArray,
+    model: Model,
+    task: Task,
+    users: Sequence[User],
+    selected: Selected,
+    device: Device,
+    *,
+    sigma: float,
+    settings: Settings,
+    report: Report = lambda rows: None,
+) -> Learned:
+    """Tune one prompt on each user's whole buffer, reading as many samples in all as the user's OVTs do together."""
+    codec = fit_codecs(key, model, task, users, settings=settings)
+    slots = [(u, 0) for u in range(len(users))]
+    first = [row[0] for row in selected.samples]
+    most = max(len(user.history) for user in users)
+    whole = [(user.history * most)[:most] for user in users]
+    pools = [[_pair(model, sample, settings) for sample in history] for history in whole]
+    per_step = int(np.median(np.asarray(selected.valid).sum(axis=1)))
+    codes = _tuned_codes(
+        key, model, task, users, slots, first, pools, codec, device, sigma, settings, report, per_step=per_step
+    )
+    return Learned(codec, codes[:, None], codes[:, None], jnp.ones((len(users), 1), bool))
+
+
+def fit_codecs(key: PRNGKeyArray, model: Model, task: Task, users: Sequence[User], *, settings: Settings) -> Codec:
+    """One codec per user, fitted to the tokens of the user's own buffer: questions' content and answers."""
+    tokens = [
+        [i for sample in user.history for i in _summary(model, task, sample)[: settings.tokens * 4]] for user in users
+    ]
+    width = text.bucket(max(map(len, tokens)), 256)
+    ids = text.pad(tokens, width, 0)
+    counts = jnp.asarray(np.arange(width)[None] < np.array([len(row) for row in tokens])[:, None], jnp.float32)
+    vectors = _embed(model.params, model.config, ids)
+    return _fit_codecs(user_keys(jax.random.fold_in(key, 1), users), vectors, counts, fit=settings.fit_codec)
+
+
+def retrieve(
+    key: PRNGKeyArray,
+    model: Model,
+    users: Sequence[User],
+    learned: Learned,
+    device: Device,
+    *,
+    sigma: float,
+    settings: Settings,
+    draws: int,
+) -> tuple[Int[Array, "users draws queries"], Float[Array, "users draws queries tokens code"]]:
+    """Program each user's bank `draws` times and search it for every query: the slots found, the codes read back."""
+    slowest = max(len(user.queries) for user in users)
+    queries = [(user.queries * slowest)[:slowest] for user in users]
+    codes = _content_codes(model, queries, learned.codec, settings.tokens)
+    keys = user_keys(key, users)
+    return _retrieve(keys, learned, codes, device, sigma, score=settings.score, write=settings.write, draws=draws)
+
+
+def answer(
+    model: Model,
+    queries: Sequence[Sample],
+    prompts: Float[Array, "rows tokens dim"] | None,
+    *,
+    new_tokens: int,
+    report: Report = lambda rows: None,
+) -> list[str]:
+    """The model's greedy answers to `queries`, each behind its own prompt (None: the bare model)."""
+    prefix = 0 if prompts is None else prompts.shape[1]
+    room = model.config.context - prefix - new_tokens
+    asked = [text.question_ids(model.tokenizer, query, room) for query in queries]
+    end, pad = model.tokenizer.eos_token_id, model.tokenizer.pad_token_id or 0
+    answers = []
+    block = min(ANSWER_ROWS, text.bucket(len(asked)))
+    width = text.bucket(max(map(len, asked)))
+    for start in range(0, len(asked), block):
+        part = asked[start : start + block]
+        rows = np.resize(np.arange(start, start + len(part)), block)  # a short last block repeats its rows
+        padded = text.questions([*(asked[row] for row in rows), [0] * width], prefix)
+        ids, positions = (leaf[:-1] for leaf in padded)
+        chosen = None if prompts is None else prompts[rows]
+        embeddings, positions = _behind(model.params, model.config, chosen, ids, positions)
+        out = generate.greedy(
+            model.params, model.config, embeddings, positions, new_tokens=new_tokens, end=end, pad=pad
+        )
+        for row in np.asarray(out)[: len(part)]:
+            kept = row[: list(row).index(end)] if end in row else row
+            answers.append(model.tokenizer.decode(kept, skip_special_tokens=True).strip())
+        report(len(part))
+    return answers
+
+
+@jax.jit
+def prompts_of(codec: Codec, codes: Float[Array, "users rows tokens code"]) -> Float[Array, "users rows tokens dim"]:
+    """Decode codes with the codec of their user."""
+    return jax.vmap(lambda own, rows: jax.vmap(partial(decode, own))(rows))(codec, codes)
+
+
+def _tuned_codes(
+    key, model, task, users, slots, samples, pools, codec, device, sigma, settings, report, per_step=None
+):
+    """The code of every (user, slot): start, train in blocks of rows of one shape, leave the training space."""
+    ids = np.array([text.start_ids(model.tokenizer, task, sample, settings.tokens) for sample in samples], np.int32)
+    per_user = user_keys(key, users)
+    keys = jax.vmap(jax.random.fold_in)(per_user[np.array([u for u, _ in slots])], jnp.array([s for _, s in slots]))
+    codecs = _rows_of(codec, slots)
+    start, rate, limit = _start(keys, _embed(model.params, model.config, ids), codecs, settings=settings)
+    values = start
+    if settings.steps:
+        job = tuning.Job(keys, start, codecs, rate, limit, text.batch(pools, settings.tokens))
+        block = min(TUNE_ROWS, text.bucket(len(slots), 8))
+        parts = []
+        for first in range(0, len(slots), block):
+            rows = np.resize(np.arange(first, min(first + block, len(slots))), block)
+            tuned = tuning.tune(
+                model.params,
+                jax.tree.map(lambda leaf, rows=rows: leaf[rows], job),
+                device,
+                jnp.float32(sigma * settings.train_sigma),
+                config=model.config,
+                render=settings.space.render,
+                steps=settings.steps,
+                per_step=per_step or len(pools[0]),
+            )
+            parts.append(tuned.values[: min(block, len(slots) - first)].block_until_ready())
+            report(len(parts[-1]))
+        values = jnp.concatenate(parts)
+    return jax.vmap(settings.space.leave)(codecs, values)
+
+
+def _pair(model: Model, sample: Sample, settings: Settings) -> tuple[text.Ids, text.Ids]:
+    answer = text.answer_ids(model.tokenizer, sample)[: model.config.context // 4]
+    room = model.config.context - settings.tokens - len(answer)
+    return text.question_ids(model.tokenizer, sample, room), answer
+
+
+def _summary(model: Model, task: Task, sample: Sample) -> text.Ids:
+    gist = text.encode(model.tokenizer, lamp.gist(task, sample))
+    return gist + text.encode(model.tokenizer, lamp.ANSWER) + text.answer_ids(model.tokenizer, sample)
+
+
+def _content_codes(model: Model, samples: Sequence[Sequence[Sample]], codec: Codec, rows: int):
+    """The content of every sample as `rows` rows of its user's code: [users, samples, rows, code]."""
+    room = model.config.context
+    ids = [[text.encode(model.tokenizer, sample.content)[:room] or [0] for sample in row] for row in samples]
+    width = text.bucket(max(len(one) for row in ids for one in row))
+    padded = np.stack([text.pad(row, width, 0) for row in ids])
+    lengths = jnp.array([[len(one) for one in row] for row in ids])
+    return _encode_content(model.params, model.config, padded, lengths, codec, rows=rows)
+
+
+def _mean_embeddings(model: Model, contents):
+    """Mean content embedding of each history item, and which items are real: [users, items, dim], [users, items]."""
+    most = max(map(len, contents))
+    ids = [[row[: model.config.context] or [0] for row in user] + [[0]] * (most - len(user)) for user in contents]
+    width = text.bucket(max(len(row) for user in ids for row in user))
+    padded = np.stack([text.pad(user, width, 0) for user in ids])
+    lengths = jnp.array([[len(row) for row in user] for user in ids])
+    items = jnp.arange(most)[None, :] < jnp.array([len(user) for user in contents])[:, None]
+    return _mean_embedding(model.params, model.config, padded, lengths), items
+
+
+def _uncovered(user: User, chosen: list[Sample | None]) -> list[Sample]:
+    covered = {sample.domain for sample in chosen if sample is not None} | {None}
+    first_of = {sample.domain: sample for sample in reversed(user.history) if sample.domain not in covered}
+    return [first_of[domain] for domain in sorted(first_of)]
+
+
+def _rows_of(codec: Codec, slots: Sequence[tuple[int, int]]) -> Codec:
+    owners = np.array([user for user, _ in slots])
+    return jax.tree.map(lambda leaf: leaf[owners], codec)
+
+
+@partial(jax.jit, static_argnames=("config",))
+def _embed(params, config, ids):
+    return decoder.embed(params, config, ids)
+
+
+@partial(jax.jit, static_argnames=("config",))
+def _mean_embedding(params, config, ids, lengths):
+    real = jnp.arange(ids.shape[-1])[None, None] < lengths[..., None]
+    vectors = decoder.embed(params, config, ids.reshape(-1, ids.shape[-1])).reshape(*ids.shape, -1)
+    return jnp.sum(jnp.where(real[..., None], vectors, 0), axis=2) / lengths[..., None]
+
+
+@partial(jax.jit, static_argnames=("config", "rows"))
+def _encode_content(params, config, ids, lengths, codec, *, rows):
+    vectors = decoder.embed(params, config, ids.reshape(-1, ids.shape[-1])).reshape(*ids.shape, -1)
+    one = lambda own, x, length: resample(encode(own, x), rows, length=length)  # noqa: E731
+    return jax.vmap(jax.vmap(one, in_axes=(None, 0, 0)))(codec, vectors, lengths)
+
+
+@partial(jax.jit, static_argnames=("most",))
+def _representatives(keys, points, items, counts, *, most):
+    def one(key, points, items, count):
+        clusters = selection.kmeans(key, points, items, count, most=most)
+        return selection.representatives(points, items, clusters)
+
+    return jax.vmap(one)(keys, points, items, counts)
+
+
+@partial(jax.jit, static_argnames=("fit",))
+def _fit_codecs(keys, vectors, counts, *, fit):
+    return jax.vmap(fit)(keys, vectors, counts)
+
+
+@partial(jax.jit, static_argnames=("settings",))
+def _start(keys, tokens, codecs, *, settings):
+    def one(key, tokens, codec):
+        values = settings.space.enter(codec, settings.start(jax.random.fold_in(key, 2), tokens))
+        free = settings.clip >= 1
+        limit = jnp.inf if free else jnp.quantile(jnp.abs(values), settings.clip)
+        return values, settings.learning_rate(values), jnp.asarray(limit, values.dtype)
+
+    return jax.vmap(one)(keys, tokens, codecs)
+
+
+@partial(jax.jit, static_argnames=("score", "write", "draws"))
+def _retrieve(keys, learned, queries, device, sigma, *, score, write, draws):
+    def one(key, codes, search_keys, valid, queries, draw):
+        key = jax.random.fold_in(key, draw)
+        stored = bank.program(key, codes, search_keys, valid, device, sigma=sigma, write=write)
+        match = jax.vmap(lambda query: bank.retrieve(stored, query, score=score))(queries)
+        return match.index, match.prompt
+
+    over_draws = jax.vmap(one, in_axes=(None, None, None, None, None, 0))
+    over_users = jax.vmap(over_draws, in_axes=(0, 0, 0, 0, 0, None))
+    return over_users(keys, learned.codes, learned.keys, learned.valid, queries, jnp.arange(draws))
+
+
+@partial(jax.jit, static_argnames=("config",))
+def _behind(params, config, prompts, ids, positions):
+    asked = decoder.embed(params, config, ids)
+    if prompts is None:
+        return asked, positions
+    first = decoder.causal_positions(prompts.shape[:2])
+    return jnp.concatenate([prompts.astype(asked.dtype), asked], 1), jnp.concatenate([first, positions], 1)

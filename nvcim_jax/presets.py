@@ -1,0 +1,117 @@
+"""Three named ways to run NVCiM-PT, each a plain record of settings."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import partial
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from nvcim_jax import codec, crossbar, tuning
+from nvcim_jax.similarity import aligned, aligned_mean, mips, pairwise_mean, stored_wmsdp
+
+
+def fixed_rate(start: Float[Array, "tokens width"], *, rate: float) -> Float[Array, ""]:
+    """The same learning rate whatever the prompt."""
+    return jnp.asarray(rate, start.dtype)
+
+
+def relative_rate(start: Float[Array, "tokens width"], *, share: float) -> Float[Array, ""]:
+    """A share of the root mean square of the start, so that a step means the same in every model and space."""
+    return share * jnp.sqrt(jnp.mean(start**2))
+
+
+def prompt_key(content: Float[Array, "tokens code"], prompt: Float[Array, "tokens code"]):
+    """The OVT is its own key, as in the paper."""
+    return prompt
+
+
+def content_key(content: Float[Array, "tokens code"], prompt: Float[Array, "tokens code"]):
+    """The sample's content tokens are the key, scaled so that their mean has length one.
+
+    A mean-pooled dot product with such a key ranks like the cosine of the means.
+    """
+    norm = jnp.linalg.norm(jnp.mean(content, axis=0))
+    return content / jnp.where(norm > 0, norm, 1)
+
+
+def flat_mips(query: Float[Array, "rows code"], copies) -> Float[Array, ""]:
+    """MIPS over all values of the finest copy."""
+    return mips(query, copies[0], reduce=aligned)
+
+
+def mean_mips(query: Float[Array, "rows code"], copies) -> Float[Array, ""]:
+    """MIPS between mean rows, in the finest copy."""
+    return mips(query, copies[0], reduce=pairwise_mean)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run of NVCiM-PT can vary; hashable, so it is static under jit."""
+
+    start: Callable  # of the virtual tokens
+    space: tuning.Space  # in which they are trained
+    fit_codec: Callable
+    learning_rate: Callable
+    steps: int
+    train_sigma: float  # training noise as a multiple of the device's sigma
+    clip: float  # quantile of the start's magnitudes beyond which codes are clipped; 1 leaves them free
+    key: Callable  # what an OVT is found by
+    score: Callable  # the scaled search
+    tokens: int = 16
+    buffer: int = 25
+    write: Callable = crossbar.write_values
+
+    def describe(self) -> dict[str, object]:
+        """The settings as JSON values, functions by their names."""
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+
+
+def _plain(value):
+    if isinstance(value, partial):
+        return {"function": value.func.__name__, **{name: _plain(bound) for name, bound in value.keywords.items()}}
+    if isinstance(value, tuning.Space):
+        return "code" if value is tuning.CODE_SPACE else "embedding"
+    return getattr(value, "__name__", value)
+
+
+# The paper to the letter where it speaks, its silence filled by the nearest convention.
+PAPER_LITERAL = Settings(
+    start=tuning.random_tokens,
+    space=tuning.EMBEDDING_SPACE,
+    fit_codec=codec.fit_autoencoder,
+    learning_rate=partial(fixed_rate, rate=1e-4),
+    steps=30,
+    train_sigma=1.0,
+    clip=1.0,
+    key=prompt_key,
+    score=partial(stored_wmsdp, reduce=aligned),
+)
+
+# The paper's three parts in the reading that works: own-token start, trained in the space that is stored.
+PAPER = Settings(
+    start=tuning.own_tokens,
+    space=tuning.CODE_SPACE,
+    fit_codec=codec.fit_pca,
+    learning_rate=partial(relative_rate, share=0.06),
+    steps=30,
+    train_sigma=1.0,
+    clip=1.0,
+    key=prompt_key,
+    score=partial(stored_wmsdp, reduce=aligned_mean),
+)
+
+# What measured best on users that no result is reported on.
+RECOMMENDED = Settings(
+    start=tuning.own_tokens,
+    space=tuning.CODE_SPACE,
+    fit_codec=codec.fit_pca,
+    learning_rate=partial(relative_rate, share=0.06),
+    steps=100,
+    train_sigma=2.0,
+    clip=0.9,
+    key=content_key,
+    score=partial(stored_wmsdp, reduce=pairwise_mean),
+)
+
+PRESETS = {"paper-literal": PAPER_LITERAL, "paper": PAPER, "recommended": RECOMMENDED}

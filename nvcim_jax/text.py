@@ -1,0 +1,97 @@
+"""Samples as token ids in fixed shapes: questions, labels, starts of virtual tokens."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nvcim_jax import lamp
+from nvcim_jax.lamp import ANSWER, Sample, Task
+from nvcim_jax.llm.decoder import NOWHERE
+
+Ids = list[int]
+
+
+class Batch(NamedTuple):
+    """Labelled samples for rows of prompts; `pool` counts the samples that one prompt is tuned on.
+
+    Padding has the position NOWHERE and the label -1. Positions leave room for the virtual tokens in front.
+    """
+
+    ids: np.ndarray  # [rows, pool, tokens]
+    positions: np.ndarray  # [rows, pool, tokens]
+    labels: np.ndarray  # [rows, pool, labels]
+    label_at: np.ndarray  # [rows, pool, labels]: the token that predicts the label, counted with the virtual tokens
+
+
+class Questions(NamedTuple):
+    """Questions side by side; padding has the position NOWHERE. Positions leave room for the virtual tokens."""
+
+    ids: np.ndarray  # [rows, tokens]
+    positions: np.ndarray  # [rows, tokens]
+
+
+def encode(tokenizer: Any, text: str, *, special: bool = False) -> Ids:
+    """Token ids of `text`, with the tokenizer's own first token only if `special`."""
+    return tokenizer(text, add_special_tokens=special).input_ids
+
+
+def question_ids(tokenizer: Any, sample: Sample, room: int) -> Ids:
+    """The question up to the answer's place; one longer than `room` tokens loses its beginning."""
+    return encode(tokenizer, sample.question + ANSWER, special=True)[-room:]
+
+
+def answer_ids(tokenizer: Any, sample: Sample) -> Ids:
+    """The gold answer, with the token that ends it."""
+    return [*encode(tokenizer, f" {sample.answer}"), tokenizer.eos_token_id]
+
+
+def start_ids(tokenizer: Any, task: Task, sample: Sample, rows: int) -> Ids:
+    """`rows` tokens that sum the sample up: what it is about, then its answer (repeated while there is room)."""
+    tail = [*encode(tokenizer, ANSWER), *answer_ids(tokenizer, sample)][-rows:]
+    gist = encode(tokenizer, lamp.gist(task, sample)) or tail
+    head = (gist * rows)[: rows - len(tail)]
+    return head + tail
+
+
+def bucket(size: int, multiple: int = 16) -> int:
+    """`size` rounded up to a multiple, so that nearby lengths share one compiled program."""
+    return max(-(-size // multiple), 1) * multiple
+
+
+def pad(rows: Sequence[Ids], width: int, fill: int) -> np.ndarray:
+    """Rows of ids as one array [rows, width], `fill` on the right."""
+    out = np.full((len(rows), width), fill, np.int32)
+    for at, row in enumerate(rows):
+        out[at, : len(row)] = row
+    return out
+
+
+def questions(asked: Sequence[Ids], prefix: int) -> Questions:
+    """Questions behind `prefix` virtual tokens (0 for the bare model)."""
+    width = bucket(max(map(len, asked)))
+    return Questions(pad(asked, width, 0), _positions([len(row) for row in asked], width, prefix))
+
+
+def batch(pools: Sequence[Sequence[tuple[Ids, Ids]]], prefix: int) -> Batch:
+    """One row per prompt, each a pool of (question ids, answer ids), behind `prefix` virtual tokens.
+
+    Every row must hold equally many samples. The last label needs no successor, so it is not fed in.
+    """
+    pairs = [pair for pool in pools for pair in pool]
+    whole = [question + answer[:-1] for question, answer in pairs]
+    width, labels = bucket(max(map(len, whole))), bucket(max(len(answer) for _, answer in pairs), 4)
+    label_at = [list(range(prefix + len(q) - 1, prefix + len(q) + len(a) - 1)) for q, a in pairs]
+    shape = (len(pools), len(pools[0]))
+    parts = (
+        pad(whole, width, 0),
+        _positions([len(row) for row in whole], width, prefix),
+        pad([answer for _, answer in pairs], labels, -1),
+        pad(label_at, labels, 0),
+    )
+    return Batch(*(part.reshape(*shape, -1) for part in parts))
+
+
+def _positions(lengths: Sequence[int], width: int, prefix: int) -> np.ndarray:
+    place = np.arange(width, dtype=np.int32)[None]
+    return np.where(place < np.asarray(lengths)[:, None], place + prefix, NOWHERE).astype(np.int32)
