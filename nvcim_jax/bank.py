@@ -19,14 +19,14 @@ from nvcim_jax.quantise import to_codes
 from nvcim_jax.similarity import SCALES
 
 Write = Callable[..., Float[Array, "rows dim"]]
-Score = Callable[[Float[Array, "rows dim"], tuple[Float[Array, "pooled dim"], ...]], Float[Array, ""]]
+Score = Callable[[Float[Array, "rows dim"], tuple[Float[Array, "_ dim"], ...]], Float[Array, ""]]
 
 
 class Bank(NamedTuple):
     """What the arrays return after programming: the noisy prompts and the noisy pooled copies of the keys."""
 
     prompts: Float[Array, "ovts rows dim"]
-    keys: tuple[Float[Array, "ovts pooled dim"], ...]
+    keys: tuple[Float[Array, "ovts _ dim"], ...]
     valid: Bool[Array, "ovts"]
 
 

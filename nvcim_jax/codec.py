@@ -36,20 +36,23 @@ def decode(codec: Codec, z: Float[Array, "tokens code"]) -> Float[Array, "tokens
 def fit_pca(
     key: PRNGKeyArray, vectors: Float[Array, "words dim"], counts: Float[Array, "words"], *, dim: int = DIM
 ) -> Codec:
-    """The linear codec with the least squared error over `vectors`, each counted `counts` times, through the origin.
+    """The linear codec with the least squared error over `vectors`, each counted `counts` times, about their mean.
 
     The principal directions are then rotated at random, so that every code dimension carries the same variance and
     noise that scales with the largest code hits no direction harder than another. A model narrower than `dim` leaves
     the last dimensions empty.
     """
     width = vectors.shape[1]
-    covariance = jnp.dot(vectors.T * counts[None, :], vectors, precision="highest")
+    mean = jnp.dot(counts, vectors, precision="highest") / jnp.sum(counts)
+    centred = vectors - mean[None, :]
+    covariance = jnp.dot(centred.T * counts[None, :], centred, precision="highest")
     _, directions = jnp.linalg.eigh(covariance)  # ascending
     kept = min(dim, width)
     rotation, _ = jnp.linalg.qr(jax.random.normal(key, (kept, kept)))
     basis = jnp.dot(directions[:, width - kept :], rotation, precision="highest")
     basis = jnp.pad(basis, ((0, 0), (0, dim - kept)))
-    return Codec(((basis, jnp.zeros(dim)),), ((basis.T, jnp.zeros(width)),))
+    inward = -jnp.dot(mean, basis, precision="highest")
+    return Codec(((basis, inward),), ((basis.T, mean),))
 
 
 def loss(codec: Codec, x: Float[Array, "tokens dim"], counts: Float[Array, "tokens"]) -> Float[Array, ""]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nvcim_jax import bank, lamp, selection, text, tuning
 from nvcim_jax.codec import Codec, decode, encode
@@ -158,8 +158,8 @@ def retrieve(
     sigma: float,
     settings: Settings,
     draws: int,
-) -> tuple[Int[Array, "users draws queries"], Float[Array, "users draws queries tokens code"]]:
-    """Program each user's bank `draws` times and search it for every query: the slots found, the codes read back."""
+) -> bank.Match:
+    """Program each user's bank `draws` times and search it for every query; leaves are [users, draws, queries, ...]."""
     slowest = max(len(user.queries) for user in users)
     queries = [(user.queries * slowest)[:slowest] for user in users]
     codes = _content_codes(model, queries, learned.codec, settings.tokens)
@@ -206,9 +206,7 @@ def prompts_of(codec: Codec, codes: Float[Array, "users rows tokens code"]) -> F
     return jax.vmap(lambda own, rows: jax.vmap(partial(decode, own))(rows))(codec, codes)
 
 
-def _tuned_codes(
-    key, model, task, users, slots, samples, pools, codec, device, sigma, settings, report, per_step=None
-):
+def _tuned_codes(key, model, task, users, slots, samples, pools, codec, device, sigma, settings, report, per_step=None):
     """The code of every (user, slot): start, train in blocks of rows of one shape, leave the training space."""
     ids = np.array([text.start_ids(model.tokenizer, task, sample, settings.tokens) for sample in samples], np.int32)
     per_user = user_keys(key, users)
@@ -330,8 +328,7 @@ def _retrieve(keys, learned, queries, device, sigma, *, score, write, draws):
     def one(key, codes, search_keys, valid, queries, draw):
         key = jax.random.fold_in(key, draw)
         stored = bank.program(key, codes, search_keys, valid, device, sigma=sigma, write=write)
-        match = jax.vmap(lambda query: bank.retrieve(stored, query, score=score))(queries)
-        return match.index, match.prompt
+        return jax.vmap(lambda query: bank.retrieve(stored, query, score=score))(queries)
 
     over_draws = jax.vmap(one, in_axes=(None, None, None, None, None, 0))
     over_users = jax.vmap(over_draws, in_axes=(0, 0, 0, 0, 0, None))

@@ -27,12 +27,14 @@ def prompt_key(content: Float[Array, "tokens code"], prompt: Float[Array, "token
 
 
 def content_key(content: Float[Array, "tokens code"], prompt: Float[Array, "tokens code"]):
-    """The sample's content tokens are the key, scaled so that their mean has length one.
+    """The mean of the sample's content tokens in every row, scaled to length one.
 
-    A mean-pooled dot product with such a key ranks like the cosine of the means.
+    A mean-pooled dot product with such a key ranks like the cosine of the means. Equal rows are as small as a mean
+    is, and so is the noise that scales with the largest value; reading them together averages it out.
     """
-    norm = jnp.linalg.norm(jnp.mean(content, axis=0))
-    return content / jnp.where(norm > 0, norm, 1)
+    mean = jnp.mean(content, axis=0)
+    norm = jnp.linalg.norm(mean)
+    return jnp.broadcast_to(mean / jnp.where(norm > 0, norm, 1), content.shape)
 
 
 def flat_mips(query: Float[Array, "rows code"], copies) -> Float[Array, ""]:

@@ -35,13 +35,13 @@ def from_codes(codes: Codes) -> Float[Array, "rows dim"]:
 def slices(bits: int, cell_bits: int) -> int:
     """Cells per code: 8 for 16 bits in 2-bit cells. ValueError unless `cell_bits` divides `bits`."""
     if cell_bits < 1 or bits % cell_bits:
-        raise ValueError(f"{bits}-bit codes do not cut into {cell_bits}-bit cells: the cell's bits must divide the code's")
+        raise ValueError(
+            f"{bits}-bit codes do not cut into {cell_bits}-bit cells: the cell's bits must divide the code's"
+        )
     return bits // cell_bits
 
 
-def to_levels(
-    integers: Int[Array, "rows dim"], *, bits: int = 16, cell_bits: int = 2
-) -> Int[Array, "rows dim slices"]:
+def to_levels(integers: Int[Array, "rows dim"], *, bits: int = 16, cell_bits: int = 2) -> Int[Array, "rows dim slices"]:
     """Cell levels of each code in offset binary, the most significant cell first."""
     count = slices(bits, cell_bits)
     offset = integers.astype(jnp.int32) + 2 ** (bits - 1)

@@ -15,14 +15,16 @@ SCALES = (1, 2, 4)
 WEIGHTS = (1.0, 0.8, 0.6)
 
 
-def aligned(query: Float[Array, "rows dim"], prompt: Float[Array, "rows dim"]) -> Float[Array, ""]:
+def aligned(query: Float[Array, "rows dim"], prompt: Float[Array, "others dim"]) -> Float[Array, ""]:
     """The plain dot product: row i with row i, summed. ValueError if the row counts differ."""
     if query.shape != prompt.shape:
-        raise ValueError(f"query {query.shape} and prompt {prompt.shape} differ: resample the query to the prompt's rows")
+        raise ValueError(
+            f"query {query.shape} and prompt {prompt.shape} differ: resample the query to the prompt's rows"
+        )
     return jnp.vdot(query, prompt, precision="highest")
 
 
-def aligned_mean(query: Float[Array, "rows dim"], prompt: Float[Array, "rows dim"]) -> Float[Array, ""]:
+def aligned_mean(query: Float[Array, "rows dim"], prompt: Float[Array, "others dim"]) -> Float[Array, ""]:
     """The dot product averaged over rows, so that a coarse scale weighs as much as a fine one."""
     return aligned(query, prompt) / query.shape[0]
 
@@ -70,7 +72,7 @@ def wmsdp(
 
 def stored_wmsdp(
     query: Float[Array, "rows dim"],
-    copies: tuple[Float[Array, "pooled dim"], ...],
+    copies: tuple[Float[Array, "_ dim"], ...],
     *,
     scales: tuple[int, ...] = SCALES,
     weights: tuple[float, ...] = WEIGHTS,

@@ -99,7 +99,9 @@ def _read_params(folder: Path, config: Config, dtype) -> PyTree:
     unused = sorted(set(where) - set(table.values()) - ({"lm_head.weight"} if config.tied else set()))
     unused = [name for name in unused if not name.endswith("rotary_emb.inv_freq")]
     if missing or unused:
-        raise CheckpointError(f"{folder}: tensors missing {missing[:3] or 'none'}, tensors unknown {unused[:3] or 'none'}")
+        raise CheckpointError(
+            f"{folder}: tensors missing {missing[:3] or 'none'}, tensors unknown {unused[:3] or 'none'}"
+        )
     flat = {}
     for path in sorted(set(where.values())):
         with safe_open(path, framework="np") as file:

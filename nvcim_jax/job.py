@@ -1,0 +1,163 @@
+"""The main job: ladders over tasks and blocks of users, kept as they finish, written as JSON, PNG and banks."""
+
+import json
+import subprocess
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from nvcim_jax import figures, lamp, pipeline, store, study, synthetic
+from nvcim_jax.devices import Device
+from nvcim_jax.lamp import Task, User
+from nvcim_jax.llm.weights import Model
+from nvcim_jax.metrics import Interval, interval
+from nvcim_jax.presets import PRESETS, RECOMMENDED
+
+BLOCK = 8  # users that are learned and answered together
+PACKAGES = ("nvcim_jax", "jax", "flax", "optax", "transformers", "orbax-checkpoint", "numpy")
+
+
+class TaskResult(NamedTuple):
+    """Scores of the finished users of one task."""
+
+    task: Task
+    users: list[User]
+    scores: dict[str, np.ndarray]  # [users] per method
+    right_domain: dict[str, np.ndarray]
+    examples: list[study.Example]
+
+
+def people(task: Task, count: int, data: Path | None) -> tuple[list[User], int]:
+    """`count` users with a history, and how many without one were passed over. The embedded world if no `data`."""
+    if data is None:
+        return synthetic.users(task, count), 0
+    everyone = lamp.read(data, task)
+    with_history = [user for user in everyone if user.history]
+    if not with_history:
+        raise lamp.DataError(f"{data}: no user has a history to learn from; give a folder with filled 'profile' fields")
+    chosen = with_history[:count]
+    return chosen, everyone.index(chosen[-1]) + 1 - len(chosen)
+
+
+def run_blocks(
+    key: jax.Array,
+    model: Model,
+    task: Task,
+    users: Sequence[User],
+    device: Device,
+    finished: list[tuple[list[User], study.Ladder]],
+    *,
+    sigma: float,
+    draws: int,
+    report: Callable[[int], None],
+) -> None:
+    """The ladder for each block of users; every finished block is appended to `finished`, whatever comes after."""
+    for start in range(0, len(users), BLOCK):
+        part = list(users[start : start + BLOCK])
+        climbed = study.ladder(key, model, task, part, device, sigma=sigma, draws=draws, report=report)
+        finished.append((pipeline.buffered(part, RECOMMENDED.buffer), climbed))
+
+
+def collect(task: Task, finished: Sequence[tuple[list[User], study.Ladder]]) -> TaskResult:
+    """Finished blocks as one result."""
+    ladders = [climbed for _, climbed in finished]
+
+    def joined(part: str) -> dict[str, np.ndarray]:
+        named = {name: [getattr(climbed.scores[name], part) for climbed in ladders] for name in ladders[0].scores}
+        return {name: np.concatenate(rows) for name, rows in named.items() if rows[0] is not None}
+
+    examples = [example for climbed in ladders for example in climbed.examples]
+    users = [user for part, _ in finished for user in part]
+    return TaskResult(task, users, joined("scores"), joined("right_domain"), examples)
+
+
+def comparisons(result: TaskResult) -> dict[str, Interval]:
+    """Paired differences that the paper's claims turn on, users being the pairs."""
+    scores = result.scores
+    pairs = {"one prompt for all - base model": (study.ONE, study.BASE)}
+    if study.KNOWN in scores:
+        pairs["OVT, right domain known - base model"] = (study.KNOWN, study.BASE)
+    for name in PRESETS:
+        full, nvp, none = (f"{name}: {method}" for method in ("NVCiM-PT", "NVP* (flat MIPS)", "No-Miti (flat MIPS)"))
+        pairs[f"{name}: NVCiM-PT - base model"] = (full, study.BASE)
+        pairs[f"{name}: NVP* - No-Miti (flat MIPS)"] = (nvp, none)
+        pairs[f"{name}: NVCiM-PT - NVP* (flat MIPS)"] = (full, nvp)
+        pairs[f"{name}: NVCiM-PT - NVP* (mean-pooled MIPS)"] = (full, f"{name}: NVP* (mean-pooled MIPS)")
+    return {title: interval(scores[a] - scores[b]) for title, (a, b) in pairs.items()}
+
+
+def gain_kept(result: TaskResult, method: str = "recommended: NVCiM-PT") -> float | None:
+    """Share of the gain of the OVT with known domain over the base model that `method` keeps; None without domains."""
+    if study.KNOWN not in result.scores:
+        return None
+    base, known, kept = (result.scores[name].mean() for name in (study.BASE, study.KNOWN, method))
+    return float((kept - base) / (known - base)) if known > base else None
+
+
+def as_json(results: Sequence[TaskResult], settings: dict[str, Any]) -> dict[str, Any]:
+    """Everything a reader needs to judge and repeat the results."""
+
+    def figures_of(result: TaskResult) -> dict[str, Any]:
+        methods = {
+            name: {
+                **interval(scores)._asdict(),
+                "per_user": scores.tolist(),
+                **({"right_domain": float(result.right_domain[name].mean())} if name in result.right_domain else {}),
+            }
+            for name, scores in result.scores.items()
+        }
+        return {
+            "metric": result.task.metric,
+            "users": [user.id for user in result.users],
+            "questions": sum(len(user.queries) for user in result.users),
+            "methods": methods,
+            "paired_differences": {title: value._asdict() for title, value in comparisons(result).items()},
+            "gain_kept_by_recommended": gain_kept(result),
+        }
+
+    return {
+        "settings": settings,
+        "presets": {name: preset.describe() for name, preset in PRESETS.items()},
+        "provenance": provenance(),
+        "tasks": {result.task.name: figures_of(result) for result in results},
+    }
+
+
+def write(out: Path, results: Sequence[TaskResult], settings: dict[str, Any]) -> None:
+    """`results.json` and `results.png` in `out`, each complete or absent."""
+    text = json.dumps(as_json(results, settings), indent=1)
+    partial = out / "results.json.part"
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(out / "results.json")
+    tables = {r.task.name: {name: interval(scores) for name, scores in r.scores.items()} for r in results}
+    title = f"{settings['device']}, sigma {settings['sigma']}, {settings['draws']} draws, model {settings['model']}"
+    figures.bars(out / "results.png", tables, title=title)
+
+
+def about_bank(model: Model, task: Task, users: Sequence[User], selected, settings: dict[str, Any]) -> dict[str, Any]:
+    """What a saved bank says about itself."""
+    samples = [[sample and sample._asdict() for sample in row] for row in selected.samples]
+    return {
+        "model": store.fingerprint(model),
+        "task": task.name,
+        "users": [user.id for user in users],
+        "samples": samples,
+        "settings": settings,
+        "provenance": provenance(),
+    }
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, commit and backend of this run."""
+    git = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    return {
+        "commit": git.stdout.strip() or None,
+        "backend": jax.default_backend(),
+        "versions": {name: version(name) for name in PACKAGES},
+    }

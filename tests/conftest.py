@@ -1,0 +1,33 @@
+"""Strictness for every test: shapes are checked at runtime, ranks and dtypes may not be mixed silently."""
+
+from pathlib import Path
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+_hook = install_import_hook(
+    [f"nvcim_jax.{name}" for name in ("noise", "pooling", "similarity", "selection", "quantise", "devices", "crossbar",
+                                      "codec", "bank")],
+    "beartype.beartype",
+)  # fmt: skip
+
+EMBEDDED = Path(__file__).parents[1] / "nvcim_jax" / "embedded" / "model"
+OUTSIDE = Path(__file__).parents[2] / "shared"  # real files that are not part of the project
+
+
+@pytest.fixture(scope="session")
+def model():
+    """The embedded language model."""
+    from nvcim_jax import llm
+
+    return llm.load(EMBEDDED)
+
+
+@pytest.fixture
+def outside():
+    """The folder of real files beside the checkout; tests that need it are skipped without it."""
+    if not OUTSIDE.is_dir():
+        pytest.skip(f"no real files beside this checkout ({OUTSIDE})")
+    return OUTSIDE

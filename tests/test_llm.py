@@ -1,0 +1,163 @@
+"""The decoder, its loader and its loop."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nvcim_jax import llm, text
+from nvcim_jax.llm import decoder, generate
+from tests.conftest import EMBEDDED
+
+TINY = llm.Config(
+    vocab_size=37, dim=16, hidden_dim=24, layers=2, heads=4, kv_heads=2, head_dim=4,
+    context=64, rope_theta=10000.0, norm_eps=1e-5, tied=True,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def params():
+    return decoder.Decoder(TINY).init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+
+
+def ids(rows, tokens, seed=1):
+    return jax.random.randint(jax.random.key(seed), (rows, tokens), 0, TINY.vocab_size)
+
+
+def test_no_token_sees_the_future(params):
+    x = decoder.embed(params, TINY, ids(1, 6))
+    gradient = jax.grad(lambda e: llm.logits(params, TINY, embeddings=e)[0, 3].sum())(x)
+    moved = np.abs(gradient[0]).sum(1)
+    assert np.all(moved[:4] > 0) and np.all(moved[4:] == 0)
+
+
+def test_padding_anywhere_changes_nothing(params):
+    plain = llm.logits(params, TINY, ids(1, 5))
+    x = decoder.embed(params, TINY, ids(1, 5))
+    holes = jnp.insert(x, jnp.array([0, 2, 5]), 7.0, axis=1)
+    positions = jnp.array([[decoder.NOWHERE, 0, 1, decoder.NOWHERE, 2, 3, 4, decoder.NOWHERE]])
+    padded = llm.logits(params, TINY, embeddings=holes, positions=positions)
+    np.testing.assert_allclose(padded[:, [1, 2, 4, 5, 6]], plain, atol=1e-5)
+
+
+def test_rotation_depends_on_distance_only():
+    q, k = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 8))
+    at = lambda x, p: decoder.rotate(x, jnp.array([[p]]), 10000.0)  # noqa: E731
+    near, far = (float(jnp.vdot(at(q, p), at(k, p + 3))) for p in (0, 40))
+    assert near == pytest.approx(far, abs=1e-4)
+
+
+def test_label_loss_is_the_cross_entropy_of_the_label_positions(params):
+    tokens = ids(2, 7)
+    x = decoder.embed(params, TINY, tokens)
+    labels, label_at = tokens[:, 4:7], jnp.array([[3, 4, 5]] * 2)
+    labels = labels.at[1, 2].set(-1)  # padding
+    log_p = jax.nn.log_softmax(llm.logits(params, TINY, tokens))
+    by_hand = [np.mean([-log_p[0, a, t] for a, t in zip((3, 4, 5), tokens[0, 4:7])]),
+               np.mean([-log_p[1, a, t] for a, t in zip((3, 4), tokens[1, 4:6])])]  # fmt: skip
+    loss = llm.label_loss(params, TINY, x, decoder.causal_positions((2, 7)), labels, label_at)
+    np.testing.assert_allclose(loss, by_hand, rtol=1e-5)
+
+
+def greedy_without_cache(params, tokens, count):
+    for _ in range(count):
+        tokens = jnp.concatenate([tokens, jnp.argmax(llm.logits(params, TINY, tokens)[:, -1:], -1)], 1)
+    return np.asarray(tokens[0, -count:])
+
+
+def test_generation_with_cache_is_generation_without_whatever_the_neighbours(params):
+    prompts = [ids(1, 4, 5), ids(1, 9, 6)]
+    alone = [greedy_without_cache(params, prompt, 12) for prompt in prompts]
+    asked = text.questions([list(map(int, prompt[0])) for prompt in prompts], 0)
+    out = generate.greedy(
+        params, TINY, decoder.embed(params, TINY, asked.ids), jnp.asarray(asked.positions),
+        new_tokens=12, end=-1, pad=0,
+    )  # fmt: skip
+    np.testing.assert_array_equal(out, alone)
+
+
+def test_a_row_stops_at_its_end_token(params):
+    prompt = ids(1, 4, 5)
+    free = greedy_without_cache(params, prompt, 12)
+    end = int(free[5])
+    first = list(free).index(end)
+    positions = decoder.causal_positions((1, 4))
+    out = generate.greedy(
+        params, TINY, decoder.embed(params, TINY, prompt), positions, new_tokens=12, end=end, pad=36
+    )  # fmt: skip
+    np.testing.assert_array_equal(out[0], [*free[: first + 1], *[36] * (11 - first)])
+
+
+def test_either_ids_or_embeddings(params):
+    with pytest.raises(ValueError, match="and not both"):
+        llm.logits(params, TINY)
+
+
+def test_saved_weights_load_to_the_same_model(model, tmp_path):
+    from nvcim_jax.llm.weights import save_weights
+
+    shutil.copytree(EMBEDDED, tmp_path / "copy")
+    save_weights(tmp_path / "copy/model.safetensors", model.params, model.config)
+    again = llm.load(tmp_path / "copy")
+    jax.tree.map(np.testing.assert_array_equal, again.params, model.params)
+    assert again.config == model.config
+
+
+def broken(tmp_path, change):
+    shutil.copytree(EMBEDDED, tmp_path / "m")
+    change(tmp_path / "m")
+    return tmp_path / "m"
+
+
+def edit(**changes):
+    def change(folder):
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda f: (f / "config.json").unlink(), "holds no config.json"),
+        (lambda f: (f / "tokenizer.json").unlink(), "holds no tokenizer.json"),
+        (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "can run code"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"x" * 100), "is damaged"),
+        (edit(model_type="gpt2"), "model_type 'gpt2' is not supported"),
+        (edit(model_type="martian"), "of no known model family"),
+        (edit(hidden_act="gelu"), "hidden_act 'gelu' is not supported; known: silu"),
+        (edit(num_hidden_layers=5), "tensors missing"),
+        (edit(num_hidden_layers=3), "tensors unknown"),
+        (edit(intermediate_size=351), "config.json asks for"),
+        (edit(vocab_size=100), "the embedding has 100 rows"),
+    ],
+)
+def test_a_broken_checkpoint_is_named(tmp_path, change, words):
+    with pytest.raises(llm.CheckpointError, match=words):
+        llm.load(broken(tmp_path, change))
+
+
+def test_a_truncated_checkpoint_is_named(tmp_path):
+    def cut(folder):
+        path = folder / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:-1000])
+
+    with pytest.raises(llm.CheckpointError, match="is damaged"):
+        llm.load(broken(tmp_path, cut))
+
+
+def test_a_real_checkpoint_tells_its_story(outside):
+    story = llm.load(outside / "models/stories260K")
+    start = jnp.array([[1]])
+    x = llm.embed(story.params, story.config, start)
+    out = generate.greedy(
+        story.params, story.config, x, decoder.causal_positions((1, 1)), new_tokens=200, end=-1, pad=0
+    )  # fmt: skip
+    told = story.tokenizer.decode(np.asarray(out[0]))
+    assert told.startswith(
+        "Once upon a time, there was a little girl named Lily. She loved to play outside in the park."
+    )
