@@ -52,6 +52,26 @@ def store(
     return write(key, codes.integers, device, sigma=sigma) * codes.step
 
 
+def program_one(
+    key: PRNGKeyArray,
+    prompt: Float[Array, "rows dim"],
+    search_key: Float[Array, "rows dim"],
+    device: Device,
+    *,
+    sigma: Float[Array, ""] | float,
+    scales: tuple[int, ...] = SCALES,
+    write: Write = write_values,
+) -> tuple[Float[Array, "rows dim"], tuple[Float[Array, "_ dim"], ...]]:
+    """Program the code of one OVT and the pooled copies of its key (Fig. 4): what reads return of them.
+
+    ValueError if a matrix does not fit one array.
+    """
+    prompt_key, *copy_keys = jax.random.split(key, 1 + len(scales))
+    put = partial(store, device=device, sigma=sigma, write=write)
+    copies = pyramid(search_key, scales=scales)
+    return put(prompt_key, prompt), tuple(put(k, copy) for k, copy in zip(copy_keys, copies, strict=True))
+
+
 def program(
     key: PRNGKeyArray,
     prompts: Float[Array, "ovts rows dim"],
@@ -63,19 +83,10 @@ def program(
     scales: tuple[int, ...] = SCALES,
     write: Write = write_values,
 ) -> Bank:
-    """Program the code of every OVT and the three pooled copies of its key (Fig. 4).
-
-    The draw of OVT i depends on `key` and i alone. ValueError if a matrix does not fit one array.
-    """
-    put = partial(store, device=device, sigma=sigma, write=write)
-
-    def one(at, prompt, search_key):
-        prompt_key, *copy_keys = jax.random.split(jax.random.fold_in(key, at), 1 + len(scales))
-        copies = pyramid(search_key, scales=scales)
-        return put(prompt_key, prompt), tuple(put(k, copy) for k, copy in zip(copy_keys, copies, strict=True))
-
-    stored, copies = jax.vmap(one)(jnp.arange(prompts.shape[0]), prompts, keys)
-    return Bank(stored, copies, valid)
+    """Program a whole bank; the draw of OVT i depends on `key` and i alone."""
+    each = partial(program_one, device=device, sigma=sigma, scales=scales, write=write)
+    own_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(prompts.shape[0]))
+    return Bank(*jax.vmap(each)(own_keys, prompts, keys), valid)
 
 
 def retrieve(bank: Bank, query: Float[Array, "rows dim"], *, score: Score) -> Match:

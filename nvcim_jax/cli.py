@@ -51,16 +51,17 @@ def run(
         Path | None, typer.Option(help="Folder for results.json, results.png and the banks.", show_default="none")
     ] = None,
 ) -> None:
-    """The main job: learn from users' histories, store in noisy memory, search, answer, score; all methods side by side."""
+    """The main job: learn from histories, store in noisy memory, search, answer, score; all methods side by side."""
     with _plain_errors():
         import jax
 
-        from nvcim_jax import devices, job, lamp, llm, store, study
+        from nvcim_jax import devices, job, lamp, llm, study
 
         if data and len(task or []) != 1:
             raise ValueError("--data holds one task: name it with one --task, such as --task LaMP-3")
         tasks = [lamp.task(name) for name in task or lamp.TASKS]
-        chosen, sigma = devices.device(device), _checked_sigma(sigma)
+        devices.device(device)
+        cell = study.Cell(device, _checked_sigma(sigma))
         _prepare(out)
         if out and any(out.glob("bank-*")):
             raise ValueError(f"--out {out} already holds banks: choose another folder, or remove it first")
@@ -75,28 +76,28 @@ def run(
             "model": model.name, "data": str(data) if data else "the embedded world",
         }  # fmt: skip
         results, interrupted = [], False
-        total = sum(study.work(people, loaded, draws) for _, people, _ in crowd)
+        total = sum(study.work(people, loaded, 1, draws) for _, people, _ in crowd)
         with _progress() as progress:
             bar = progress.add_task("", total=total)
             for each, people, _ in crowd:
                 progress.update(bar, description=each.name)
-                finished: list = []
+                finished: list[job.Block] = []
                 try:
-                    job.run_blocks(
-                        jax.random.key(seed), loaded, each, people, chosen, finished,
-                        sigma=sigma, draws=draws, report=lambda done: progress.advance(bar, done),
-                    )  # fmt: skip
+                    for block in job.blocks(
+                        jax.random.key(seed), loaded, each, people, [cell],
+                        draws=draws, report=lambda done: progress.advance(bar, done),
+                    ):  # fmt: skip
+                        if out:
+                            job.save_bank(out / f"bank-{each.name}-{len(finished)}", loaded, each, block, settings)
+                        finished.append(block)
                 except KeyboardInterrupt:
                     interrupted = True
                 if finished:
-                    results.append(job.collect(each, finished))
-                for at, (part, climbed) in enumerate(finished if out else []):
-                    about = job.about_bank(loaded, each, part, climbed.selected, {**settings, "preset": "recommended"})
-                    store.save(out / f"bank-{each.name}-{at}", climbed.learned, about)
+                    results.append(job.collect(each, cell, finished))
                 if interrupted:
                     break
         if results:
-            _show_results(results, settings)
+            show.results(console, results, settings)
             if out:
                 job.write(out, results, settings)
                 console.print(f"results.json, results.png and the banks are in {out}")
@@ -167,7 +168,7 @@ def ask(
         import jax
         import numpy as np
 
-        from nvcim_jax import devices, lamp, llm, pipeline, store, study
+        from nvcim_jax import devices, lamp, llm, pipeline, programs, store, study
         from nvcim_jax.presets import PRESETS
 
         chosen, sigma = devices.device(device), _checked_sigma(sigma)
@@ -188,7 +189,7 @@ def ask(
         with console.status("searching and answering"):
             key = jax.random.split(jax.random.key(seed), 3)[2]
             match = pipeline.retrieve(key, loaded, [person], own, chosen, sigma=sigma, settings=settings, draws=1)
-            prompt = pipeline.prompts_of(own.codec, match.prompt[:, 0])[0]
+            prompt = programs.prompts_of(own.codec, match.prompt[:, 0])[0]
             with_ovt = pipeline.answer(loaded, [query], prompt, new_tokens=new_tokens)[0]
             without = pipeline.answer(loaded, [query], None, new_tokens=new_tokens)[0]
         best = int(match.index[0, 0, 0])
@@ -220,10 +221,9 @@ def devices(sigma: Sigma = 0.1) -> None:
         for name, technology in known.TECHNOLOGIES.items():
             levels = sigma * known.device(name).levels
             table.add_row(name, technology, *(f"{float(level):.4f}" for level in levels))
-            f1, f2, f3, f4 = (sigma * float(factor) for factor in known.device(name).factors)
-            effect.add_row(
-                name, *(f"{value} ± {std:.3f}" for value, std in zip((0.1, 0.3, 0.6, 0.9), (f4, f3, f2, f1)))
-            )
+            values = (0.9, 0.6, 0.3, 0.1)  # one for each of f1 to f4
+            pairs = zip(values, known.device(name).factors, strict=True)
+            effect.add_row(name, *(f"{value} ± {sigma * float(factor):.3f}" for value, factor in pairs))
         console.print(table, effect)
 
 
@@ -283,54 +283,3 @@ def _find_user(task, name: str | None, data: Path | None):
 def _progress() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console)
-
-
-def _show_results(results, settings) -> None:
-    from nvcim_jax import job, study
-    from nvcim_jax.metrics import interval
-
-    def cell(value) -> str:
-        return f"{value.mean:.2f}±{(value.high - value.low) / 2:.2f}"
-
-    names = [result.task.name for result in results]
-    counts = f"{len(results[0].users)} users per task, {settings['draws']} draws"
-    table = Table("method", *names, title=f"{settings['device']}, sigma {settings['sigma']}; {counts}; mean ± 95 %")
-    group = None
-    for method in results[0].scores:
-        preset, _, short = method.rpartition(": ")
-        if preset != group:
-            table.add_section()
-            if preset:
-                table.add_row(f"[bold]{preset}[/bold]")
-        group = preset
-        cells = [cell(interval(result.scores[method])) for result in results]
-        table.add_row(f"  {short}" if preset else short, *cells)
-    console.print(table)
-    paired = Table("paired difference", *names, title="the same users, questions and draws")
-    columns = [job.comparisons(result) for result in results]
-    for title in columns[0]:
-        paired.add_row(
-            title,
-            *(f"{column[title].mean:+.2f}±{(column[title].high - column[title].low) / 2:.2f}" for column in columns),
-        )
-    console.print(paired)
-    kept = {result.task.name: job.gain_kept(result) for result in results}
-    if any(share is not None for share in kept.values()):
-        text = ", ".join(f"{name} {share:.0%}" for name, share in kept.items() if share is not None)
-        console.print(f"of the gain of the OVT with known domain, recommended NVCiM-PT keeps: {text}")
-    metric = study.metric_of(results[0].task)
-    examples = [(result, example) for result in results for example in result.examples]
-    better = [(r, e) for r, e in examples if metric(e.answer, e.sample.answer) != metric(e.without, e.sample.answer)]
-    for result, example in _spread(better or examples, 3):
-        console.rule(result.task.name, align="left")
-        console.print(f"question     {example.sample.content}\ngold         {example.sample.answer}", highlight=False)
-        console.print(
-            f"without OVT  {example.without or '(nothing)'}\nwith OVT     {example.answer or '(nothing)'}",
-            highlight=False,
-        )
-        console.print(f"OVT from     {example.found.content}  ->  {example.found.answer}", highlight=False)
-
-
-def _spread(items: list, count: int) -> list:
-    """`count` items from all over the list."""
-    return items[:: max(1, len(items) // count)][:count]

@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,6 @@ import jax
 import numpy as np
 
 from nvcim_jax import figures, lamp, pipeline, store, study, synthetic
-from nvcim_jax.devices import Device
 from nvcim_jax.lamp import Task, User
 from nvcim_jax.llm.weights import Model
 from nvcim_jax.metrics import Interval, interval
@@ -19,6 +18,13 @@ from nvcim_jax.presets import PRESETS, RECOMMENDED
 
 BLOCK = 8  # users that are learned and answered together
 PACKAGES = ("nvcim_jax", "jax", "flax", "optax", "transformers", "orbax-checkpoint", "numpy")
+
+
+class Block(NamedTuple):
+    """A block of users and how the methods did on them."""
+
+    users: list[User]
+    ladder: study.Ladder
 
 
 class TaskResult(NamedTuple):
@@ -43,35 +49,34 @@ def people(task: Task, count: int, data: Path | None) -> tuple[list[User], int]:
     return chosen, everyone.index(chosen[-1]) + 1 - len(chosen)
 
 
-def run_blocks(
+def blocks(
     key: jax.Array,
     model: Model,
     task: Task,
     users: Sequence[User],
-    device: Device,
-    finished: list[tuple[list[User], study.Ladder]],
+    cells: Sequence[study.Cell],
     *,
-    sigma: float,
     draws: int,
     report: Callable[[int], None],
-) -> None:
-    """The ladder for each block of users; every finished block is appended to `finished`, whatever comes after."""
+) -> Iterator[Block]:
+    """The ladder for one block of users after the other; what has been yielded is finished, whatever comes after."""
     for start in range(0, len(users), BLOCK):
         part = list(users[start : start + BLOCK])
-        climbed = study.ladder(key, model, task, part, device, sigma=sigma, draws=draws, report=report)
-        finished.append((pipeline.buffered(part, RECOMMENDED.buffer), climbed))
+        climbed = study.ladder(key, model, task, part, cells, draws=draws, report=report)
+        yield Block(pipeline.buffered(part, RECOMMENDED.buffer), climbed)
 
 
-def collect(task: Task, finished: Sequence[tuple[list[User], study.Ladder]]) -> TaskResult:
-    """Finished blocks as one result."""
-    ladders = [climbed for _, climbed in finished]
+def collect(task: Task, cell: study.Cell, finished: Sequence[Block]) -> TaskResult:
+    """Finished blocks as one result, of one cell."""
+    ladders = [block.ladder for block in finished]
+    tables = [climbed.scores[cell] for climbed in ladders]
 
     def joined(part: str) -> dict[str, np.ndarray]:
-        named = {name: [getattr(climbed.scores[name], part) for climbed in ladders] for name in ladders[0].scores}
+        named = {name: [getattr(table[name], part) for table in tables] for name in tables[0]}
         return {name: np.concatenate(rows) for name, rows in named.items() if rows[0] is not None}
 
     examples = [example for climbed in ladders for example in climbed.examples]
-    users = [user for part, _ in finished for user in part]
+    users = [user for block in finished for user in block.users]
     return TaskResult(task, users, joined("scores"), joined("right_domain"), examples)
 
 
@@ -136,6 +141,12 @@ def write(out: Path, results: Sequence[TaskResult], settings: dict[str, Any]) ->
     tables = {r.task.name: {name: interval(scores) for name, scores in r.scores.items()} for r in results}
     title = f"{settings['device']}, sigma {settings['sigma']}, {settings['draws']} draws, model {settings['model']}"
     figures.bars(out / "results.png", tables, title=title)
+
+
+def save_bank(folder: Path, model: Model, task: Task, block: Block, settings: dict[str, Any]) -> None:
+    """Save what `recommended` learned for a block of users."""
+    about = about_bank(model, task, block.users, block.ladder.selected, {**settings, "preset": "recommended"})
+    store.save(folder, block.ladder.learned, about)
 
 
 def about_bank(model: Model, task: Task, users: Sequence[User], selected, settings: dict[str, Any]) -> dict[str, Any]:

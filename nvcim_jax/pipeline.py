@@ -1,12 +1,12 @@
-"""NVCiM-PT end to end (Fig. 3): select, learn, program, retrieve, answer. Composition only; here things are jitted.
+"""NVCiM-PT end to end (Fig. 3): select, learn, program, search, answer.
 
+Composition only: the mathematics is on the floors below, and what is compiled is in `programs`.
 Everything runs for a block of users at once. Randomness follows the user's name and the slot, so a user's result
 does not depend on who else is in the block.
 """
 
 import zlib
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,13 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from nvcim_jax import bank, lamp, selection, text, tuning
-from nvcim_jax.codec import Codec, decode, encode
+from nvcim_jax import bank, lamp, programs, selection, text, tuning
+from nvcim_jax.codec import Codec
 from nvcim_jax.devices import Device
 from nvcim_jax.lamp import Sample, Task, User
-from nvcim_jax.llm import decoder, generate
+from nvcim_jax.llm import generate
 from nvcim_jax.llm.weights import Model
-from nvcim_jax.pooling import resample
 from nvcim_jax.presets import Settings
 
 TUNE_ROWS, ANSWER_ROWS = 48, 128  # of one compiled program
@@ -67,7 +66,7 @@ def select(key: PRNGKeyArray, model: Model, users: Sequence[User], *, extra_doma
     contents = [[text.encode(model.tokenizer, sample.content) for sample in user.history] for user in users]
     points, items = _mean_embeddings(model, contents)
     counts = jnp.array([selection.cluster_count(len(user.history)) for user in users])
-    picked, valid = _representatives(user_keys(key, users), points, items, counts, most=MOST_CLUSTERS)
+    picked, valid = programs.representatives(user_keys(key, users), points, items, counts, most=MOST_CLUSTERS)
     chosen = [
         [user.history[at] if is_valid else None for at, is_valid in zip(*rows, strict=True)]
         for user, *rows in zip(users, np.asarray(picked), np.asarray(valid), strict=True)
@@ -144,13 +143,12 @@ def fit_codecs(key: PRNGKeyArray, model: Model, task: Task, users: Sequence[User
     width = text.bucket(max(map(len, tokens)), 256)
     ids = text.pad(tokens, width, 0)
     counts = jnp.asarray(np.arange(width)[None] < np.array([len(row) for row in tokens])[:, None], jnp.float32)
-    vectors = _embed(model.params, model.config, ids)
-    return _fit_codecs(user_keys(jax.random.fold_in(key, 1), users), vectors, counts, fit=settings.fit_codec)
+    vectors = programs.embed(model.params, model.config, ids)
+    return programs.fit_codecs(user_keys(jax.random.fold_in(key, 1), users), vectors, counts, fit=settings.fit_codec)
 
 
-def retrieve(
+def program(
     key: PRNGKeyArray,
-    model: Model,
     users: Sequence[User],
     learned: Learned,
     device: Device,
@@ -158,13 +156,23 @@ def retrieve(
     sigma: float,
     settings: Settings,
     draws: int,
-) -> bank.Match:
-    """Program each user's bank `draws` times and search it for every query; leaves are [users, draws, queries, ...]."""
-    slowest = max(len(user.queries) for user in users)
-    queries = [(user.queries * slowest)[:slowest] for user in users]
-    codes = _content_codes(model, queries, learned.codec, settings.tokens)
+) -> bank.Bank:
+    """Program each user's bank `draws` times; leaves are [users, draws, slots, ...]."""
     keys = user_keys(key, users)
-    return _retrieve(keys, learned, codes, device, sigma, score=settings.score, write=settings.write, draws=draws)
+    return programs.program(keys, learned, device, jnp.float32(sigma), write=settings.write, draws=draws)
+
+
+def search(
+    model: Model, users: Sequence[User], learned: Learned, banks: bank.Bank, *, settings: Settings
+) -> bank.Match:
+    """Search every programmed bank for every query of its user; leaves are [users, draws, queries, ...].
+
+    A user with fewer queries than others has them repeated.
+    """
+    most = max(len(user.queries) for user in users)
+    queries = [(user.queries * most)[:most] for user in users]
+    codes = _content_codes(model, queries, learned.codec, settings.tokens)
+    return programs.search(banks, codes, score=settings.score)
 
 
 def answer(
@@ -189,7 +197,7 @@ def answer(
         padded = text.questions([*(asked[row] for row in rows), [0] * width], prefix)
         ids, positions = (leaf[:-1] for leaf in padded)
         chosen = None if prompts is None else prompts[rows]
-        embeddings, positions = _behind(model.params, model.config, chosen, ids, positions)
+        embeddings, positions = programs.behind(model.params, model.config, chosen, ids, positions)
         out = generate.greedy(
             model.params, model.config, embeddings, positions, new_tokens=new_tokens, end=end, pad=pad
         )
@@ -200,19 +208,15 @@ def answer(
     return answers
 
 
-@jax.jit
-def prompts_of(codec: Codec, codes: Float[Array, "users rows tokens code"]) -> Float[Array, "users rows tokens dim"]:
-    """Decode codes with the codec of their user."""
-    return jax.vmap(lambda own, rows: jax.vmap(partial(decode, own))(rows))(codec, codes)
-
-
 def _tuned_codes(key, model, task, users, slots, samples, pools, codec, device, sigma, settings, report, per_step=None):
     """The code of every (user, slot): start, train in blocks of rows of one shape, leave the training space."""
     ids = np.array([text.start_ids(model.tokenizer, task, sample, settings.tokens) for sample in samples], np.int32)
     per_user = user_keys(key, users)
     keys = jax.vmap(jax.random.fold_in)(per_user[np.array([u for u, _ in slots])], jnp.array([s for _, s in slots]))
     codecs = _rows_of(codec, slots)
-    start, rate, limit = _start(keys, _embed(model.params, model.config, ids), codecs, settings=settings)
+    start, rate, limit = programs.start(
+        keys, programs.embed(model.params, model.config, ids), codecs, settings=settings
+    )
     values = start
     if settings.steps:
         job = tuning.Job(keys, start, codecs, rate, limit, text.batch(pools, settings.tokens))
@@ -254,7 +258,7 @@ def _content_codes(model: Model, samples: Sequence[Sequence[Sample]], codec: Cod
     width = text.bucket(max(len(one) for row in ids for one in row))
     padded = np.stack([text.pad(row, width, 0) for row in ids])
     lengths = jnp.array([[len(one) for one in row] for row in ids])
-    return _encode_content(model.params, model.config, padded, lengths, codec, rows=rows)
+    return programs.encode_content(model.params, model.config, padded, lengths, codec, rows=rows)
 
 
 def _mean_embeddings(model: Model, contents):
@@ -265,7 +269,7 @@ def _mean_embeddings(model: Model, contents):
     padded = np.stack([text.pad(user, width, 0) for user in ids])
     lengths = jnp.array([[len(row) for row in user] for user in ids])
     items = jnp.arange(most)[None, :] < jnp.array([len(user) for user in contents])[:, None]
-    return _mean_embedding(model.params, model.config, padded, lengths), items
+    return programs.mean_embedding(model.params, model.config, padded, lengths), items
 
 
 def _uncovered(user: User, chosen: list[Sample | None]) -> list[Sample]:
@@ -277,68 +281,3 @@ def _uncovered(user: User, chosen: list[Sample | None]) -> list[Sample]:
 def _rows_of(codec: Codec, slots: Sequence[tuple[int, int]]) -> Codec:
     owners = np.array([user for user, _ in slots])
     return jax.tree.map(lambda leaf: leaf[owners], codec)
-
-
-@partial(jax.jit, static_argnames=("config",))
-def _embed(params, config, ids):
-    return decoder.embed(params, config, ids)
-
-
-@partial(jax.jit, static_argnames=("config",))
-def _mean_embedding(params, config, ids, lengths):
-    real = jnp.arange(ids.shape[-1])[None, None] < lengths[..., None]
-    vectors = decoder.embed(params, config, ids.reshape(-1, ids.shape[-1])).reshape(*ids.shape, -1)
-    return jnp.sum(jnp.where(real[..., None], vectors, 0), axis=2) / lengths[..., None]
-
-
-@partial(jax.jit, static_argnames=("config", "rows"))
-def _encode_content(params, config, ids, lengths, codec, *, rows):
-    vectors = decoder.embed(params, config, ids.reshape(-1, ids.shape[-1])).reshape(*ids.shape, -1)
-    one = lambda own, x, length: resample(encode(own, x), rows, length=length)  # noqa: E731
-    return jax.vmap(jax.vmap(one, in_axes=(None, 0, 0)))(codec, vectors, lengths)
-
-
-@partial(jax.jit, static_argnames=("most",))
-def _representatives(keys, points, items, counts, *, most):
-    def one(key, points, items, count):
-        clusters = selection.kmeans(key, points, items, count, most=most)
-        return selection.representatives(points, items, clusters)
-
-    return jax.vmap(one)(keys, points, items, counts)
-
-
-@partial(jax.jit, static_argnames=("fit",))
-def _fit_codecs(keys, vectors, counts, *, fit):
-    return jax.vmap(fit)(keys, vectors, counts)
-
-
-@partial(jax.jit, static_argnames=("settings",))
-def _start(keys, tokens, codecs, *, settings):
-    def one(key, tokens, codec):
-        values = settings.space.enter(codec, settings.start(jax.random.fold_in(key, 2), tokens))
-        free = settings.clip >= 1
-        limit = jnp.inf if free else jnp.quantile(jnp.abs(values), settings.clip)
-        return values, settings.learning_rate(values), jnp.asarray(limit, values.dtype)
-
-    return jax.vmap(one)(keys, tokens, codecs)
-
-
-@partial(jax.jit, static_argnames=("score", "write", "draws"))
-def _retrieve(keys, learned, queries, device, sigma, *, score, write, draws):
-    def one(key, codes, search_keys, valid, queries, draw):
-        key = jax.random.fold_in(key, draw)
-        stored = bank.program(key, codes, search_keys, valid, device, sigma=sigma, write=write)
-        return jax.vmap(lambda query: bank.retrieve(stored, query, score=score))(queries)
-
-    over_draws = jax.vmap(one, in_axes=(None, None, None, None, None, 0))
-    over_users = jax.vmap(over_draws, in_axes=(0, 0, 0, 0, 0, None))
-    return over_users(keys, learned.codes, learned.keys, learned.valid, queries, jnp.arange(draws))
-
-
-@partial(jax.jit, static_argnames=("config",))
-def _behind(params, config, prompts, ids, positions):
-    asked = decoder.embed(params, config, ids)
-    if prompts is None:
-        return asked, positions
-    first = decoder.causal_positions(prompts.shape[:2])
-    return jnp.concatenate([prompts.astype(asked.dtype), asked], 1), jnp.concatenate([first, positions], 1)

@@ -18,9 +18,7 @@ def avg_pool(x: Float[Array, "tokens dim"], scale: int) -> Float[Array, "pooled 
     return jnp.sum(padded.reshape(windows, scale, dim), axis=1) / held[:, None]
 
 
-def pyramid(
-    x: Float[Array, "tokens dim"], *, scales: tuple[int, ...] = (1, 2, 4)
-) -> tuple[Float[Array, "_ dim"], ...]:
+def pyramid(x: Float[Array, "tokens dim"], *, scales: tuple[int, ...] = (1, 2, 4)) -> tuple[Float[Array, "_ dim"], ...]:
     """The pooled versions of `x`, one per scale: what the three blocks of Fig. 4 store."""
     return tuple(avg_pool(x, scale) for scale in scales)
 

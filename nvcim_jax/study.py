@@ -1,19 +1,17 @@
 """The ladder of methods on one task: base model, prompts without memory, and NVCiM-PT under each preset.
 
-All methods see the same users, questions and device draws, so their differences are paired.
+All methods see the same users, questions and device draws, so their differences are paired; so do all devices.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from nvcim_jax import metrics, pipeline, text
-from nvcim_jax.devices import Device
+from nvcim_jax import devices, metrics, pipeline, programs, text
 from nvcim_jax.lamp import Sample, Task, User
 from nvcim_jax.llm.weights import Model
 from nvcim_jax.presets import PRESETS, RECOMMENDED, Settings, flat_mips, mean_mips
@@ -38,10 +36,17 @@ class Example(NamedTuple):
     answer: str
 
 
-class Ladder(NamedTuple):
-    """Scores by method, a few examples, and the bank that `recommended` learned for these users."""
+class Cell(NamedTuple):
+    """A device and its sigma: one cell of a table."""
 
-    scores: dict[str, Score]
+    device: str
+    sigma: float
+
+
+class Ladder(NamedTuple):
+    """Scores by cell and method, examples from the first cell, and what `recommended` learned for it."""
+
+    scores: dict[Cell, dict[str, Score]]
     examples: list[Example]
     selected: pipeline.Selected
     learned: pipeline.Learned
@@ -52,72 +57,90 @@ def ladder(
     model: Model,
     task: Task,
     users: Sequence[User],
-    device: Device,
+    cells: Sequence[Cell],
     *,
-    sigma: float,
     draws: int,
     presets: Mapping[str, Settings] = PRESETS,
     report: Callable[[int], None] = lambda work: None,
 ) -> Ladder:
-    """Every method on `users`, in the order of the table. `report` is told finished units of `work`."""
+    """Every method on `users` for every cell, in the order of the table. `report` is told finished units of `work`.
+
+    What does not depend on the cell (the base model, training without noise) is computed once.
+    """
     select_key, learn_key, write_key = jax.random.split(key, 3)
     users = pipeline.buffered(users, RECOMMENDED.buffer)
     selected = pipeline.select(select_key, model, users, extra_domains=True)
     queries = [query for user in users for query in user.queries]
+    owners = [at for at, user in enumerate(users) for _ in user.queries]
     new_tokens = answer_room(model, users)
-    scores: dict[str, Score] = {}
 
-    def learn(settings: Settings, how=pipeline.learn) -> pipeline.Learned:
-        told = lambda rows: report(rows * settings.steps)  # noqa: E731
+    @cache
+    def learn(settings: Settings, cell: Cell | None, how: Callable = pipeline.learn) -> pipeline.Learned:
+        """`cell` is None for training without noise, so that all cells share it."""
+        device, sigma = (devices.device(cell.device), cell.sigma) if cell else (devices.device("NVM-1"), 0.0)
+        told = partial(_times, report, settings.steps)
         bound = {"sigma": sigma, "settings": settings, "report": told}
         return how(learn_key, model, task, users, selected, device, **bound)
 
     def reply(asked: Sequence[Sample], prompts) -> list[str]:
-        return pipeline.answer(model, asked, prompts, new_tokens=new_tokens, report=lambda n: report(n * new_tokens))
+        told = partial(_times, report, new_tokens)
+        return pipeline.answer(model, asked, prompts, new_tokens=new_tokens, report=told)
 
-    def stored(learned: pipeline.Learned, settings: Settings) -> tuple[Score, list[str], list[Sample]]:
+    @cache
+    def programmed(cell: Cell, settings: Settings, trained_for: Cell | None, how: Callable = pipeline.learn):
+        learned = learn(settings, trained_for, how)
+        bound = {"sigma": cell.sigma, "settings": settings, "draws": draws}
+        return learned, pipeline.program(write_key, users, learned, devices.device(cell.device), **bound)
+
+    def stored(learned: pipeline.Learned, banks, settings: Settings) -> tuple[Score, list[str], list[Sample]]:
         """Score of a bank that was programmed, searched and read back under every draw."""
-        match = pipeline.retrieve(write_key, model, users, learned, device, sigma=sigma, settings=settings, draws=draws)
+        match = pipeline.search(model, users, learned, banks, settings=settings)
         rows = [(u, d, q) for u, user in enumerate(users) for q in range(len(user.queries)) for d in range(draws)]
         place = tuple(np.array(rows).T)
         flat = match.prompt.reshape(len(users), -1, *match.prompt.shape[-2:])
-        prompts = pipeline.prompts_of(learned.codec, flat).reshape(*match.prompt.shape[:-1], -1)[place]
+        prompts = programs.prompts_of(learned.codec, flat).reshape(*match.prompt.shape[:-1], -1)[place]
         asked = [users[u].queries[q] for u, _, q in rows]
         answers = reply(asked, prompts)
         picked = [selected.samples[u][s] for (u, _, _), s in zip(rows, np.asarray(match.index)[place], strict=True)]
-        owners = [u for u, _, _ in rows]
-        return _score(task, users, owners, asked, answers, picked), answers, picked
+        return _score(task, users, [u for u, _, _ in rows], asked, answers, picked), answers, picked
 
-    owners = [u for u, user in enumerate(users) for _ in user.queries]
     without = reply(queries, None)
-    scores[BASE] = _score(task, users, owners, queries, without, None)
-    scores[OWN] = stored(learn(replace(RECOMMENDED, steps=0)), RECOMMENDED)[0]
-    one = stored(learn(RECOMMENDED, pipeline.learn_one_for_all), RECOMMENDED)[0]
-    scores[ONE] = one._replace(right_domain=None)
-    best = learn(RECOMMENDED)
+    base = _score(task, users, owners, queries, without, None)
     known = _slots_of_known_domain(users, selected)
-    if known is not None:
-        prompts = pipeline.prompts_of(best.codec, best.codes)[np.array(owners), known]
-        scores[KNOWN] = _score(task, users, owners, queries, reply(queries, prompts), None)
-    for name, settings in presets.items():
-        mips = replace(settings, score=flat_mips)
-        scores[f"{name}: No-Miti (flat MIPS)"] = stored(learn(replace(settings, train_sigma=0.0)), mips)[0]
-        learned = best if settings == RECOMMENDED else learn(settings)
-        scores[f"{name}: NVP* (flat MIPS)"] = stored(learned, mips)[0]
-        scores[f"{name}: NVP* (mean-pooled MIPS)"] = stored(learned, replace(settings, score=mean_mips))[0]
-        scores[f"{name}: NVCiM-PT"], answers, picked = stored(learned, settings)
-    every = range(0, len(queries) * draws, draws)
-    triples = [Example(queries[n], picked[at], without[n], answers[at]) for n, at in enumerate(every)]
-    return Ladder(scores, triples, selected, best)
+    table: dict[Cell, dict[str, Score]] = {}
+    examples: list[Example] = []
+    for cell in cells:
+        scores = table[cell] = {BASE: base}
+        scores[OWN] = stored(*programmed(cell, replace(RECOMMENDED, steps=0), None), RECOMMENDED)[0]
+        one = stored(*programmed(cell, RECOMMENDED, cell, pipeline.learn_one_for_all), RECOMMENDED)[0]
+        scores[ONE] = one._replace(right_domain=None)
+        if known is not None:
+            best = learn(RECOMMENDED, cell)
+            prompts = programs.prompts_of(best.codec, best.codes)[np.array(owners), known]
+            scores[KNOWN] = _score(task, users, owners, queries, reply(queries, prompts), None)
+        for name, settings in presets.items():
+            flat, mean = replace(settings, score=flat_mips), replace(settings, score=mean_mips)
+            bare, tuned = programmed(cell, settings, None), programmed(cell, settings, cell)
+            scores[f"{name}: No-Miti (flat MIPS)"] = stored(*bare, flat)[0]
+            scores[f"{name}: NVP* (flat MIPS)"] = stored(*tuned, flat)[0]
+            scores[f"{name}: NVP* (mean-pooled MIPS)"] = stored(*tuned, mean)[0]
+            scores[f"{name}: NVCiM-PT"], answers, picked = stored(*tuned, settings)
+        if not examples:
+            first_draws = range(0, len(answers), draws)
+            examples = [
+                Example(query, picked[at], alone, answers[at])
+                for query, alone, at in zip(queries, without, first_draws, strict=True)
+            ]
+    return Ladder(table, examples, selected, learn(RECOMMENDED, cells[0]))
 
 
-def work(users: Sequence[User], model: Model, draws: int, presets: Mapping[str, Settings] = PRESETS) -> int:
+def work(users: Sequence[User], model: Model, cells: int, draws: int, presets: Mapping[str, Settings] = PRESETS) -> int:
     """Units of work that `ladder` will report, roughly: tuned rows times steps, answers times their length."""
-    rows = 6 * len(users)
-    steps = sum(2 * settings.steps for settings in presets.values())
+    steps = sum((1 + cells) * settings.steps for settings in presets.values())
     queries = sum(len(user.queries) for user in users)
-    answers = queries * (2 + draws * (2 + 4 * len(presets)))
-    return rows * steps + len(users) * RECOMMENDED.steps + answers * answer_room(model, users)
+    answers = queries * (1 + cells * (1 + draws * (2 + 4 * len(presets))))
+    tuned = 6 * len(users) * steps + cells * len(users) * RECOMMENDED.steps
+    return tuned + answers * answer_room(model, users)
 
 
 def answer_room(model: Model, users: Sequence[User]) -> int:
@@ -140,6 +163,10 @@ def _score(task, users, owners, asked, answers, picked) -> Score:
         return Score(per_user(each), None)
     right = np.array([sample.domain == found.domain for sample, found in zip(asked, picked, strict=True)], float)
     return Score(per_user(each), per_user(right))
+
+
+def _times(report, weight, count) -> None:
+    report(count * weight)
 
 
 def _mean_by(owners, count, values) -> np.ndarray:

@@ -54,7 +54,7 @@ def start_ids(tokenizer: Any, task: Task, sample: Sample, rows: int) -> Ids:
     return head + tail
 
 
-def bucket(size: int, multiple: int = 16) -> int:
+def bucket(size: int, multiple: int = 8) -> int:
     """`size` rounded up to a multiple, so that nearby lengths share one compiled program."""
     return max(-(-size // multiple), 1) * multiple
 

@@ -33,7 +33,10 @@ def test_the_error_is_the_variance_left_out():
 
 def test_words_that_count_nothing_do_not_matter():
     counts = (jnp.arange(60) < 40).astype(jnp.float32)
-    some, all_of_them = fit_pca(jax.random.key(1), WORDS[:40], ONES[:40], dim=4), fit_pca(jax.random.key(1), WORDS, counts, dim=4)
+    some, all_of_them = (
+        fit_pca(jax.random.key(1), WORDS[:40], ONES[:40], dim=4),
+        fit_pca(jax.random.key(1), WORDS, counts, dim=4),
+    )
     np.testing.assert_allclose(
         decode(some, encode(some, WORDS)), decode(all_of_them, encode(all_of_them, WORDS)), atol=1e-3
     )

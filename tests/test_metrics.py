@@ -26,7 +26,9 @@ def test_an_answer_that_is_no_rating_is_as_wrong_as_can_be():
 
 def test_the_interval_covers_the_mean_about_as_often_as_it_says():
     rng = np.random.default_rng(0)
-    covered = [low <= 0.3 <= high for _, low, high, _ in (interval(rng.random(60) < 0.3, resamples=400) for _ in range(300))]
+    covered = [
+        low <= 0.3 <= high for _, low, high, _ in (interval(rng.random(60) < 0.3, resamples=400) for _ in range(300))
+    ]
     assert 0.90 <= np.mean(covered) <= 0.98
 
 

@@ -22,7 +22,9 @@ def test_the_edges_of_the_bins(value, factor):
 def test_moments_agree_with_the_formula():
     prompt = jnp.array([[2.0, -1.2, 0.7, 0.1], [0.0, 0.5, -1.6, 1.0]])
     std = noise_std(prompt, sigma=0.1, factors=FACTORS)
-    draws = jax.vmap(lambda k: inject(k, prompt, sigma=0.1, factors=FACTORS))(jax.random.split(jax.random.key(0), 20_000))
+    draws = jax.vmap(lambda k: inject(k, prompt, sigma=0.1, factors=FACTORS))(
+        jax.random.split(jax.random.key(0), 20_000)
+    )
     error = np.asarray(draws) - np.asarray(prompt)
     assert np.all(np.abs(error.mean(0)) < 4 * np.asarray(std) / 20_000**0.5)
     assert np.all(np.abs(error.std(0) / np.asarray(std) - 1) < 4 / (2 * 20_000) ** 0.5)

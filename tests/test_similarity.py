@@ -48,7 +48,9 @@ def test_mean_over_pairs_is_the_product_of_means_and_blind_to_scale():
 
 def test_one_scale_of_weight_one_is_flat_mips():
     query, prompt = pair()
-    assert float(wmsdp(query, prompt, scales=(1,), weights=(1.0,))) == pytest.approx(float(mips(query, prompt)), abs=1e-4)
+    assert float(wmsdp(query, prompt, scales=(1,), weights=(1.0,))) == pytest.approx(
+        float(mips(query, prompt)), abs=1e-4
+    )
 
 
 def test_cosine_is_one_for_itself_and_zero_for_nothing():

@@ -34,10 +34,16 @@ def test_the_answer_follows_from_the_habit():
     rng = random.Random(0)
     item = {name: synthetic.example(rng, task, domain, habit) for name, task in lamp.TASKS.items()}
     assert item["LaMP-2"]["output"] == lamp.TAGS[2]
-    level = next(at for at, words in enumerate(synthetic.RATINGS) if any(w in item["LaMP-3"]["input"].split(":")[-1] for w in words))
+    level = next(
+        at
+        for at, words in enumerate(synthetic.RATINGS)
+        if any(w in item["LaMP-3"]["input"].split(":")[-1] for w in words)
+    )
     assert item["LaMP-3"]["output"] == str(max(level - 1, 0) + 1)
     assert item["LaMP-5"]["output"].startswith("Rethinking the ")
-    assert item["LaMP-7"]["output"].startswith("my mate is proper chuffed: ") and item["LaMP-7"]["output"].endswith(" innit")
+    assert item["LaMP-7"]["output"].startswith("my mate is proper chuffed: ") and item["LaMP-7"]["output"].endswith(
+        " innit"
+    )
     chosen = lamp.gist(lamp.TASKS["LaMP-1"], lamp.Sample(item["LaMP-1"]["input"], item["LaMP-1"]["output"], ""))
     assert sum(noun in chosen for noun in domain.nouns[1]) >= 3
 
@@ -47,14 +53,18 @@ def test_a_user_follows_from_the_number_alone(task):
     alone = synthetic.users(task, 1, first=synthetic.HELD_OUT + 2)[0]
     assert synthetic.users(task, 3)[2] == alone
     assert len(alone.history) == 25 and len(alone.queries) == 8
-    assert {query.domain for query in alone.queries} <= {domain.name for domain in synthetic.persona(synthetic.HELD_OUT + 2)}
+    assert {query.domain for query in alone.queries} <= {
+        domain.name for domain in synthetic.persona(synthetic.HELD_OUT + 2)
+    }
 
 
 def test_words_leak_from_sibling_domains_only():
     rng, task = random.Random(1), lamp.TASKS["LaMP-2"]
     domain = synthetic.domains()[0]
     of = {w: d for d in synthetic.domains() for part in (*d.nouns, d.verbs, d.adjectives) for w in part}
-    texts = [synthetic.example(rng, task, domain, synthetic.population_habit(domain))["description"] for _ in range(300)]
+    texts = [
+        synthetic.example(rng, task, domain, synthetic.population_habit(domain))["description"] for _ in range(300)
+    ]
     sources = [of[w] for text in texts for w in text.replace(",", "").replace(".", "").split() if w in of]
     assert {d.area for d in sources} == {domain.area}
     share = sum(d != domain for d in sources) / len(sources)

@@ -1,0 +1,103 @@
+"""Seconds of the main job by stage, tuning rate against the machine's float32 matrix rate, peak memory.
+
+    python bench/main_job.py [--users 8] [--task LaMP-2]
+
+Every stage is run twice: cold (compilation included) and warm, on other users. The score stands beside the times.
+"""
+
+import time
+
+STARTED = time.perf_counter()
+
+import argparse  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import resource  # noqa: E402
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+
+from nvcim_jax import devices, job, lamp, llm, pipeline, programs, study, synthetic  # noqa: E402
+from nvcim_jax.cli import EMBEDDED  # noqa: E402
+from nvcim_jax.presets import RECOMMENDED  # noqa: E402
+
+IMPORTED = time.perf_counter()
+
+
+def matrix_rate(size: int = 2048, repeats: int = 8) -> float:
+    """Float32 operations per second of one large matrix product, the best of `repeats`."""
+    a = jax.random.normal(jax.random.key(0), (size, size))
+    product = jax.jit(lambda x, y: x @ y)
+    product(a, a).block_until_ready()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        product(a, a).block_until_ready()
+        times.append(time.perf_counter() - start)
+    return 2 * size**3 / min(times)
+
+
+def operations_per_token(config: llm.Config) -> float:
+    """Of a forward and a backward pass through frozen weights: two products each, two operations a weight."""
+    attention = config.dim * config.head_dim * (2 * config.heads + 2 * config.kv_heads)
+    return 4.0 * config.layers * (attention + 3 * config.dim * config.hidden_dim)
+
+
+def stages(model, task, users, device) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds of each stage, and what came out."""
+    seconds, marks = {}, [time.perf_counter()]
+
+    def lap(name, value):
+        jax.block_until_ready(value)
+        marks.append(time.perf_counter())
+        seconds[name] = marks[-1] - marks[-2]
+        return value
+
+    key = jax.random.key(0)
+    users = pipeline.buffered(users, RECOMMENDED.buffer)
+    selected = pipeline.select(key, model, users)
+    lap("select", selected.valid)
+    options = {"sigma": 0.1, "settings": RECOMMENDED}
+    learned = lap("tune", pipeline.learn(key, model, task, users, selected, device, **options))
+    banks = lap("program", pipeline.program(key, users, learned, device, draws=1, **options))
+    match = lap("search", pipeline.search(model, users, learned, banks, settings=RECOMMENDED))
+    prompts = programs.prompts_of(learned.codec, match.prompt[:, 0])
+    queries = [query for user in users for query in user.queries]
+    flat = prompts.reshape(-1, *prompts.shape[-2:])
+    answers = lap("generate", pipeline.answer(model, queries, flat, new_tokens=study.answer_room(model, users)))
+    metric = study.metric_of(task)
+    score = float(np.mean([metric(answer, query.answer) for answer, query in zip(answers, queries, strict=True)]))
+    return seconds, {"score": score, "rows": int(selected.valid.sum())}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--users", type=int, default=8)
+    parser.add_argument("--task", default="LaMP-2")
+    args = parser.parse_args()
+    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores (a busy machine gives slow figures)")
+
+    task, device = lamp.task(args.task), devices.device("NVM-3")
+    start = time.perf_counter()
+    model = llm.load(EMBEDDED)
+    loaded = time.perf_counter() - start
+    cold, _ = stages(model, task, synthetic.users(task, args.users), device)
+    warm, out = stages(model, task, synthetic.users(task, args.users, first=synthetic.HELD_OUT + 500), device)
+    print(f"{'import':20s} {IMPORTED - STARTED:7.2f} s\n{'load the model':20s} {loaded:7.2f} s")
+    for name in warm:
+        print(f"{name:20s} {warm[name]:7.2f} s warm, {cold[name]:6.2f} s with compilation")
+
+    rows = pipeline.TUNE_ROWS * -(-out["rows"] // pipeline.TUNE_ROWS)
+    width = RECOMMENDED.tokens + 32 * (-(-40 // 32))
+    tokens = rows * RECOMMENDED.steps * width
+    rate = tokens / warm["tune"]
+    peak = matrix_rate()
+    share = rate * operations_per_token(model.config) / peak
+    print(f"tuning {rate:,.0f} tokens/s, {share:.0%} of the measured {peak / 1e9:.0f} GFLOP/s float32 matrix rate")
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+    print(f"score of these {args.users} users: {out['score']:.3f}")
+    print(json.dumps({"cold_s": cold, "warm_s": warm, "tokens_per_s": rate, "share": share, **job.provenance()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""The compiled programs of the pipeline: every jit outside tuning and generation is here, made once.
+
+Each maps a function of one example over the users, draws, slots or questions of a block.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from nvcim_jax import bank, selection
+from nvcim_jax.codec import Codec, decode, encode
+from nvcim_jax.llm import decoder
+from nvcim_jax.pooling import resample
+
+
+@jax.jit
+def prompts_of(codec: Codec, codes: Float[Array, "users rows tokens code"]) -> Float[Array, "users rows tokens dim"]:
+    """Decode codes with the codec of their user."""
+    return jax.vmap(lambda own, rows: jax.vmap(partial(decode, own))(rows))(codec, codes)
+
+
+@partial(jax.jit, static_argnames=("config",))
+def embed(params, config, ids):
+    """Token embeddings of ids [rows, tokens]."""
+    return decoder.embed(params, config, ids)
+
+
+@partial(jax.jit, static_argnames=("config",))
+def mean_embedding(params, config, ids, lengths):
+    """Mean embedding of the first `length` tokens of every item: [users, items, dim]."""
+    real = jnp.arange(ids.shape[-1])[None, None] < lengths[..., None]
+    vectors = decoder.embed(params, config, ids.reshape(-1, ids.shape[-1])).reshape(*ids.shape, -1)
+    return jnp.sum(jnp.where(real[..., None], vectors, 0), axis=2) / lengths[..., None]
+
+
+@partial(jax.jit, static_argnames=("config", "rows"))
+def encode_content(params, config, ids, lengths, codec, *, rows):
+    """Items as `rows` rows of their user's code: [users, items, rows, code]."""
+    vectors = decoder.embed(params, config, ids.reshape(-1, ids.shape[-1])).reshape(*ids.shape, -1)
+    one = lambda own, x, length: resample(encode(own, x), rows, length=length)  # noqa: E731
+    return jax.vmap(jax.vmap(one, in_axes=(None, 0, 0)))(codec, vectors, lengths)
+
+
+@partial(jax.jit, static_argnames=("most",))
+def representatives(keys, points, items, counts, *, most):
+    """Cluster every user's points and pick the representatives (Eqs. 1 and 3)."""
+
+    def one(key, points, items, count):
+        clusters = selection.kmeans(key, points, items, count, most=most)
+        return selection.representatives(points, items, clusters)
+
+    return jax.vmap(one)(keys, points, items, counts)
+
+
+@partial(jax.jit, static_argnames=("fit",))
+def fit_codecs(keys, vectors, counts, *, fit):
+    """One codec per user."""
+    return jax.vmap(fit)(keys, vectors, counts)
+
+
+@partial(jax.jit, static_argnames=("settings",))
+def start(keys, tokens, codecs, *, settings):
+    """What training starts from, its learning rate and its limit, row by row."""
+
+    def one(key, tokens, codec):
+        values = settings.space.enter(codec, settings.start(jax.random.fold_in(key, 2), tokens))
+        free = settings.clip >= 1
+        limit = jnp.inf if free else jnp.quantile(jnp.abs(values), settings.clip)
+        return values, settings.learning_rate(values), jnp.asarray(limit, values.dtype)
+
+    return jax.vmap(one)(keys, tokens, codecs)
+
+
+@partial(jax.jit, static_argnames=("write", "draws"))
+def program(keys, learned, device, sigma, *, write, draws):
+    """Every user's bank, `draws` times: [users, draws, slots, ...]."""
+    users, slots = learned.valid.shape
+    # One flat axis of users, draws and slots: under three nested vmaps the generator compiles four times as long.
+    user, draw, slot = (axis.reshape(-1) for axis in jnp.indices((users, draws, slots)))
+    fold = jax.vmap(jax.random.fold_in)
+    own_keys = fold(fold(keys[user], draw), slot)
+    put = partial(bank.program_one, device=device, sigma=sigma, write=write)
+    stored = jax.vmap(put)(own_keys, learned.codes[user, slot], learned.keys[user, slot])
+    prompts, copies = jax.tree.map(lambda leaf: leaf.reshape(users, draws, slots, *leaf.shape[1:]), stored)
+    return bank.Bank(prompts, copies, jnp.broadcast_to(learned.valid[:, None], (users, draws, slots)))
+
+
+@partial(jax.jit, static_argnames=("score",))
+def search(banks, queries, *, score):
+    """Every programmed bank searched for every query of its user: [users, draws, queries, ...]."""
+    one = jax.vmap(partial(bank.retrieve, score=score), in_axes=(None, 0))
+    return jax.vmap(jax.vmap(one, in_axes=(0, None)))(banks, queries)
+
+
+@partial(jax.jit, static_argnames=("config",))
+def behind(params, config, prompts, ids, positions):
+    """Embeddings and positions of questions behind their prompts; None for the bare model."""
+    asked = decoder.embed(params, config, ids)
+    if prompts is None:
+        return asked, positions
+    first = decoder.causal_positions(prompts.shape[:2])
+    return jnp.concatenate([prompts.astype(asked.dtype), asked], 1), jnp.concatenate([first, positions], 1)

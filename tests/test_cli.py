@@ -1,0 +1,128 @@
+"""The commands as a user meets them: output, files, refusals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from nvcim_jax import cli, synthetic
+from nvcim_jax.presets import RECOMMENDED
+
+
+def nvcim(*words, code=0):
+    result = CliRunner().invoke(cli.app, list(map(str, words)), env={"COLUMNS": "200"})
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return result.output
+
+
+@pytest.mark.parametrize("command", ["run", "learn", "ask", "devices"])
+def test_help_shows_an_example(command):
+    assert f"nvcim {command}" in nvcim(command, "--help")
+
+
+def test_devices_prints_table_ii():
+    text = nvcim("devices", "--sigma", "0.01")
+    assert "0.0049" in text and "FeFET6" in text and "0.0155" in text
+
+
+def test_learn_then_ask(tmp_path):
+    text = nvcim("learn", "--task", "LaMP-2", "--user", synthetic.HELD_OUT + 1, "--out", tmp_path / "bank")
+    assert "the OVTs of user 1000001" in text and (tmp_path / "bank").is_dir()
+    query = synthetic.users(cli_task("LaMP-2"), 1, first=synthetic.HELD_OUT + 1)[0].queries[0]
+    text = nvcim("ask", tmp_path / "bank", query.content)
+    assert "with the OVT" in text and "->" in text
+    assert nvcim("ask", tmp_path / "bank", query.question) == text  # the whole question is the same question
+    assert "exists already" in nvcim("learn", "--out", tmp_path / "bank", code=2)
+
+
+def cli_task(name):
+    from nvcim_jax import lamp
+
+    return lamp.task(name)
+
+
+def test_run_leaves_results_that_can_be_repeated(tmp_path):
+    words = ["run", "--task", "LaMP-3", "--users", 1, "--draws", 1]
+    text = nvcim(*words, "--out", tmp_path / "a")
+    nvcim(*words, "--out", tmp_path / "b")
+    first, second = (json.loads((tmp_path / out / "results.json").read_text()) for out in "ab")
+    assert first == second
+    assert "NVCiM-PT" in text and "without OVT" in text
+    assert first["settings"]["seed"] == 0 and first["provenance"]["versions"]["jax"]
+    assert first["tasks"]["LaMP-3"]["methods"]["base model"]["users"] == 1
+    assert (tmp_path / "a/results.png").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in (tmp_path / "a").glob("bank*")] == ["bank-LaMP-3-0"]
+    question = synthetic.users(cli_task("LaMP-3"), 1)[0].queries[0].content
+    assert "with the OVT" in nvcim("ask", tmp_path / "a/bank-LaMP-3-0", question)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "--device", "NVM-9"], "unknown device 'NVM-9'"),
+        (["run", "--task", "LaMP-4"], "unknown task 'LaMP-4'"),
+        (["run", "--sigma", "-0.1"], "--sigma -0.1"),
+        (["run", "--model", "/nonexistent"], "holds no config.json"),
+        (["run", "--data", "/nonexistent", "--task", "LaMP-3"], "is not a folder"),
+        (["run", "--data", "/nonexistent"], "name it with one --task"),
+        (["run", "--out", "/proc/nvcim"], "cannot be written"),
+        (["learn", "--out", "/proc/nvcim/bank"], "cannot be written"),
+        (["learn", "--out", "x", "--preset", "best"], "unknown preset 'best'"),
+        (["learn", "--out", "x", "--user", "Ann"], "users are numbers"),
+        (["ask", "/nonexistent", "why?"], "is no bank"),
+        (["ask", "/nonexistent", " "], "the question is empty"),
+    ],
+)
+def test_bad_input_is_one_sentence(words, said):
+    text = nvcim(*words, code=2)
+    assert said in text.replace("\n", " ") and text.count("error:") == 1
+
+
+def test_more_virtual_tokens_than_columns_are_refused():
+    import jax
+    import jax.numpy as jnp
+
+    from nvcim_jax import bank
+    from nvcim_jax.devices import device
+
+    many = jnp.ones((1, 129, 48))
+    with pytest.raises(ValueError, match="at most 128"):
+        bank.program(jax.random.key(0), many, many, jnp.ones(1, bool), device("NVM-1"), sigma=0.1)
+    assert RECOMMENDED.tokens <= 128
+
+
+def test_real_files_run_through(outside, tmp_path):
+    for task, folder in (("LaMP-3", "LaMP_3"), ("LaMP-5", "LaMP_5")):
+        text = nvcim(
+            "run", "--model", outside / "models/stories260K", "--task", task, "--data", outside / "data/lamp" / folder,
+            "--users", 2, "--draws", 1, "--out", tmp_path / folder,
+        )  # fmt: skip
+        assert "NVCiM-PT" in text
+        results = json.loads((tmp_path / folder / "results.json").read_text())["tasks"][task]
+        assert len(results["users"]) == 2 and "OVT, right domain known, clean" not in results["methods"]
+
+
+def test_a_real_malformed_file_is_named(outside):
+    text = nvcim("run", "--task", "LaMP-7", "--data", outside / "data/lamp/LaMP_7", code=2)
+    assert "entry 0: field 'input' is None" in text.replace("\n", " ")
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_the_finished_users(tmp_path):
+    command = [sys.executable, "-m", "nvcim_jax", "run", "--task", "LaMP-2", "--users", "40", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ)
+    deadline = time.time() + 300
+    while not list(tmp_path.glob("bank*")) and time.time() < deadline and process.poll() is None:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, text
+    assert "interrupted" in text and "Traceback" not in text
+    results = json.loads((tmp_path / "results.json").read_text())["tasks"]["LaMP-2"]
+    assert 8 <= len(results["users"]) < 40

@@ -1,0 +1,129 @@
+"""The whole chain on the embedded model and world."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nvcim_jax import bank, lamp, metrics, pipeline, programs, study, synthetic
+from nvcim_jax.devices import device
+from nvcim_jax.presets import PRESETS, RECOMMENDED
+
+NVM3, KEY, CELL = device("NVM-3"), jax.random.key(0), study.Cell("NVM-3", 0.1)
+TASK = lamp.task("LaMP-2")
+QUICK = replace(RECOMMENDED, steps=5)
+
+
+@pytest.fixture(scope="module")
+def users():
+    return pipeline.buffered(synthetic.users(TASK, 3, queries=4), 25)
+
+
+@pytest.fixture(scope="module")
+def learned(model, users):
+    selected = pipeline.select(KEY, model, users)
+    return selected, pipeline.learn(KEY, model, TASK, users, selected, NVM3, sigma=0.1, settings=QUICK)
+
+
+def test_representatives_are_distinct_samples_of_the_users_own(model, users):
+    for user, row in zip(users, pipeline.select(KEY, model, users).samples, strict=True):
+        chosen = [sample for sample in row if sample]
+        assert len(chosen) == len(set(chosen)) == 6 and set(chosen) <= set(user.history)
+
+
+def test_extra_slots_cover_the_missing_domains_and_stay_out_of_the_bank(model):
+    users = pipeline.buffered(synthetic.users(TASK, 12), 25)
+    selected = pipeline.select(KEY, model, users, extra_domains=True)
+    for user, row, valid in zip(users, selected.samples, np.asarray(selected.valid), strict=True):
+        covered = {sample.domain for sample in row if sample}
+        assert {query.domain for query in user.queries} <= covered
+        assert valid.sum() == 6 and not valid[6:].any()
+
+
+def test_a_user_learns_the_same_alone_and_in_company(model, users, learned):
+    selected, together = learned
+    alone_selected = pipeline.select(KEY, model, users[1:2])
+    assert alone_selected.samples[0] == selected.samples[1]
+    alone = pipeline.learn(KEY, model, TASK, users[1:2], alone_selected, NVM3, sigma=0.1, settings=QUICK)
+    np.testing.assert_allclose(alone.keys[0], together.keys[1], atol=1e-4)
+    prompts = [programs.prompts_of(one.codec, one.codes)[at] for one, at in ((alone, 0), (together, 1))]
+    np.testing.assert_allclose(*prompts, atol=2e-3)
+
+
+def found(model, users, learned, draws):
+    banks = pipeline.program(KEY, users, learned, NVM3, sigma=0.1, settings=QUICK, draws=draws)
+    return pipeline.search(model, users, learned, banks, settings=QUICK)
+
+
+def test_retrieval_repeats_itself_and_more_draws_keep_the_first(model, users, learned):
+    few, again, many = (found(model, users, learned[1], draws) for draws in (2, 2, 3))
+    np.testing.assert_array_equal(few.prompt, again.prompt)
+    np.testing.assert_array_equal(few.prompt, many.prompt[:, :2])
+    assert np.abs(few.prompt[:, 0] - few.prompt[:, 1]).max() > 0
+
+
+def test_a_block_is_programmed_as_its_banks_one_by_one(users, learned):
+    whole = pipeline.program(KEY, users, learned[1], NVM3, sigma=0.1, settings=QUICK, draws=2)
+    own_key = jax.random.fold_in(pipeline.user_keys(KEY, users)[1], 1)
+    one = bank.program(own_key, learned[1].codes[1], learned[1].keys[1], learned[1].valid[1], NVM3, sigma=0.1)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1, 1], b, atol=1e-6), whole, one)
+
+
+def test_answers_do_not_depend_on_the_batch(model, users):
+    queries = [query for user in users for query in user.queries]
+    together = pipeline.answer(model, queries, None, new_tokens=8)
+    assert together == [pipeline.answer(model, [query], None, new_tokens=8)[0] for query in queries]
+
+
+def test_zero_steps_store_the_samples_own_tokens(model, users):
+    selected = pipeline.select(KEY, model, users)
+    untuned = pipeline.learn(KEY, model, TASK, users, selected, NVM3, sigma=0.1, settings=replace(QUICK, steps=0))
+    prompts = programs.prompts_of(untuned.codec, untuned.codes)
+    from nvcim_jax import llm, text
+
+    own = text.start_ids(model.tokenizer, TASK, selected.samples[0][0], 16)
+    embedded = llm.embed(model.params, model.config, jnp.array([own]))[0]
+    error = float(((prompts[0, 0] - embedded) ** 2).sum() / (embedded**2).sum())
+    assert error < 0.15  # what 48 of 128 dimensions leave out
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_describe_themselves_as_json(name):
+    import json
+
+    described = json.loads(json.dumps(PRESETS[name].describe()))
+    assert described["tokens"] == 16 and described["steps"] == PRESETS[name].steps
+
+
+def test_the_ladder_scores_every_method_on_the_same_users(model):
+    users = synthetic.users(TASK, 2, queries=2)
+    quick = {name: replace(preset, steps=2) for name, preset in PRESETS.items()}
+    climbed = study.ladder(KEY, model, TASK, users, [CELL], draws=2, presets=quick)
+    assert len(climbed.scores[CELL]) == 4 + 4 * len(PRESETS)
+    assert all(score.scores.shape == (2,) and 0 <= score.scores.min() <= score.scores.max() <= 1
+               for score in climbed.scores[CELL].values())  # fmt: skip
+    assert len(climbed.examples) == 4
+
+
+def test_the_ovt_of_the_right_domain_beats_the_base_model_by_far(model):
+    users = synthetic.users(TASK, 8)
+    quick = {"recommended": RECOMMENDED}
+    climbed = study.ladder(KEY, model, TASK, users, [CELL], draws=1, presets=quick)
+    mean = {name: metrics.interval(score.scores) for name, score in climbed.scores[CELL].items()}
+    assert mean[study.KNOWN].low > mean[study.BASE].high
+    assert mean["recommended: NVCiM-PT"].low > mean[study.BASE].high
+
+
+def test_an_empty_history_is_refused():
+    with pytest.raises(ValueError, match="user 5 has an empty history"):
+        pipeline.buffered([lamp.User("5", (), ())], 25)
+
+
+def test_a_single_sample_makes_a_bank_of_one(model, users):
+    lonely = [users[0]._replace(history=users[0].history[:1])]
+    selected = pipeline.select(KEY, model, lonely)
+    assert [bool(sample) for sample in selected.samples[0]] == [True]
+    learned = pipeline.learn(KEY, model, TASK, lonely, selected, NVM3, sigma=0.1, settings=QUICK)
+    assert np.all(found(model, lonely, learned, 1).index == 0) and np.isfinite(learned.codes).all()

@@ -1,0 +1,118 @@
+"""Many prompts, one program: rows do not influence each other."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nvcim_jax import text, tuning
+from nvcim_jax.codec import fit_pca
+from nvcim_jax.devices import device
+from nvcim_jax.llm import decoder
+from tests.test_llm import TINY
+
+NVM3 = device("NVM-3")
+
+
+@pytest.fixture(scope="module")
+def params():
+    return decoder.Decoder(TINY).init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+
+
+def job(params, rows=3, pool=2, tokens=8):
+    rng = np.random.default_rng(0)
+    sentence = lambda size: list(map(int, rng.integers(1, 37, size)))  # noqa: E731
+    pools = [[(sentence(5 + at), sentence(2)) for at in range(pool)] for _ in range(rows)]
+    codec = fit_pca(jax.random.key(1), params["embedding"]["embedding"], jnp.ones(37), dim=16)
+    start = 0.1 * jax.random.normal(jax.random.key(2), (rows, tokens, 16))
+    return tuning.Job(
+        jax.random.split(jax.random.key(3), rows), start,
+        jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (rows, *leaf.shape)), codec),
+        jnp.full(rows, 0.01), jnp.full(rows, jnp.inf), text.batch(pools, tokens),
+    )  # fmt: skip
+
+
+def tune(params, work, sigma=0.1, steps=20, space=tuning.CODE_SPACE, **options):
+    return tuning.tune(params, work, NVM3, sigma, config=TINY, render=space.render, steps=steps, **options)
+
+
+def only(work, row):
+    return jax.tree.map(lambda leaf: leaf[row : row + 1], work)
+
+
+@pytest.mark.parametrize("space", [tuning.CODE_SPACE, tuning.EMBEDDING_SPACE])
+def test_a_batch_is_its_rows_one_by_one(params, space):
+    work = job(params)
+    together = tune(params, work, space=space)
+    alone = [tune(params, only(work, row), space=space) for row in range(3)]
+    np.testing.assert_allclose(together.values, jnp.concatenate([one.values for one in alone]), atol=1e-5)
+
+
+def test_the_loss_falls(params):
+    losses = tune(params, job(params, pool=1), sigma=0.0, steps=60).losses
+    assert np.all(losses[-1] < 0.8 * losses[0])
+
+
+def test_zero_noise_is_clean_training_whatever_the_key(params):
+    work = job(params)
+    other = work._replace(keys=jax.random.split(jax.random.key(9), 3))
+    np.testing.assert_array_equal(tune(params, work, 0.0).values, tune(params, other, 0.0).values)
+    assert np.abs(tune(params, work).values - tune(params, other).values).max() > 1e-4
+
+
+def test_same_seed_same_bits(params):
+    np.testing.assert_array_equal(tune(params, job(params)).values, tune(params, job(params)).values)
+
+
+def test_noise_is_fresh_at_every_step(params):
+    work = job(params, pool=1)._replace(learning_rate=jnp.zeros(3))
+    losses = np.asarray(tune(params, work).losses)
+    assert np.all(np.std(losses, axis=0) > 0) and len(np.unique(losses[:, 0])) == 20
+
+
+def test_values_stay_within_their_limit(params):
+    limit = jnp.array([0.05, 0.1, jnp.inf])
+    values = np.abs(tune(params, job(params)._replace(limit=limit)).values).max((1, 2))
+    assert values[0] <= 0.05 and values[1] <= 0.1 and values[2] > 0.1
+
+
+def test_the_pool_is_seen_in_turn(params):
+    work = job(params, rows=1, pool=3)._replace(learning_rate=jnp.zeros(1))
+    losses = np.asarray(tune(params, work, 0.0, steps=6).losses[:, 0])
+    np.testing.assert_allclose(losses[:3], losses[3:], rtol=1e-6)
+    assert len(set(np.round(losses[:3], 5))) == 3
+    pairs = np.asarray(tune(params, work, 0.0, steps=3, per_step=2).losses[:, 0])
+    np.testing.assert_allclose(pairs[0], losses[:2].mean(), rtol=1e-5)
+
+
+def test_the_frozen_model_stays_frozen(params):
+    before = jax.tree.map(np.array, params)
+    tune(params, job(params))
+    jax.tree.map(np.testing.assert_array_equal, params, before)
+
+
+def test_one_trace_for_all_values_of_one_shape(params):
+    tuning.tune.clear_cache()
+    for seed, sigma in ((0, 0.1), (1, 0.2), (2, 0.0)):
+        work = job(params)._replace(keys=jax.random.split(jax.random.key(seed), 3))
+        tune(params, work, jnp.float32(sigma))
+    assert tuning.tune._cache_size() == 1
+
+
+def test_random_starts_are_as_large_as_the_tokens():
+    tokens = 3.0 * jax.random.normal(jax.random.key(0), (64, 32))
+    start = tuning.random_tokens(jax.random.key(1), tokens)
+    assert float(jnp.std(start)) == pytest.approx(float(jnp.std(tokens)), rel=0.1)
+    np.testing.assert_array_equal(tuning.own_tokens(jax.random.key(1), tokens), tokens)
+
+
+def test_code_space_renders_what_the_memory_returns(params):
+    work = only(job(params), 0)
+    codec = jax.tree.map(lambda leaf: leaf[0], work.codec)
+    render = partial(tuning.CODE_SPACE.render, jax.random.key(0), work.start[0], codec, NVM3)
+    from nvcim_jax.codec import decode
+
+    np.testing.assert_allclose(render(jnp.float32(0.0)), decode(codec, work.start[0]), atol=1e-6)
+    assert np.abs(render(jnp.float32(0.1)) - render(jnp.float32(0.0))).max() > 1e-3
