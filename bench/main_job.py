@@ -58,7 +58,8 @@ def stages(model, task, users, device) -> tuple[dict[str, float], dict[str, floa
     selected = pipeline.select(key, model, users)
     lap("select", selected.valid)
     options = {"sigma": 0.1, "settings": RECOMMENDED}
-    learned = lap("tune", pipeline.learn(key, model, task, users, selected, device, **options))
+    codec = lap("fit codecs", pipeline.fit_codecs(key, model, task, users))
+    learned = lap("tune", pipeline.learn(key, model, task, users, selected, codec, device, **options))
     banks = lap("program", pipeline.program(key, users, learned, device, draws=1, **options))
     match = lap("search", pipeline.search(model, users, learned, banks, settings=RECOMMENDED))
     prompts = programs.prompts_of(learned.codec, match.prompt[:, 0])

@@ -2,8 +2,9 @@
 
     python experiments/devices_table.py --out out/devices --users 24
 
-Writes results.json after every block of users (so that Ctrl-C keeps what is finished), table.md and results.png.
-All devices and methods see the same users, questions and draws.
+Noise-aware training is for NVM-3 at the cell's sigma, so that one training serves five devices; --own-device trains
+for each device apart, at five times the cost. All devices and methods see the same users, questions and draws.
+results.json and table.md are written after every block of users, so that Ctrl-C keeps what is finished.
 """
 
 import argparse
@@ -46,7 +47,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--users", type=int, default=24)
-    parser.add_argument("--draws", type=int, default=2)
+    parser.add_argument("--draws", type=int, default=1)
+    parser.add_argument("--own-device", action="store_true", help="train for each device apart")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--task", nargs="*", default=list(lamp.TASKS))
     args = parser.parse_args()
@@ -55,7 +57,13 @@ def main() -> None:
     model = llm.load(EMBEDDED)
     crowds = {lamp.task(name): synthetic.users(lamp.task(name), args.users) for name in args.task}
     total = sum(study.work(users, model, len(CELLS), args.draws) for users in crowds.values())
-    settings = {"users": args.users, "draws": args.draws, "seed": args.seed, "model": "embedded", "tasks": args.task}
+    settings = {
+        "users": args.users,
+        "draws": args.draws,
+        "seed": args.seed,
+        "model": "embedded",
+        "own_device": args.own_device,
+    }
     finished: dict[lamp.Task, list[job.Block]] = {}
     started = time.perf_counter()
     with Progress(
@@ -66,7 +74,14 @@ def main() -> None:
             progress.update(bar, description=task.name)
             told = lambda done: progress.advance(bar, done)  # noqa: E731
             for block in job.blocks(
-                jax.random.key(args.seed), model, task, users, CELLS, draws=args.draws, report=told
+                jax.random.key(args.seed),
+                model,
+                task,
+                users,
+                CELLS,
+                draws=args.draws,
+                report=told,
+                train_device=None if args.own_device else "NVM-3",
             ):
                 finished.setdefault(task, []).append(block)
                 results = {cell: [job.collect(each, cell, done) for each, done in finished.items()] for cell in CELLS}

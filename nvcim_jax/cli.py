@@ -1,5 +1,6 @@
 """The commands: parse, call, show."""
 
+import logging
 import os
 import sys
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it would advise every user to install PyTorch
+for noisy in ("absl", "asyncio"):  # Orbax logs through them what we say in one sentence
+    logging.getLogger(noisy).setLevel(logging.CRITICAL)
 
 app = typer.Typer(
     help="NVCiM-PT: prompt tuning whose virtual tokens live in noisy non-volatile compute-in-memory.",
@@ -55,7 +58,7 @@ def run(
     with _plain_errors():
         import jax
 
-        from nvcim_jax import devices, job, lamp, llm, study
+        from nvcim_jax import devices, job, lamp, llm, show, study
 
         if data and len(task or []) != 1:
             raise ValueError("--data holds one task: name it with one --task, such as --task LaMP-3")
@@ -135,12 +138,13 @@ def learn(
         with console.status(f"loading {model}"):
             loaded = llm.load(model)
             people = pipeline.buffered([_find_user(asked, user, data)], settings.buffer)
-        select_key, learn_key, _ = jax.random.split(jax.random.key(seed), 3)
+        select_key, codec_key, learn_key, _ = jax.random.split(jax.random.key(seed), 4)
         selected = pipeline.select(select_key, loaded, people)
+        codec = pipeline.fit_codecs(codec_key, loaded, asked, people, fit=settings.fit_codec)
         with _progress() as progress:
             bar = progress.add_task("tuning", total=int(selected.valid.sum()))
             learned = pipeline.learn(
-                learn_key, loaded, asked, people, selected, chosen,
+                learn_key, loaded, asked, people, selected, codec, chosen,
                 sigma=sigma, settings=settings, report=lambda rows: progress.advance(bar, rows),
             )  # fmt: skip
         options = {"preset": preset, "device": device, "sigma": sigma, "seed": seed}
@@ -187,7 +191,7 @@ def ask(
         own = jax.tree.map(lambda leaf: leaf[user : user + 1], learned)
         new_tokens = study.answer_room(loaded, [person])
         with console.status("searching and answering"):
-            key = jax.random.split(jax.random.key(seed), 3)[2]
+            key = jax.random.split(jax.random.key(seed), 4)[3]
             match = pipeline.retrieve(key, loaded, [person], own, chosen, sigma=sigma, settings=settings, draws=1)
             prompt = programs.prompts_of(own.codec, match.prompt[:, 0])[0]
             with_ovt = pipeline.answer(loaded, [query], prompt, new_tokens=new_tokens)[0]

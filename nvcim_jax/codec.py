@@ -67,7 +67,7 @@ def fit_autoencoder(
     counts: Float[Array, "words"],
     *,
     dim: int = DIM,
-    steps: int = 500,
+    steps: int = 300,
     learning_rate: float = 3e-3,
 ) -> Codec:
     """The paper's autoencoder (Section III-D): two layers each way, trained on the user's tokens with Adam."""

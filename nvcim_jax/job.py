@@ -58,11 +58,12 @@ def blocks(
     *,
     draws: int,
     report: Callable[[int], None],
+    train_device: str | None = None,
 ) -> Iterator[Block]:
     """The ladder for one block of users after the other; what has been yielded is finished, whatever comes after."""
     for start in range(0, len(users), BLOCK):
         part = list(users[start : start + BLOCK])
-        climbed = study.ladder(key, model, task, part, cells, draws=draws, report=report)
+        climbed = study.ladder(key, model, task, part, cells, draws=draws, train_device=train_device, report=report)
         yield Block(pipeline.buffered(part, RECOMMENDED.buffer), climbed)
 
 

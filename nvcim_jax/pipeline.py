@@ -15,14 +15,15 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nvcim_jax import bank, lamp, programs, selection, text, tuning
-from nvcim_jax.codec import Codec
+from nvcim_jax.codec import Codec, fit_pca
 from nvcim_jax.devices import Device
 from nvcim_jax.lamp import Sample, Task, User
 from nvcim_jax.llm import generate
 from nvcim_jax.llm.weights import Model
 from nvcim_jax.presets import Settings
 
-TUNE_ROWS, ANSWER_ROWS = 48, 128  # of one compiled program
+TUNE_ROWS, ANSWER_ROWS = 48, 64  # of one compiled program
+SLOTS = 8  # a user's slots come in multiples of it, so that nearby counts share a program
 MOST_CLUSTERS = 10
 Report = Callable[[int], None]
 
@@ -71,14 +72,13 @@ def select(key: PRNGKeyArray, model: Model, users: Sequence[User], *, extra_doma
         [user.history[at] if is_valid else None for at, is_valid in zip(*rows, strict=True)]
         for user, *rows in zip(users, np.asarray(picked), np.asarray(valid), strict=True)
     ]
-    used = max(int(row.sum()) for row in np.asarray(valid))
-    chosen = [[sample for sample in row if sample] + [None] * (used - sum(map(bool, row))) for row in chosen]
+    chosen = [[sample for sample in row if sample] for row in chosen]
+    counts = [len(row) for row in chosen]
     if extra_domains:
-        extras = [_uncovered(user, row) for user, row in zip(users, chosen, strict=True)]
-        most = max(map(len, extras))
-        chosen = [row + extra + [None] * (most - len(extra)) for row, extra in zip(chosen, extras, strict=True)]
-    in_bank = np.array([[sample is not None and at < used for at, sample in enumerate(row)] for row in chosen])
-    return Selected(chosen, jnp.asarray(in_bank))
+        chosen = [row + _uncovered(user, row) for user, row in zip(users, chosen, strict=True)]
+    slots = text.bucket(max(map(len, chosen)), SLOTS)
+    in_bank = np.arange(slots)[None] < np.array(counts)[:, None]
+    return Selected([row + [None] * (slots - len(row)) for row in chosen], jnp.asarray(in_bank))
 
 
 def learn(
@@ -87,6 +87,7 @@ def learn(
     task: Task,
     users: Sequence[User],
     selected: Selected,
+    codec: Codec,
     device: Device,
     *,
     sigma: float,
@@ -95,9 +96,9 @@ def learn(
 ) -> Learned:
     """Tune one OVT per selected sample under `settings.train_sigma` times the device's noise, and code it.
 
-    `report` is told the number of finished rows after each block. Zero steps leave the start untuned.
+    `codec` comes from `fit_codecs`. `report` is told the number of finished rows after each block. Zero steps leave
+    the start untuned.
     """
-    codec = fit_codecs(key, model, task, users, settings=settings)
     slots = [(u, s) for u, row in enumerate(selected.samples) for s, sample in enumerate(row) if sample is not None]
     samples = [selected.samples[u][s] for u, s in slots]
     pools = [[_pair(model, each, settings) for each in lamp.both_orders(task, sample)] for sample in samples]
@@ -115,6 +116,7 @@ def learn_one_for_all(
     task: Task,
     users: Sequence[User],
     selected: Selected,
+    codec: Codec,
     device: Device,
     *,
     sigma: float,
@@ -122,7 +124,6 @@ def learn_one_for_all(
     report: Report = lambda rows: None,
 ) -> Learned:
     """Tune one prompt on each user's whole buffer, reading as many samples in all as the user's OVTs do together."""
-    codec = fit_codecs(key, model, task, users, settings=settings)
     slots = [(u, 0) for u in range(len(users))]
     first = [row[0] for row in selected.samples]
     most = max(len(user.history) for user in users)
@@ -132,19 +133,28 @@ def learn_one_for_all(
     codes = _tuned_codes(
         key, model, task, users, slots, first, pools, codec, device, sigma, settings, report, per_step=per_step
     )
-    return Learned(codec, codes[:, None], codes[:, None], jnp.ones((len(users), 1), bool))
+    slots = jnp.arange(selected.valid.shape[1])
+    alone = jnp.where((slots == 0)[None, :, None, None], codes[:, None], 0)
+    return Learned(codec, alone, alone, jnp.broadcast_to(slots == 0, selected.valid.shape))
 
 
-def fit_codecs(key: PRNGKeyArray, model: Model, task: Task, users: Sequence[User], *, settings: Settings) -> Codec:
-    """One codec per user, fitted to the tokens of the user's own buffer: questions' content and answers."""
+def fit_codecs(
+    key: PRNGKeyArray,
+    model: Model,
+    task: Task,
+    users: Sequence[User],
+    *,
+    fit: Callable = fit_pca,
+    most_tokens: int = 64,
+) -> Codec:
+    """One codec per user, fitted to the content and answers of the user's own buffer, `most_tokens` of each sample."""
     tokens = [
-        [i for sample in user.history for i in _summary(model, task, sample)[: settings.tokens * 4]] for user in users
+        [token for sample in user.history for token in _summary(model, task, sample)[:most_tokens]] for user in users
     ]
     width = text.bucket(max(map(len, tokens)), 256)
-    ids = text.pad(tokens, width, 0)
     counts = jnp.asarray(np.arange(width)[None] < np.array([len(row) for row in tokens])[:, None], jnp.float32)
-    vectors = programs.embed(model.params, model.config, ids)
-    return programs.fit_codecs(user_keys(jax.random.fold_in(key, 1), users), vectors, counts, fit=settings.fit_codec)
+    vectors = programs.embed(model.params, model.config, text.pad(tokens, width, 0))
+    return programs.fit_codecs(user_keys(key, users), vectors, counts, fit=fit)
 
 
 def program(
@@ -159,7 +169,8 @@ def program(
 ) -> bank.Bank:
     """Program each user's bank `draws` times; leaves are [users, draws, slots, ...]."""
     keys = user_keys(key, users)
-    return programs.program(keys, learned, device, jnp.float32(sigma), write=settings.write, draws=draws)
+    stored = (learned.codes, learned.keys, learned.valid)
+    return programs.program(keys, *stored, device, jnp.float32(sigma), write=settings.write, draws=draws)
 
 
 def search(
@@ -189,7 +200,7 @@ def answer(
     asked = [text.question_ids(model.tokenizer, query, room) for query in queries]
     end, pad = model.tokenizer.eos_token_id, model.tokenizer.pad_token_id or 0
     answers = []
-    block = min(ANSWER_ROWS, text.bucket(len(asked)))
+    block = min(ANSWER_ROWS, text.bucket(len(asked), 8))
     width = text.bucket(max(map(len, asked)))
     for start in range(0, len(asked), block):
         part = asked[start : start + block]
@@ -219,7 +230,8 @@ def _tuned_codes(key, model, task, users, slots, samples, pools, codec, device, 
     )
     values = start
     if settings.steps:
-        job = tuning.Job(keys, start, codecs, rate, limit, text.batch(pools, settings.tokens))
+        on_host = jax.tree.map(np.asarray, (start, codecs, rate, limit))  # rows are then picked without compiling
+        job = tuning.Job(keys, *on_host, text.batch(pools, settings.tokens))
         block = min(TUNE_ROWS, text.bucket(len(slots), 8))
         parts = []
         for first in range(0, len(slots), block):
@@ -280,4 +292,4 @@ def _uncovered(user: User, chosen: list[Sample | None]) -> list[Sample]:
 
 def _rows_of(codec: Codec, slots: Sequence[tuple[int, int]]) -> Codec:
     owners = np.array([user for user, _ in slots])
-    return jax.tree.map(lambda leaf: leaf[owners], codec)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[owners], codec)

@@ -109,7 +109,7 @@ RECOMMENDED = Settings(
     space=tuning.CODE_SPACE,
     fit_codec=codec.fit_pca,
     learning_rate=partial(relative_rate, share=0.06),
-    steps=100,
+    steps=30,
     train_sigma=2.0,
     clip=0.9,
     key=content_key,

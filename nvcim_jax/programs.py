@@ -74,17 +74,17 @@ def start(keys, tokens, codecs, *, settings):
 
 
 @partial(jax.jit, static_argnames=("write", "draws"))
-def program(keys, learned, device, sigma, *, write, draws):
+def program(keys, codes, search_keys, valid, device, sigma, *, write, draws):
     """Every user's bank, `draws` times: [users, draws, slots, ...]."""
-    users, slots = learned.valid.shape
+    users, slots = valid.shape
     # One flat axis of users, draws and slots: under three nested vmaps the generator compiles four times as long.
     user, draw, slot = (axis.reshape(-1) for axis in jnp.indices((users, draws, slots)))
     fold = jax.vmap(jax.random.fold_in)
     own_keys = fold(fold(keys[user], draw), slot)
     put = partial(bank.program_one, device=device, sigma=sigma, write=write)
-    stored = jax.vmap(put)(own_keys, learned.codes[user, slot], learned.keys[user, slot])
+    stored = jax.vmap(put)(own_keys, codes[user, slot], search_keys[user, slot])
     prompts, copies = jax.tree.map(lambda leaf: leaf.reshape(users, draws, slots, *leaf.shape[1:]), stored)
-    return bank.Bank(prompts, copies, jnp.broadcast_to(learned.valid[:, None], (users, draws, slots)))
+    return bank.Bank(prompts, copies, jnp.broadcast_to(valid[:, None], (users, draws, slots)))
 
 
 @partial(jax.jit, static_argnames=("score",))

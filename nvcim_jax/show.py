@@ -20,7 +20,7 @@ def results(console: Console, results: Sequence[TaskResult], settings: dict[str,
     group = None
     for method in results[0].scores:
         preset, _, short = method.rpartition(": ")
-        if preset != group:
+        if preset != group and preset:
             table.add_section()
             table.add_row(f"[bold]{preset}[/bold]")
         group = preset

@@ -44,7 +44,8 @@ def save(folder: Path | str, learned: Learned, about: dict[str, Any]) -> None:
     if folder.exists():
         raise StoreError(f"{folder} exists already: give another folder, or remove it first")
     arrays = _as_dict(learned)
-    metadata = {"schema": SCHEMA, "about": about, "digests": _digests(arrays)}
+    shapes = {name: [list(leaf.shape), leaf.dtype.name] for name, leaf in arrays.items()}
+    metadata = {"schema": SCHEMA, "about": about, "shapes": shapes, "digests": _digests(arrays)}
     metadata["digest"] = _text_digest(metadata)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -75,8 +76,13 @@ def load(folder: Path | str, *, model: Model | None = None) -> Saved:
         raise StoreError(
             f"{folder} was learned with another model (its fingerprint differs): give that one with --model"
         )
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = {
+        name: jax.ShapeDtypeStruct(shape, np.dtype(dtype), sharding=here)
+        for name, (shape, dtype) in metadata["shapes"].items()
+    }
     try:
-        arrays = jax.tree.map(np.asarray, ocp.load(folder))
+        arrays = ocp.load(folder, abstract)
     except Exception as error:
         raise StoreError(f"{folder} is damaged and cannot be read ({type(error).__name__}): restore a copy") from error
     if _digests(arrays) != metadata["digests"]:
@@ -104,7 +110,7 @@ def _from_dict(arrays: PyTree) -> Learned:
         return tuple((arrays[f"{way}_{at}_weight"], arrays[f"{way}_{at}_bias"]) for at in range(depth))
 
     codec = Codec(layers("encoder"), layers("decoder"))
-    return jax.tree.map(jax.numpy.asarray, Learned(codec, arrays["codes"], arrays["keys"], arrays["valid"]))
+    return Learned(codec, arrays["codes"], arrays["keys"], arrays["valid"])
 
 
 def _digests(arrays: PyTree) -> dict[str, str]:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from nvcim_jax import devices, metrics, pipeline, programs, text
+from nvcim_jax.codec import Codec
 from nvcim_jax.lamp import Sample, Task, User
 from nvcim_jax.llm.weights import Model
 from nvcim_jax.presets import PRESETS, RECOMMENDED, Settings, flat_mips, mean_mips
@@ -60,14 +61,16 @@ def ladder(
     cells: Sequence[Cell],
     *,
     draws: int,
+    train_device: str | None = None,
     presets: Mapping[str, Settings] = PRESETS,
     report: Callable[[int], None] = lambda work: None,
 ) -> Ladder:
     """Every method on `users` for every cell, in the order of the table. `report` is told finished units of `work`.
 
-    What does not depend on the cell (the base model, training without noise) is computed once.
+    Noise-aware training is for the cell's own device, or for `train_device` at the cell's sigma. What does not depend
+    on the cell (the base model, training without noise) is computed once.
     """
-    select_key, learn_key, write_key = jax.random.split(key, 3)
+    select_key, codec_key, learn_key, write_key = jax.random.split(key, 4)
     users = pipeline.buffered(users, RECOMMENDED.buffer)
     selected = pipeline.select(select_key, model, users, extra_domains=True)
     queries = [query for user in users for query in user.queries]
@@ -75,12 +78,16 @@ def ladder(
     new_tokens = answer_room(model, users)
 
     @cache
+    def codec(fit: Callable) -> Codec:
+        return pipeline.fit_codecs(codec_key, model, task, users, fit=fit)
+
+    @cache
     def learn(settings: Settings, cell: Cell | None, how: Callable = pipeline.learn) -> pipeline.Learned:
         """`cell` is None for training without noise, so that all cells share it."""
         device, sigma = (devices.device(cell.device), cell.sigma) if cell else (devices.device("NVM-1"), 0.0)
         told = partial(_times, report, settings.steps)
         bound = {"sigma": sigma, "settings": settings, "report": told}
-        return how(learn_key, model, task, users, selected, device, **bound)
+        return how(learn_key, model, task, users, selected, codec(settings.fit_codec), device, **bound)
 
     def reply(asked: Sequence[Sample], prompts) -> list[str]:
         told = partial(_times, report, new_tokens)
@@ -110,17 +117,18 @@ def ladder(
     table: dict[Cell, dict[str, Score]] = {}
     examples: list[Example] = []
     for cell in cells:
+        trained_for = Cell(train_device or cell.device, cell.sigma)
         scores = table[cell] = {BASE: base}
         scores[OWN] = stored(*programmed(cell, replace(RECOMMENDED, steps=0), None), RECOMMENDED)[0]
-        one = stored(*programmed(cell, RECOMMENDED, cell, pipeline.learn_one_for_all), RECOMMENDED)[0]
+        one = stored(*programmed(cell, RECOMMENDED, trained_for, pipeline.learn_one_for_all), RECOMMENDED)[0]
         scores[ONE] = one._replace(right_domain=None)
         if known is not None:
-            best = learn(RECOMMENDED, cell)
+            best = learn(RECOMMENDED, trained_for)
             prompts = programs.prompts_of(best.codec, best.codes)[np.array(owners), known]
             scores[KNOWN] = _score(task, users, owners, queries, reply(queries, prompts), None)
         for name, settings in presets.items():
             flat, mean = replace(settings, score=flat_mips), replace(settings, score=mean_mips)
-            bare, tuned = programmed(cell, settings, None), programmed(cell, settings, cell)
+            bare, tuned = programmed(cell, settings, None), programmed(cell, settings, trained_for)
             scores[f"{name}: No-Miti (flat MIPS)"] = stored(*bare, flat)[0]
             scores[f"{name}: NVP* (flat MIPS)"] = stored(*tuned, flat)[0]
             scores[f"{name}: NVP* (mean-pooled MIPS)"] = stored(*tuned, mean)[0]
@@ -131,7 +139,7 @@ def ladder(
                 Example(query, picked[at], alone, answers[at])
                 for query, alone, at in zip(queries, without, first_draws, strict=True)
             ]
-    return Ladder(table, examples, selected, learn(RECOMMENDED, cells[0]))
+    return Ladder(table, examples, selected, learn(RECOMMENDED, Cell(train_device or cells[0].device, cells[0].sigma)))
 
 
 def work(users: Sequence[User], model: Model, cells: int, draws: int, presets: Mapping[str, Settings] = PRESETS) -> int:
@@ -146,7 +154,7 @@ def work(users: Sequence[User], model: Model, cells: int, draws: int, presets: M
 def answer_room(model: Model, users: Sequence[User]) -> int:
     """Tokens an answer may take: a quarter more than the longest in any history, at most the paper's 100."""
     longest = max(len(text.answer_ids(model.tokenizer, sample)) for user in users for sample in user.history)
-    return min(text.bucket(longest + longest // 4, 4), MOST_NEW_TOKENS)
+    return min(text.bucket(longest + longest // 4), MOST_NEW_TOKENS)
 
 
 def metric_of(task: Task) -> Callable[[str, str], float]:

@@ -164,16 +164,14 @@ def example(rng: random.Random, task: lamp.Task, domain: Domain, habit: Habit) -
 def questions(task: lamp.Task, number: int, *, history: int = 25, queries: int = 8) -> tuple[list[dict], list[dict]]:
     """User `number` as LaMP's question entries and golds: a history in domain phases, then `queries` questions.
 
-    A phase lasts about five items of one domain; every seventh item or so is off-phase. Queries go round the
-    user's domains.
+    Every domain has one phase, in which about one item in seven is of another domain. Queries go round the domains.
     """
     rng = random.Random(f"{task.name}/{number}")
     habits = persona(number)
     known = list(habits)
-    phases = [known[at % len(known)] for at in range(-(-history // 5))]
     profile = []
     for at in range(history):
-        domain = rng.choice(known) if rng.random() < 0.15 else phases[at // 5]
+        domain = rng.choice(known) if rng.random() < 0.15 else known[at * len(known) // history]
         item = example(rng, task, domain, habits[domain])
         profile.append({"id": f"{number}-{at}", "date": f"2024-{at // 28 + 1:02d}-{at % 28 + 1:02d}", **item})
     entries, golds = [], []

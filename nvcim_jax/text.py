@@ -54,7 +54,7 @@ def start_ids(tokenizer: Any, task: Task, sample: Sample, rows: int) -> Ids:
     return head + tail
 
 
-def bucket(size: int, multiple: int = 8) -> int:
+def bucket(size: int, multiple: int = 16) -> int:
     """`size` rounded up to a multiple, so that nearby lengths share one compiled program."""
     return max(-(-size // multiple), 1) * multiple
 
@@ -80,7 +80,7 @@ def batch(pools: Sequence[Sequence[tuple[Ids, Ids]]], prefix: int) -> Batch:
     """
     pairs = [pair for pool in pools for pair in pool]
     whole = [question + answer[:-1] for question, answer in pairs]
-    width, labels = bucket(max(map(len, whole))), bucket(max(len(answer) for _, answer in pairs), 4)
+    width, labels = bucket(max(map(len, whole)), 8), bucket(max(len(answer) for _, answer in pairs), 4)
     label_at = [list(range(prefix + len(q) - 1, prefix + len(q) + len(a) - 1)) for q, a in pairs]
     shape = (len(pools), len(pools[0]))
     parts = (

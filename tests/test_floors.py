@@ -17,7 +17,7 @@ FLOORS = [
     {"store", "study", "figures"},
     {"job"},
     {"show"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 DOORS = {
     "flax": {"llm"},

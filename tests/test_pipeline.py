@@ -21,10 +21,15 @@ def users():
     return pipeline.buffered(synthetic.users(TASK, 3, queries=4), 25)
 
 
+def learn(model, users, selected, settings=QUICK):
+    codec = pipeline.fit_codecs(KEY, model, TASK, users, fit=settings.fit_codec)
+    return pipeline.learn(KEY, model, TASK, users, selected, codec, NVM3, sigma=0.1, settings=settings)
+
+
 @pytest.fixture(scope="module")
 def learned(model, users):
     selected = pipeline.select(KEY, model, users)
-    return selected, pipeline.learn(KEY, model, TASK, users, selected, NVM3, sigma=0.1, settings=QUICK)
+    return selected, learn(model, users, selected)
 
 
 def test_representatives_are_distinct_samples_of_the_users_own(model, users):
@@ -46,7 +51,7 @@ def test_a_user_learns_the_same_alone_and_in_company(model, users, learned):
     selected, together = learned
     alone_selected = pipeline.select(KEY, model, users[1:2])
     assert alone_selected.samples[0] == selected.samples[1]
-    alone = pipeline.learn(KEY, model, TASK, users[1:2], alone_selected, NVM3, sigma=0.1, settings=QUICK)
+    alone = learn(model, users[1:2], alone_selected)
     np.testing.assert_allclose(alone.keys[0], together.keys[1], atol=1e-4)
     prompts = [programs.prompts_of(one.codec, one.codes)[at] for one, at in ((alone, 0), (together, 1))]
     np.testing.assert_allclose(*prompts, atol=2e-3)
@@ -79,7 +84,7 @@ def test_answers_do_not_depend_on_the_batch(model, users):
 
 def test_zero_steps_store_the_samples_own_tokens(model, users):
     selected = pipeline.select(KEY, model, users)
-    untuned = pipeline.learn(KEY, model, TASK, users, selected, NVM3, sigma=0.1, settings=replace(QUICK, steps=0))
+    untuned = learn(model, users, selected, replace(QUICK, steps=0))
     prompts = programs.prompts_of(untuned.codec, untuned.codes)
     from nvcim_jax import llm, text
 
@@ -124,6 +129,6 @@ def test_an_empty_history_is_refused():
 def test_a_single_sample_makes_a_bank_of_one(model, users):
     lonely = [users[0]._replace(history=users[0].history[:1])]
     selected = pipeline.select(KEY, model, lonely)
-    assert [bool(sample) for sample in selected.samples[0]] == [True]
-    learned = pipeline.learn(KEY, model, TASK, lonely, selected, NVM3, sigma=0.1, settings=QUICK)
-    assert np.all(found(model, lonely, learned, 1).index == 0) and np.isfinite(learned.codes).all()
+    assert [bool(sample) for sample in selected.samples[0]] == [True] + [False] * 7
+    bank_of_one = learn(model, lonely, selected)
+    assert np.all(found(model, lonely, bank_of_one, 1).index == 0) and np.isfinite(bank_of_one.codes).all()

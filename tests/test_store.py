@@ -9,6 +9,9 @@ from nvcim_jax import store
 from nvcim_jax.codec import fit_autoencoder, fit_pca
 from nvcim_jax.pipeline import Learned
 
+# Orbax leaves the exceptions of its failed reads unretrieved.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 WORDS = jax.random.normal(jax.random.key(0), (30, 12))
 
 
@@ -51,6 +54,17 @@ def test_no_bank_is_refused(tmp_path):
         store.load(tmp_path)
 
 
+def assert_noticed_or_harmless(folder) -> bool:
+    """Whether loading was refused; if it was not, what was loaded is exactly what was saved."""
+    try:
+        saved = store.load(folder)
+    except store.StoreError:
+        return True
+    jax.tree.map(np.testing.assert_array_equal, saved.learned, bank())
+    assert saved.about == about()
+    return False
+
+
 def test_flipped_bits_are_noticed_or_harmless(tmp_path):
     folder = tmp_path / "bank"
     store.save(folder, bank(), about())
@@ -62,20 +76,18 @@ def test_flipped_bits_are_noticed_or_harmless(tmp_path):
         whole = path.read_bytes()
         at, bit = rng.integers(len(whole)), rng.integers(8)
         path.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << bit)]) + whole[at + 1 :])
-        try:
-            saved = store.load(folder)
-            jax.tree.map(np.testing.assert_array_equal, saved.learned, bank())
-            assert saved.about == about()
-        except store.StoreError:
-            noticed += 1
+        noticed += assert_noticed_or_harmless(folder)
         path.write_bytes(whole)
     assert noticed > 10
 
 
-def test_truncation_is_noticed(tmp_path):
+def test_truncated_files_are_noticed_or_harmless(tmp_path):
     folder = tmp_path / "bank"
     store.save(folder, bank(), about())
-    largest = max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
-    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
-    with pytest.raises(store.StoreError, match="damaged"):
-        store.load(folder)
+    noticed = 0
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size):
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        noticed += assert_noticed_or_harmless(folder)
+        path.write_bytes(whole)
+    assert noticed > 2
