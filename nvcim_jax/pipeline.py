@@ -254,7 +254,7 @@ def _tuned_codes(key, model, task, users, slots, samples, pools, codec, device, 
 
 def _pair(model: Model, sample: Sample, settings: Settings) -> tuple[text.Ids, text.Ids]:
     answer = text.answer_ids(model.tokenizer, sample)[: model.config.context // 4]
-    room = model.config.context - settings.tokens - len(answer)
+    room = min(settings.longest, model.config.context - settings.tokens - len(answer))
     return text.question_ids(model.tokenizer, sample, room), answer
 
 

@@ -62,6 +62,7 @@ class Settings:
     score: Callable  # the scaled search
     tokens: int = 16
     buffer: int = 25
+    longest: int = 192  # tokens of a question that tuning reads; of a longer one it reads the end
     write: Callable = crossbar.write_values
 
     def describe(self) -> dict[str, object]:

@@ -57,7 +57,8 @@ def load(folder: Path | str, *, dtype=None) -> Model:
         raise CheckpointError(f"{folder / 'config.json'} is of no known model family ({first_line})") from error
     if not (folder / "tokenizer.json").is_file():
         raise CheckpointError(f"{folder} holds no tokenizer.json: save the tokenizer beside the weights")
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    # Lengths are ours to check; the tokenizer would warn about texts that are cut before the model reads them.
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, model_max_length=10**9)
     if len(tokenizer) > config.vocab_size:
         raise CheckpointError(f"{folder}: {len(tokenizer)} tokens, but the embedding has {config.vocab_size} rows")
     dtype = dtype or (jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
