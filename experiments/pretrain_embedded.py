@@ -1,13 +1,15 @@
-"""Pretrain the embedded language model on the synthetic population; about 35 minutes on two quiet cores.
+"""Pretrain the embedded language model on the synthetic population; about 40 minutes on two cores.
 
     python experiments/pretrain_embedded.py --out first
-    python experiments/pretrain_embedded.py --out nvcim_jax/embedded/model \\
-        --start first --steps 700 --rate 1.5e-3 --citation 20 --seed 1
+    python experiments/pretrain_embedded.py --out second --start first --steps 700 --rate 1.5e-3 --citation 20 --seed 1
+    python experiments/pretrain_embedded.py --out nvcim_jax/embedded/model --start second --steps 600 --rate 2e-3 \\
+        --citation 20 --deviate 0.5 --reminded 0.8 --seed 3
 
 A Llama of one million parameters reads sequences of 128 tokens, each from one user and one task. Answers weigh 1 in
 the loss, other tokens 0.1, and most sequences replace some examples by a short reminder ("a few words, Answer: y"),
-so that the model knows the kind of prefix that virtual tokens start from. No held-out user is seen. The second
-command is a curriculum: after the first the model still guesses citations, and reading mostly those teaches it.
+so that the model knows the kind of prefix that virtual tokens start from. No held-out user is seen. The second and the
+third command are a curriculum for citation: after the first the model still guesses; the second teaches it what most
+people cite, the third to follow a reminder instead.
 """
 
 import argparse

@@ -149,7 +149,7 @@ def learn(
             )  # fmt: skip
         options = {"preset": preset, "device": device, "sigma": sigma, "seed": seed}
         store.save(out, learned, job.about_bank(loaded, asked, people, selected, options))
-        table = Table("slot", "sample", "answer", title=f"{out}: the OVTs of user {people[0].id}")
+        table = Table("slot", "sample", "answer", title=f"the OVTs of user {people[0].id}")
         for slot, sample in enumerate(selected.samples[0]):
             if sample:
                 table.add_row(str(slot), sample.content, sample.answer)
@@ -192,7 +192,8 @@ def ask(
         new_tokens = study.answer_room(loaded, [person])
         with console.status("searching and answering"):
             key = jax.random.split(jax.random.key(seed), 4)[3]
-            match = pipeline.retrieve(key, loaded, [person], own, chosen, sigma=sigma, settings=settings, draws=1)
+            banks = pipeline.program(key, [person], own, chosen, sigma=sigma, settings=settings, draws=1)
+            match = pipeline.search(loaded, [person], own, banks, settings=settings)
             prompt = programs.prompts_of(own.codec, match.prompt[:, 0])[0]
             with_ovt = pipeline.answer(loaded, [query], prompt, new_tokens=new_tokens)[0]
             without = pipeline.answer(loaded, [query], None, new_tokens=new_tokens)[0]
