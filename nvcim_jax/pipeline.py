@@ -101,7 +101,7 @@ def learn(
     """
     slots = [(u, s) for u, row in enumerate(selected.samples) for s, sample in enumerate(row) if sample is not None]
     samples = [selected.samples[u][s] for u, s in slots]
-    pools = [[_pair(model, each, settings) for each in lamp.both_orders(task, sample)] for sample in samples]
+    pools = [[pair(model, each, settings) for each in lamp.both_orders(task, sample)] for sample in samples]
     codes = _tuned_codes(key, model, task, users, slots, samples, pools, codec, device, sigma, settings, report)
     content = _content_codes(model, [[sample] for sample in samples], _rows_of(codec, slots), settings.tokens)[:, 0]
     keys = jax.vmap(settings.key)(content, codes)
@@ -128,7 +128,7 @@ def learn_one_for_all(
     first = [row[0] for row in selected.samples]
     most = max(len(user.history) for user in users)
     whole = [(user.history * most)[:most] for user in users]
-    pools = [[_pair(model, sample, settings) for sample in history] for history in whole]
+    pools = [[pair(model, sample, settings) for sample in history] for history in whole]
     per_step = int(np.median(np.asarray(selected.valid).sum(axis=1)))
     codes = _tuned_codes(
         key, model, task, users, slots, first, pools, codec, device, sigma, settings, report, per_step=per_step
@@ -252,7 +252,8 @@ def _tuned_codes(key, model, task, users, slots, samples, pools, codec, device, 
     return jax.vmap(settings.space.leave)(codecs, values)
 
 
-def _pair(model: Model, sample: Sample, settings: Settings) -> tuple[text.Ids, text.Ids]:
+def pair(model: Model, sample: Sample, settings: Settings) -> tuple[text.Ids, text.Ids]:
+    """Question and answer ids of a sample as tuning reads them."""
     answer = text.answer_ids(model.tokenizer, sample)[: model.config.context // 4]
     room = min(settings.longest, model.config.context - settings.tokens - len(answer))
     return text.question_ids(model.tokenizer, sample, room), answer
