@@ -90,9 +90,10 @@ def run(
                         jax.random.key(seed), loaded, each, people, [cell],
                         draws=draws, report=lambda done: progress.advance(bar, done),
                     ):  # fmt: skip
+                        finished.append(block)  # before the bank is written, so that no interrupt can lose it
                         if out:
-                            job.save_bank(out / f"bank-{each.name}-{len(finished)}", loaded, each, block, settings)
-                        finished.append(block)
+                            name = f"bank-{each.name}-{len(finished) - 1}"
+                            job.save_bank(out / name, loaded, each, block, settings)
                 except KeyboardInterrupt:
                     interrupted = True
                 if finished:
