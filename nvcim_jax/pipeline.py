@@ -205,10 +205,9 @@ def answer(
     for start in range(0, len(asked), block):
         part = asked[start : start + block]
         rows = np.resize(np.arange(start, start + len(part)), block)  # a short last block repeats its rows
-        padded = text.questions([*(asked[row] for row in rows), [0] * width], prefix)
-        ids, positions = (leaf[:-1] for leaf in padded)
+        padded = text.questions([asked[row] for row in rows], prefix, width)
         chosen = None if prompts is None else prompts[rows]
-        embeddings, positions = programs.behind(model.params, model.config, chosen, ids, positions)
+        embeddings, positions = programs.behind(model.params, model.config, chosen, *padded)
         out = generate.greedy(
             model.params, model.config, embeddings, positions, new_tokens=new_tokens, end=end, pad=pad
         )

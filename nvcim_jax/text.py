@@ -67,9 +67,9 @@ def pad(rows: Sequence[Ids], width: int, fill: int) -> np.ndarray:
     return out
 
 
-def questions(asked: Sequence[Ids], prefix: int) -> Questions:
-    """Questions behind `prefix` virtual tokens (0 for the bare model)."""
-    width = bucket(max(map(len, asked)))
+def questions(asked: Sequence[Ids], prefix: int, width: int | None = None) -> Questions:
+    """Questions behind `prefix` virtual tokens (0 for the bare model), padded to `width` or the next bucket."""
+    width = width or bucket(max(map(len, asked)))
     return Questions(pad(asked, width, 0), _positions([len(row) for row in asked], width, prefix))
 
 
