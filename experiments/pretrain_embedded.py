@@ -28,13 +28,13 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from nvcim_jax import lamp, synthetic
 from nvcim_jax.llm import decoder, weights
-from nvcim_jax.llm.config import Config
+from nvcim_jax.llm.config import Config, plain_rope
 
-LENGTH, BATCH, VOCABULARY = 128, 32, 2400
+LENGTH, BATCH, VOCABULARY, THETA = 128, 32, 2400, 10000.0
 END, PAD, ANSWER = "</s>", "<pad>", lamp.ANSWER
 SIZES = Config(
     vocab_size=VOCABULARY, dim=128, hidden_dim=352, layers=4, heads=4, kv_heads=4, head_dim=32,
-    context=512, rope_theta=10000.0, norm_eps=1e-5, tied=True,
+    context=512, rope=plain_rope(THETA, 32), norm_eps=1e-5, tied=True,
 )  # fmt: skip
 
 
@@ -145,7 +145,7 @@ def save(out: Path, params, tokenizer: Tokenizer) -> None:
         "hidden_size": SIZES.dim, "intermediate_size": SIZES.hidden_dim, "num_hidden_layers": SIZES.layers,
         "num_attention_heads": SIZES.heads, "num_key_value_heads": SIZES.kv_heads, "head_dim": SIZES.head_dim,
         "max_position_embeddings": SIZES.context, "rms_norm_eps": SIZES.norm_eps, "hidden_act": "silu",
-        "rope_parameters": {"rope_type": "default", "rope_theta": SIZES.rope_theta}, "tie_word_embeddings": True,
+        "rope_parameters": {"rope_type": "default", "rope_theta": THETA}, "tie_word_embeddings": True,
         "attention_bias": False, "mlp_bias": False, "eos_token_id": end, "pad_token_id": pad, "dtype": "float16",
     }  # fmt: skip
     tokenizer_config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END, "pad_token": PAD}

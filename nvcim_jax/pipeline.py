@@ -14,11 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from nvcim_jax import bank, lamp, programs, selection, text, tuning
+from nvcim_jax import bank, lamp, llm, programs, selection, text, tuning
 from nvcim_jax.codec import Codec, fit_pca
 from nvcim_jax.devices import Device
 from nvcim_jax.lamp import Sample, Task, User
-from nvcim_jax.llm import generate
 from nvcim_jax.llm.weights import Model
 from nvcim_jax.presets import Settings
 
@@ -198,7 +197,7 @@ def answer(
     prefix = 0 if prompts is None else prompts.shape[1]
     room = model.config.context - prefix - new_tokens
     asked = [text.question_ids(model.tokenizer, query, room) for query in queries]
-    end, pad = model.tokenizer.eos_token_id, model.tokenizer.pad_token_id or 0
+    pad = model.tokenizer.pad_token_id or 0
     answers = []
     block = min(ANSWER_ROWS, text.bucket(len(asked), 8))
     width = text.bucket(max(map(len, asked)))
@@ -208,12 +207,10 @@ def answer(
         padded = text.questions([asked[row] for row in rows], prefix, width)
         chosen = None if prompts is None else prompts[rows]
         embeddings, positions = programs.behind(model.params, model.config, chosen, *padded)
-        out = generate.greedy(
-            model.params, model.config, embeddings, positions, new_tokens=new_tokens, end=end, pad=pad
+        out = llm.generate(
+            model.params, model.config, embeddings, positions, new_tokens=new_tokens, end=model.ends, pad=pad
         )
-        for row in np.asarray(out)[: len(part)]:
-            kept = row[: list(row).index(end)] if end in row else row
-            answers.append(model.tokenizer.decode(kept, skip_special_tokens=True).strip())
+        answers += [text.decode(model.tokenizer, row, model.ends) for row in np.asarray(out)[: len(part)]]
         report(len(part))
     return answers
 

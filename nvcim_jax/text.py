@@ -1,5 +1,6 @@
 """Samples as token ids in fixed shapes: questions, labels, starts of virtual tokens."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -44,6 +45,12 @@ def question_ids(tokenizer: Any, sample: Sample, room: int) -> Ids:
 def answer_ids(tokenizer: Any, sample: Sample) -> Ids:
     """The gold answer, with the token that ends it."""
     return [*encode(tokenizer, f" {sample.answer}"), tokenizer.eos_token_id]
+
+
+def decode(tokenizer: Any, ids: Sequence[int], ends: Sequence[int]) -> str:
+    """The text of an answer up to its first end token."""
+    kept = list(itertools.takewhile(lambda token: token not in ends, map(int, ids)))
+    return tokenizer.decode(kept, skip_special_tokens=True).strip()
 
 
 def start_ids(tokenizer: Any, task: Task, sample: Sample, rows: int) -> Ids:

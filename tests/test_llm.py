@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from nvcim_jax import llm, text
-from nvcim_jax.llm import decoder, generate
+from nvcim_jax.llm import decoder
+from nvcim_jax.llm.config import plain_rope
 from tests.conftest import EMBEDDED
 
 TINY = llm.Config(
     vocab_size=37, dim=16, hidden_dim=24, layers=2, heads=4, kv_heads=2, head_dim=4,
-    context=64, rope_theta=10000.0, norm_eps=1e-5, tied=True,
+    context=64, rope=plain_rope(10000.0, 4), norm_eps=1e-5, tied=True,
 )  # fmt: skip
 
 
@@ -45,7 +46,8 @@ def test_padding_anywhere_changes_nothing(params):
 
 def test_rotation_depends_on_distance_only():
     q, k = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 8))
-    at = lambda x, p: decoder.rotate(x, jnp.array([[p]]), 10000.0)  # noqa: E731
+    rope = plain_rope(10000.0, 8)
+    at = lambda x, p: decoder.rotate(x, decoder.rotation(rope, jnp.array([[p]]), jnp.array([p])))  # noqa: E731
     near, far = (float(jnp.vdot(at(q, p), at(k, p + 3))) for p in (0, 40))
     assert near == pytest.approx(far, abs=1e-4)
 
@@ -72,9 +74,9 @@ def test_generation_with_cache_is_generation_without_whatever_the_neighbours(par
     prompts = [ids(1, 4, 5), ids(1, 9, 6)]
     alone = [greedy_without_cache(params, prompt, 12) for prompt in prompts]
     asked = text.questions([list(map(int, prompt[0])) for prompt in prompts], 0)
-    out = generate.greedy(
+    out = llm.generate(
         params, TINY, decoder.embed(params, TINY, asked.ids), jnp.asarray(asked.positions),
-        new_tokens=12, end=-1, pad=0,
+        new_tokens=12, pad=0,
     )  # fmt: skip
     np.testing.assert_array_equal(out, alone)
 
@@ -85,8 +87,8 @@ def test_a_row_stops_at_its_end_token(params):
     end = int(free[5])
     first = list(free).index(end)
     positions = decoder.causal_positions((1, 4))
-    out = generate.greedy(
-        params, TINY, decoder.embed(params, TINY, prompt), positions, new_tokens=12, end=end, pad=36
+    out = llm.generate(
+        params, TINY, decoder.embed(params, TINY, prompt), positions, new_tokens=12, end=(end,), pad=36
     )  # fmt: skip
     np.testing.assert_array_equal(out[0], [*free[: first + 1], *[36] * (11 - first)])
 
@@ -127,9 +129,9 @@ def edit(**changes):
         (lambda f: (f / "tokenizer.json").unlink(), "holds no tokenizer.json"),
         (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "can run code"),
         (lambda f: (f / "model.safetensors").write_bytes(b"x" * 100), "is damaged"),
-        (edit(model_type="gpt2"), "model_type 'gpt2' is not supported"),
+        (edit(model_type="bert"), "model_type 'bert' is not supported"),
         (edit(model_type="martian"), "of no known model family"),
-        (edit(hidden_act="gelu"), "hidden_act 'gelu' is not supported; known: silu"),
+        (edit(hidden_act="mish"), "activation 'mish' is not supported; known: silu"),
         (edit(num_hidden_layers=5), "tensors missing"),
         (edit(num_hidden_layers=3), "tensors unknown"),
         (edit(intermediate_size=351), "config.json asks for"),
@@ -154,8 +156,8 @@ def test_a_real_checkpoint_tells_its_story(outside):
     story = llm.load(outside / "models/stories260K")
     start = jnp.array([[1]])
     x = llm.embed(story.params, story.config, start)
-    out = generate.greedy(
-        story.params, story.config, x, decoder.causal_positions((1, 1)), new_tokens=200, end=-1, pad=0
+    out = llm.generate(
+        story.params, story.config, x, decoder.causal_positions((1, 1)), new_tokens=200, pad=0
     )  # fmt: skip
     told = story.tokenizer.decode(np.asarray(out[0]))
     assert told.startswith(

@@ -14,9 +14,26 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from nvcim_jax.llm.config import Config
+from nvcim_jax.llm import gptq
+from nvcim_jax.llm.config import Config, Rope
 
 NOWHERE = jnp.iinfo(jnp.int32).max
+ACTIVATIONS = {
+    "silu": nn.silu,
+    "relu": nn.relu,
+    "gelu": lambda x: nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: nn.gelu(x, approximate=True),
+}
+
+
+class Prefix(NamedTuple):
+    """Keys and values in front of every layer (Li and Liang, 2021), used as they are: keys are not rotated.
+
+    They take the first positions; the tokens follow from position `tokens` on, as in PEFT.
+    """
+
+    keys: Float[Array, "batch layers tokens kv_heads head_dim"]
+    values: Float[Array, "batch layers tokens kv_heads head_dim"]
 
 
 class Cache(NamedTuple):
@@ -27,66 +44,158 @@ class Cache(NamedTuple):
     positions: Int[Array, "batch slots"]
 
 
-def empty_cache(config: Config, batch: int, slots: int, dtype=jnp.float32) -> Cache:
-    """A cache in which every slot is still `NOWHERE`."""
-    zeros = tuple(jnp.zeros((batch, slots, config.kv_heads, config.head_dim), dtype) for _ in range(config.layers))
-    return Cache(zeros, zeros, jnp.full((batch, slots), NOWHERE, jnp.int32))
+def empty_cache(config: Config, batch: int, slots: int, dtype=jnp.float32, prefix: Prefix | None = None) -> Cache:
+    """A cache of `slots` slots that are still `NOWHERE`, behind those of `prefix`."""
+    zeros = jnp.zeros((batch, slots, config.kv_heads, config.head_dim), dtype)
+    nowhere = jnp.full((batch, slots), NOWHERE, jnp.int32)
+    if prefix is None:
+        return Cache((zeros,) * config.layers, (zeros,) * config.layers, nowhere)
+    keys, values = (
+        tuple(jnp.concatenate([part[:, layer].astype(dtype), zeros], axis=1) for layer in range(config.layers))
+        for part in prefix
+    )
+    return Cache(keys, values, jnp.concatenate([causal_positions((batch, prefix.keys.shape[2])), nowhere], axis=1))
 
 
-def rotate(
-    x: Float[Array, "batch tokens heads head_dim"], positions: Int[Array, "batch tokens"], theta: float
-) -> Float[Array, "batch tokens heads head_dim"]:
-    """Rotary position embedding (Su et al., 2021), the two halves of a head as real and imaginary parts."""
-    half = x.shape[-1] // 2
-    frequency = 1.0 / theta ** (jnp.arange(half, dtype=jnp.float32) / half)
-    angle = jnp.where(positions == NOWHERE, 0, positions)[..., None].astype(jnp.float32) * frequency[None, None]
-    cos, sin = (f(angle)[:, :, None].astype(x.dtype) for f in (jnp.cos, jnp.sin))
-    first, second = jnp.split(x, 2, axis=-1)
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+def rotation(rope: Rope, positions: Int[Array, "batch tokens"], longest: Int[Array, "batch"]):
+    """Cosine and sine of every token's angles, [batch, tokens, 1, pairs]; longrope asks how long its row is by now."""
+    place = jnp.where(positions == NOWHERE, 0, positions).astype(jnp.float32)
+    frequencies = jnp.asarray(rope.frequencies, jnp.float32)[None]
+    if rope.long_frequencies:
+        long = jnp.asarray(rope.long_frequencies, jnp.float32)[None]
+        frequencies = jnp.where(longest[:, None] > rope.original_context, long, frequencies)
+    angle = (place[..., None] * frequencies[:, None])[:, :, None]
+    return jnp.cos(angle) * rope.scale, jnp.sin(angle) * rope.scale
+
+
+def rotate(x: Float[Array, "batch tokens heads head_dim"], turn) -> Float[Array, "batch tokens heads head_dim"]:
+    """Rotary position embedding (Su et al., 2021): the halves of the turned part of a head are real and imaginary."""
+    cos, sin = (part.astype(x.dtype) for part in turn)
+    pairs = cos.shape[-1]
+    first, second, rest = x[..., :pairs], x[..., pairs : 2 * pairs], x[..., 2 * pairs :]
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin, rest], axis=-1)
+
+
+class Norm(nn.Module):
+    """Root-mean-square norm, Gemma's (which scales by 1 + weight), or layer norm; computed in float32."""
+
+    config: Config
+
+    @nn.compact
+    def __call__(self, x):
+        c, wide = self.config, x.astype(jnp.float32)
+        start = nn.initializers.zeros if c.norm == "rms_plus_one" else nn.initializers.ones
+        scale = self.param("scale", start, (x.shape[-1],))[(None,) * (x.ndim - 1)]
+        if c.norm == "layer":
+            bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))[(None,) * (x.ndim - 1)]
+            wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
+        wide = wide * jax.lax.rsqrt(jnp.mean(wide**2, axis=-1, keepdims=True) + c.norm_eps)
+        if c.norm == "rms_plus_one":
+            return (wide * (1 + scale.astype(jnp.float32))).astype(x.dtype)
+        scaled = wide.astype(x.dtype) * scale
+        return scaled + bias if c.norm == "layer" else scaled
+
+
+class Linear(nn.Module):
+    """x @ kernel (+ bias), from a plain kernel or from GPTQ words."""
+
+    config: Config
+    features: int
+    use_bias: bool
+
+    @nn.compact
+    def __call__(self, x):
+        shape = (x.shape[-1], self.features)
+        how = self.config.packed
+        if how is None:
+            kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        else:
+            kernel = self._dequantised(x, shape, how).astype(x.dtype)
+        y = x @ kernel
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,))[(None,) * (x.ndim - 1)]
+        return y
+
+    def _dequantised(self, x, shape, how):
+        fan_in, out = shape
+        groups, per_word = -(-fan_in // how.group) if how.group > 0 else 1, 32 // how.bits
+        zeros = nn.initializers.zeros
+        words = (
+            self.param("qweight", zeros, (fan_in // per_word, out), jnp.int32),
+            self.param("qzeros", zeros, (groups, out // per_word), jnp.int32),
+            self.param("scales", zeros, (groups, out), jnp.float16),
+            self.param("g_idx", zeros, (fan_in,), jnp.int32),
+        )
+        # Tied to the layer's input: a compiler that hoisted the weights out of a loop would hold all layers at once.
+        words, _ = jax.lax.optimization_barrier((words, jax.lax.stop_gradient(x)))
+        return gptq.dequantise(*words, bits=how.bits, checkpoint_format=how.checkpoint_format)
 
 
 class Attention(nn.Module):
     """Grouped-query attention over the tokens given and those in the cache."""
 
     config: Config
+    window: int | None
 
     @nn.compact
-    def __call__(self, x, positions, seen_positions, cached, slot):
+    def __call__(self, x, positions, seen_positions, turn, cached, slot):
         c = self.config
         batch, tokens, _ = x.shape
 
         def heads(name, count):
-            return nn.Dense(count * c.head_dim, use_bias=False, name=name)(x).reshape(batch, tokens, count, c.head_dim)
+            return Linear(c, count * c.head_dim, c.qkv_bias, name=name)(x).reshape(batch, tokens, count, c.head_dim)
 
-        query = rotate(heads("q", c.heads), positions, c.rope_theta)
-        key, value = rotate(heads("k", c.kv_heads), positions, c.rope_theta), heads("v", c.kv_heads)
+        query, key, value = heads("q", c.heads), heads("k", c.kv_heads), heads("v", c.kv_heads)
+        if c.norm_qk:
+            query, key = Norm(c, name="q_norm")(query), Norm(c, name="k_norm")(key)
+        if turn is not None:
+            query, key = rotate(query, turn), rotate(key, turn)
         if cached is not None:
-            key = jax.lax.dynamic_update_slice_in_dim(cached[0], key, slot, axis=1)
-            value = jax.lax.dynamic_update_slice_in_dim(cached[1], value, slot, axis=1)
+            key = jax.lax.dynamic_update_slice_in_dim(cached[0], key.astype(cached[0].dtype), slot, axis=1)
+            value = jax.lax.dynamic_update_slice_in_dim(cached[1], value.astype(cached[1].dtype), slot, axis=1)
+        query = query * (c.head_dim**-0.5 if c.attention_scale is None else c.attention_scale)
         grouped = query.reshape(batch, tokens, c.kv_heads, c.heads // c.kv_heads, c.head_dim)
-        scores = jnp.einsum("btkgh,bskh->bkgts", grouped, key) * c.head_dim**-0.5
-        visible = seen_positions[:, None, :] <= positions[:, :, None]
-        scores = jnp.where(visible[:, None, None], scores.astype(jnp.float32), -1e30)
+        scores = jnp.einsum("btkgh,bskh->bkgts", grouped, key)
+        if c.attention_cap is not None:
+            scores = jnp.tanh(scores / c.attention_cap) * c.attention_cap
+        distance_ok = seen_positions[:, None, :] <= positions[:, :, None]
+        if self.window is not None:
+            distance_ok &= seen_positions[:, None, :] > positions[:, :, None] - self.window
+        scores = jnp.where(distance_ok[:, None, None], scores.astype(jnp.float32), -1e30)
         weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
         mixed = jnp.einsum("bkgts,bskh->btkgh", weights, value).reshape(batch, tokens, c.heads * c.head_dim)
-        return nn.Dense(c.dim, use_bias=False, name="o")(mixed), (key, value)
+        return Linear(c, c.dim, c.out_bias, name="o")(mixed), (key, value)
 
 
 class Block(nn.Module):
-    """Attention, then a gated feed-forward, each behind a norm and beside a residual."""
+    """Attention and feed-forward, one after the other or side by side, each behind a norm and beside a residual."""
 
     config: Config
+    window: int | None
 
     @nn.compact
-    def __call__(self, x, positions, seen_positions, cached, slot):
+    def __call__(self, x, positions, seen_positions, turn, cached, slot):
         c = self.config
-        normed = nn.RMSNorm(epsilon=c.norm_eps, name="attention_norm")(x)
-        attended, cached = Attention(c, name="attention")(normed, positions, seen_positions, cached, slot)
-        x = x + attended
-        normed = nn.RMSNorm(epsilon=c.norm_eps, name="mlp_norm")(x)
-        gate = nn.silu(nn.Dense(c.hidden_dim, use_bias=False, name="gate")(normed))
-        up = nn.Dense(c.hidden_dim, use_bias=False, name="up")(normed)
-        return x + nn.Dense(c.dim, use_bias=False, name="down")(gate * up), cached
+        normed = Norm(c, name="attention_norm")(x)
+        attended, cached = Attention(c, self.window, name="attention")(
+            normed, positions, seen_positions, turn, cached, slot
+        )
+        if c.norm_out:
+            attended = Norm(c, name="attention_out_norm")(attended)
+        if not c.parallel:
+            x = x + attended
+        if not c.shared_norm:
+            normed = Norm(c, name="mlp_norm")(x)
+        inner = Linear(c, c.hidden_dim, c.mlp_bias, name="up")(normed)
+        if c.gated:
+            gate = Linear(c, c.hidden_dim, c.mlp_bias, name="gate")(normed)
+            inner = ACTIVATIONS[c.activation](gate) * inner
+        else:
+            inner = ACTIVATIONS[c.activation](inner)
+        fed = Linear(c, c.dim, c.mlp_bias, name="down")(inner)
+        if c.norm_out:
+            fed = Norm(c, name="mlp_out_norm")(fed)
+        return (x + attended + fed if c.parallel else x + fed), cached
 
 
 class Decoder(nn.Module):
@@ -97,40 +206,53 @@ class Decoder(nn.Module):
     def setup(self):
         c = self.config
         self.embedding = nn.Embed(c.vocab_size, c.dim)
-        self.blocks = [Block(c) for _ in range(c.layers)]
-        self.norm = nn.RMSNorm(epsilon=c.norm_eps)
+        if c.rope is None:
+            self.places = nn.Embed(c.context + c.position_offset, c.dim)
+        # Packed layers are recomputed in the backward pass: keeping their dequantised kernels would undo the packing.
+        kind = nn.remat(Block) if c.packed else Block
+        self.blocks = [kind(c, c.window(layer)) for layer in range(c.layers)]
+        self.norm = Norm(c)
         if not c.tied:
-            self.head = nn.Dense(c.vocab_size, use_bias=False)
+            self.head = nn.Dense(c.vocab_size, use_bias=c.head_bias)
 
     def __call__(self, ids):
         return self.unembed(self.hidden(self.embed(ids), causal_positions(ids.shape), None, 0)[0])
 
     def embed(self, ids):
-        return self.embedding(ids)
+        x = self.embedding(ids)
+        scale = self.config.embedding_scale
+        return x if scale == 1.0 else x * jnp.asarray(scale, x.dtype)
 
     def hidden(self, x, positions, cache, slot):
-        seen = positions
+        c, seen, turn = self.config, positions, None
         if cache is not None:
             seen = jax.lax.dynamic_update_slice_in_dim(cache.positions, positions, slot, axis=1)
+        if c.rope is None:
+            x = x + self.places(jnp.where(positions == NOWHERE, 0, positions) + c.position_offset)
+        else:
+            longest = 1 + jnp.max(jnp.where(seen == NOWHERE, -1, seen), axis=1)
+            turn = rotation(c.rope, positions, longest)
         keys, values = [], []
         for layer, block in enumerate(self.blocks):
             cached = None if cache is None else (cache.keys[layer], cache.values[layer])
-            x, (key, value) = block(x, positions, seen, cached, slot)
+            x, (key, value) = block(x, positions, seen, turn, cached, slot)
             keys.append(key)
             values.append(value)
         return self.norm(x), Cache(tuple(keys), tuple(values), seen)
 
     def unembed(self, x):
-        return self.embedding.attend(x) if self.config.tied else self.head(x)
+        c = self.config
+        scores = self.embedding.attend(x) if c.tied else self.head(x)
+        return scores if c.logit_cap is None else jnp.tanh(scores / c.logit_cap) * c.logit_cap
 
 
-def causal_positions(shape: tuple[int, int]) -> Int[Array, "batch tokens"]:
-    """Positions 0, 1, 2, ... for every row."""
-    return jnp.broadcast_to(jnp.arange(shape[1], dtype=jnp.int32), shape)
+def causal_positions(shape: tuple[int, int], start: int = 0) -> Int[Array, "batch tokens"]:
+    """Positions start, start + 1, ... for every row."""
+    return jnp.broadcast_to(start + jnp.arange(shape[1], dtype=jnp.int32), shape)
 
 
 def embed(params: PyTree, config: Config, ids: Int[Array, "batch tokens"]) -> Float[Array, "batch tokens dim"]:
-    """Token embeddings: the space in which virtual tokens live."""
+    """Token embeddings, after Gemma's scale (`config.PROMPT_SPACE`): the space in which virtual tokens live."""
     return Decoder(config).apply({"params": params}, ids, method=Decoder.embed)
 
 
@@ -158,12 +280,17 @@ def logits(
     *,
     embeddings: Float[Array, "batch tokens dim"] | None = None,
     positions: Int[Array, "batch tokens"] | None = None,
+    prefix: Prefix | None = None,
 ) -> Float[Array, "batch tokens vocab"]:
-    """Logits after every token, from `ids` or from `embeddings`. Raises ValueError unless exactly one is given."""
+    """Logits after every token, from `ids` or from `embeddings`, behind an optional key/value prefix per row.
+
+    Positions count the prefix; without any they run on from its end. Raises ValueError unless exactly one of ids and
+    embeddings is given, and for more tokens than the model's context holds.
+    """
     if (ids is None) == (embeddings is None):
         raise ValueError("give either ids or embeddings, and not both")
     x = embed(params, config, ids) if embeddings is None else embeddings
-    return unembed(params, config, hidden(params, config, x, _or_causal(positions, x))[0])
+    return unembed(params, config, _states(params, config, x, positions, prefix))
 
 
 def label_loss(
@@ -173,10 +300,11 @@ def label_loss(
     positions: Int[Array, "batch tokens"],
     labels: Int[Array, "batch labels"],
     label_at: Int[Array, "batch labels"],
+    prefix: Prefix | None = None,
 ) -> Float[Array, "batch"]:
     """Mean cross-entropy per row of `labels`, each predicted from the token at index `label_at`; negative ones
     are padding. Only label positions meet the vocabulary (256,000 words in Gemma)."""
-    states, _ = hidden(params, config, embeddings, positions)
+    states = _states(params, config, embeddings, positions, prefix)
     at_labels = jnp.take_along_axis(states, label_at[..., None], axis=1)
     log_p = jax.nn.log_softmax(unembed(params, config, at_labels).astype(jnp.float32))
     real = labels >= 0
@@ -184,5 +312,15 @@ def label_loss(
     return -jnp.sum(jnp.where(real, picked, 0.0), axis=-1) / jnp.maximum(jnp.sum(real, axis=-1), 1)
 
 
-def _or_causal(positions, x):
-    return causal_positions(x.shape[:2]) if positions is None else positions
+def _states(params, config, x, positions, prefix):
+    batch, tokens, _ = x.shape
+    first = 0 if prefix is None else prefix.keys.shape[2]
+    if positions is None:
+        if first + tokens > config.context:
+            raise ValueError(
+                f"{first + tokens} tokens are more than the model's context of {config.context}: shorten them"
+            )
+        positions = causal_positions((batch, tokens), first)
+    if prefix is None:
+        return hidden(params, config, x, positions)[0]
+    return hidden(params, config, x, positions, empty_cache(config, batch, tokens, x.dtype, prefix), first)[0]

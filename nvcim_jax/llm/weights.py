@@ -1,8 +1,10 @@
-"""Hugging Face folders in and out: config.json, model.safetensors (sharded or not), tokenizer.json."""
+"""Hugging Face checkpoints in and out: config.json, safetensors (sharded or not, GPTQ or not), tokenizer."""
 
 import json
+import warnings
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,127 +14,233 @@ from jaxtyping import PyTree
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from nvcim_jax.llm.config import CheckpointError, Config, from_hf
+from nvcim_jax.llm import gptq, names
+from nvcim_jax.llm.config import CheckpointError, Config, Packed, from_hf
+from nvcim_jax.llm.decoder import Decoder
 
-# Our name of a tensor -> its name in the file; a kernel is the transpose of a torch weight.
-_LAYER = {
-    "attention_norm/scale": "input_layernorm.weight",
-    "attention/q/kernel": "self_attn.q_proj.weight",
-    "attention/k/kernel": "self_attn.k_proj.weight",
-    "attention/v/kernel": "self_attn.v_proj.weight",
-    "attention/o/kernel": "self_attn.o_proj.weight",
-    "mlp_norm/scale": "post_attention_layernorm.weight",
-    "gate/kernel": "mlp.gate_proj.weight",
-    "up/kernel": "mlp.up_proj.weight",
-    "down/kernel": "mlp.down_proj.weight",
-}
+_WANTED = ("config.json", "generation_config.json", "quantize_config.json", "*.safetensors", "*.safetensors.index.json",
+           "tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json")  # fmt: skip
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 class Model(NamedTuple):
-    """A frozen language model: weights, sizes, tokenizer."""
+    """A frozen language model: weights, sizes, tokenizer, and the tokens that end an answer."""
 
     params: PyTree
     config: Config
     tokenizer: Any
+    ends: tuple[int, ...]
 
 
-def load(folder: Path | str, *, dtype=None) -> Model:
-    """The Llama-style checkpoint in `folder`; float32 on CPU and bfloat16 elsewhere unless `dtype` is given.
+def load(
+    path_or_hub_name: Path | str,
+    *,
+    dtype=None,
+    dequantise: Literal["load", "lazy"] = "load",
+    revision: str | None = None,
+) -> Model:
+    """The checkpoint in a folder, or of a Hugging Face hub name such as "google/gemma-2b" (at `revision`).
 
-    Raises CheckpointError when the folder is no checkpoint, of an unknown family, or incomplete. Only safetensors
-    are read: a pickle could run code.
+    Weights become float32 on CPU and bfloat16 elsewhere unless `dtype` is given. GPTQ weights are dequantised now
+    ("load"), or kept packed and dequantised layer by layer inside the program ("lazy": less memory, slower).
+
+    Raises CheckpointError when there is no checkpoint, or one that is damaged, incomplete or of a family, rope type,
+    activation or packing that is not known here. Only safetensors are read: a pickle could run code.
     """
-    from transformers import AutoConfig, AutoTokenizer  # 0.5 s, so only when a model is wanted
-
-    folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder} holds no config.json: give the folder of a Hugging Face checkpoint")
-    try:
-        hf = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        config = from_hf(hf)
-    except CheckpointError as error:
-        raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
-    except (ValueError, OSError, KeyError, AttributeError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{folder / 'config.json'} is of no known model family ({first_line})") from error
-    if not (folder / "tokenizer.json").is_file():
-        raise CheckpointError(f"{folder} holds no tokenizer.json: save the tokenizer beside the weights")
-    # Lengths are ours to check; the tokenizer would warn about texts that are cut before the model reads them.
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, model_max_length=10**9)
+    if dequantise not in ("load", "lazy"):
+        raise ValueError(f"dequantise {dequantise!r}: 'load' or 'lazy' is needed")
+    folder = _folder(path_or_hub_name, revision)
+    family, config, how = _read_config(folder)
+    if dequantise == "lazy":
+        if how is None:
+            raise CheckpointError(f"{folder} is not quantised: load it without dequantise='lazy'")
+        config = replace(config, packed=how)
+    tokenizer, ends = _read_tokenizer(folder)
     if len(tokenizer) > config.vocab_size:
         raise CheckpointError(f"{folder}: {len(tokenizer)} tokens, but the embedding has {config.vocab_size} rows")
     dtype = dtype or (jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
-    return Model(_read_params(folder, config, dtype), config, tokenizer)
+    return Model(_read_params(folder, family, config, how, dtype), config, tokenizer, ends)
 
 
-def names(config: Config) -> dict[str, str]:
-    """Every parameter of the decoder, ours -> the checkpoint's."""
-    table = {"embedding/embedding": "model.embed_tokens.weight", "norm/scale": "model.norm.weight"}
-    if not config.tied:
-        table["head/kernel"] = "lm_head.weight"
-    for layer in range(config.layers):
-        table |= {f"blocks_{layer}/{ours}": f"model.layers.{layer}.{theirs}" for ours, theirs in _LAYER.items()}
-    return table
-
-
-def shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """Our name of every parameter -> its shape."""
-    from nvcim_jax.llm.decoder import Decoder
-
+def shapes(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
+    """Our name of every parameter -> its shape and type."""
     tree = jax.eval_shape(Decoder(config).init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
-    return {name: leaf.shape for name, leaf in traverse_util.flatten_dict(tree, sep="/").items()}
+    return traverse_util.flatten_dict(tree, sep="/")
 
 
 def save_weights(path: Path | str, params: PyTree, config: Config, dtype=np.float16) -> None:
-    """Write `params` as a Hugging Face safetensors file in `dtype`."""
+    """Write the `params` of a plain Llama as a Hugging Face safetensors file in `dtype`."""
     flat = traverse_util.flatten_dict(params, sep="/")
     tensors = {
-        theirs: np.ascontiguousarray(_turned(ours, np.asarray(flat[ours], dtype)))
-        for ours, theirs in names(config).items()
+        names.source("llama", config, ours).name: np.ascontiguousarray(_turned(ours, np.asarray(leaf, dtype)))
+        for ours, leaf in flat.items()
     }
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def _read_params(folder: Path, config: Config, dtype) -> PyTree:
+def _folder(path_or_hub_name, revision) -> Path:
+    folder = Path(path_or_hub_name).expanduser()
+    name = str(path_or_hub_name)
+    if not folder.is_dir():
+        if name.count("/") != 1 or name.startswith((".", "/", "~")):
+            raise CheckpointError(f"{name} is neither a folder nor a hub name such as google/gemma-2b")
+        from huggingface_hub import snapshot_download
+
+        try:
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(_WANTED)))
+        except Exception as error:  # its errors come from four libraries; what they mean to the user is the same
+            first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise CheckpointError(f"{name} is no folder here, and the hub did not give it ({first_line})") from error
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} holds no config.json: give the folder of a Hugging Face checkpoint")
+    return folder
+
+
+def _read_config(folder: Path) -> tuple[str, Config, Packed | None]:
+    from transformers import AutoConfig  # 0.5 s, so only when a model is wanted
+
+    try:
+        hf = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config = from_hf(hf)
+        told = getattr(hf, "quantization_config", None)
+        if told is None and (folder / "quantize_config.json").is_file():
+            told = json.loads((folder / "quantize_config.json").read_text())
+        return hf.model_type, config, gptq.packed(told) if told else None
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
+    except (ValueError, OSError, KeyError, AttributeError, TypeError) as error:
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{folder / 'config.json'} is of no known model family ({first_line})") from error
+
+
+def _read_tokenizer(folder: Path) -> tuple[Any, tuple[int, ...]]:
+    from transformers import AutoTokenizer, GenerationConfig
+
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        raise CheckpointError(f"{folder} holds no tokenizer.json: save the tokenizer beside the weights")
+    try:
+        # Lengths are ours to check; the tokenizer would warn about texts that are cut before the model reads them.
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, model_max_length=10**9)
+    except Exception as error:  # whatever a damaged file makes the tokenizers raise
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{folder}: the tokenizer cannot be read ({first_line})") from error
+    ends = tokenizer.eos_token_id
+    if (folder / "generation_config.json").is_file():
+        ends = GenerationConfig.from_pretrained(folder).eos_token_id or ends
+    return tokenizer, tuple(ends) if isinstance(ends, list) else () if ends is None else (ends,)
+
+
+def _read_params(folder: Path, family: str, config: Config, how: Packed | None, dtype) -> PyTree:
     where = _tensor_files(folder)
-    table, expected = names(config), shapes(config)
-    missing = sorted(set(table.values()) - set(where))
-    unused = sorted(set(where) - set(table.values()) - ({"lm_head.weight"} if config.tied else set()))
-    unused = [name for name in unused if not name.endswith("rotary_emb.inv_freq")]
+    wanted = shapes(config)
+    sources = {ours: names.source(family, config, ours) for ours in wanted}
+    files = _match(folder, where, sources, config.tied, how)
+    flat = {}
+    # The largest first: what reading needs beside the weights is then never on top of all of them.
+    for ours in sorted(wanted, key=lambda ours: -np.prod(wanted[ours].shape)):
+        source, expected = sources[ours], wanted[ours]
+        kept = expected.dtype if source.leaf in gptq.LEAVES else dtype
+        value = _read(ours, source, files, family, how, kept)
+        if value.shape != expected.shape:
+            raise CheckpointError(
+                f"{source.name} has shape {value.shape} as [in, out]; config.json asks for {expected.shape}"
+            )
+        if value.dtype.kind != "i" and np.isnan(np.min(value)):
+            warnings.warn(f"{folder}: {source.name} holds NaN: every answer will be wrong", stacklevel=3)
+        flat[ours] = jax.device_put(value)
+    return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def _match(folder, where, sources, tied, how) -> dict[str, tuple[Path, str]]:
+    """The file, and the name in it, of every tensor wanted. Raises CheckpointError for missing and unknown ones."""
+    full = {name: (path, name) for name, path in where.items()}
+    stem = sources["embedding/embedding"].module.split(".")[0]
+    if not any(name.startswith(f"{stem}.") for name in where):  # saved from the bare decoder, which has no stem
+        full |= {f"{stem}.{name}": found for name, found in full.items()}
+    wanted, missing = set(), []
+    for source in sources.values():
+        packed_names = [f"{source.module}.{leaf}" for leaf in gptq.LEAVES]
+        if source.name in full:
+            wanted.add(source.name)
+        elif how and source.leaf == "weight" and all(name in full for name in packed_names):
+            wanted.update(packed_names)
+        else:
+            missing.append(source.name)
+    read = {full[name][1] for name in wanted}
+    unused = [name for name in where if name not in read and not name.endswith(names.BUFFERS)]
+    unused = [name for name in unused if not (tied and name == "lm_head.weight")]
+    if how:  # AutoGPTQ writes a bias of zeros for every layer
+        unused = [name for name in unused if not (name.endswith(".bias") and not np.any(_tensor(where[name], name)))]
     if missing or unused:
         raise CheckpointError(
-            f"{folder}: tensors missing {missing[:3] or 'none'}, tensors unknown {unused[:3] or 'none'}"
+            f"{folder}: tensors missing {sorted(missing)[:3] or 'none'}, tensors unknown {sorted(unused)[:3] or 'none'}"
         )
-    flat = {}
-    for path in sorted(set(where.values())):
-        with safe_open(path, framework="np") as file:
-            for ours, theirs in table.items():
-                if where[theirs] == path:
-                    tensor = _turned(ours, file.get_tensor(theirs))
-                    if tensor.shape != expected[ours]:
-                        raise CheckpointError(
-                            f"{path.name}: {theirs} has shape {tensor.shape}; config.json asks for {expected[ours]}"
-                        )
-                    flat[ours] = jnp.asarray(tensor, dtype)
-    return traverse_util.unflatten_dict(flat, sep="/")
+    return full
+
+
+def _read(ours, source, files, family, how, dtype) -> np.ndarray:
+    """One parameter, turned and cut as ours, as a fresh array in `dtype`."""
+    if source.name not in files:
+        words = [_tensor(*files[f"{source.module}.{leaf}"]) for leaf in gptq.LEAVES]
+        gptq.warn_of_wrapped_zeros(source.module, words[1], how)
+        kernel = gptq.dequantise(*words, bits=how.bits, checkpoint_format=how.checkpoint_format)
+        return np.asarray(_outputs(kernel, source.outputs), dtype)
+    tensor = _tensor(*files[source.name])
+    if source.leaf in ("qweight", "scales"):
+        return np.asarray(_outputs(tensor, source.outputs), dtype)
+    if source.leaf == "qzeros":
+        gptq.warn_of_wrapped_zeros(source.module, tensor, how)
+        per_word = 32 // how.bits
+        words = None if source.outputs is None else source.outputs[::per_word] // per_word
+        return np.asarray(_outputs(tensor, words), dtype)
+    if ours.endswith("kernel") and not names.FAMILIES[family].kernels_transposed and source.module != "lm_head":
+        return np.array(_outputs(tensor, source.outputs), dtype, order="C")
+    if source.outputs is not None and source.leaf != "g_idx":
+        tensor = tensor[source.outputs]
+    return np.array(_turned(ours, tensor), dtype, order="C")
+
+
+def _outputs(tensor, outputs):
+    return tensor if outputs is None else tensor[:, outputs]
+
+
+def _tensor(path: Path, name: str) -> np.ndarray:
+    """A tensor alone: the file is closed again, so that its pages do not stay."""
+    with safe_open(path, framework="np") as file:
+        return file.get_tensor(name)
 
 
 def _tensor_files(folder: Path) -> dict[str, Path]:
     index = folder / "model.safetensors.index.json"
     single = folder / "model.safetensors"
+    others = [path for path in sorted(folder.glob("*.safetensors")) if path != single]
     if index.is_file():
-        files = {name: folder / Path(file).name for name, file in json.loads(index.read_text())["weight_map"].items()}
+        try:
+            told = json.loads(index.read_text())["weight_map"]
+            files = {name: folder / Path(file).name for name, file in told.items()}
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise CheckpointError(f"{index} is damaged: download it again") from error
         absent = sorted({path.name for path in files.values() if not path.is_file()})
         if absent:
             raise CheckpointError(f"{folder}: shard {absent[0]} is missing: download it again")
-        return files
-    if not single.is_file():
+    elif single.is_file() or len(others) == 1:  # GPTQ editions name their one file after the packing
+        single = single if single.is_file() else others[0]
+        files = dict.fromkeys(_names_in(single), single)
+    else:
         raise CheckpointError(f"{folder} holds no model.safetensors (pickled weights are not read: they can run code)")
+    inside = {path: set(_names_in(path)) for path in set(files.values())}
+    for name, path in files.items():
+        if name not in inside[path]:
+            raise CheckpointError(f"{path} lacks {name}, which the index places there: download it again")
+    return files
+
+
+def _names_in(path: Path) -> list[str]:
     try:
-        with safe_open(single, framework="np") as file:
-            return dict.fromkeys(file.keys(), single)
+        with safe_open(path, framework="np") as file:
+            return list(file.keys())
     except SafetensorError as error:
-        raise CheckpointError(f"{single} is damaged ({error}): download it again") from error
+        raise CheckpointError(f"{path} is damaged ({error}): download it again") from error
 
 
 def _turned(ours: str, tensor):

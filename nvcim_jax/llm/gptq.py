@@ -1,0 +1,72 @@
+"""GPTQ words to weights (Frantar et al., 2023), in the layouts of AutoGPTQ ("gptq") and GPTQModel ("gptq_v2")."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float16, Int32
+
+from nvcim_jax.llm.config import CheckpointError, Packed
+
+FORMATS = ("gptq", "gptq_v2")
+LEAVES = ("qweight", "qzeros", "scales", "g_idx")
+
+
+def dequantise(
+    qweight: Int32[Array, "words out"],
+    qzeros: Int32[Array, "groups zero_words"],
+    scales: Float16[Array, "groups out"] | Float[Array, "groups out"],
+    g_idx: Int32[Array, "in"],
+    *,
+    bits: int,
+    checkpoint_format: str,
+) -> Float[Array, "in out"]:
+    """Weights in float32: `(q[i, o] - zero[g_idx[i], o]) * scale[g_idx[i], o]`.
+
+    A word of 32 bits holds 32 / bits values, the lowest bits first, along the inputs in `qweight` and along the
+    outputs in `qzeros`. "gptq" (version 1) stores every zero less one, modulo 2^bits. Raises ValueError for bits
+    other than 4 and 8 and for other formats.
+    """
+    if bits not in (4, 8):
+        raise ValueError(f"bits {bits}: GPTQ words of 4 or 8 bits are read")
+    if checkpoint_format not in FORMATS:
+        raise ValueError(f"checkpoint_format {checkpoint_format!r}: {' or '.join(FORMATS)} is read")
+    values = _unpack(qweight, bits).transpose(0, 2, 1).reshape(-1, qweight.shape[1])
+    zeros = _unpack(qzeros, bits).reshape(qzeros.shape[0], -1)
+    if checkpoint_format == "gptq":
+        zeros = (zeros + 1) & (2**bits - 1)
+    scales = scales.astype(jnp.float32)
+    return (values - zeros[g_idx]).astype(jnp.float32) * scales[g_idx]
+
+
+def _unpack(words, bits):
+    """[rows, columns] words -> [rows, columns, 32 / bits] values."""
+    shifts = jnp.arange(0, 32, bits, dtype=jnp.int32)
+    return jax.lax.shift_right_logical(words[..., None], shifts[None, None]) & (2**bits - 1)
+
+
+def packed(told: dict) -> Packed:
+    """How the words of a checkpoint are packed, from its `quantization_config`. Raises CheckpointError for others."""
+    method, layout = told.get("quant_method", "gptq"), told.get("checkpoint_format") or "gptq"
+    if method != "gptq" or layout not in FORMATS:
+        name = layout if method == "gptq" else method
+        raise CheckpointError(
+            f"quantisation {name!r} is not supported; known: {', '.join(FORMATS)} (marlin, AWQ, exl2 and bitblas words "
+            "are laid out otherwise: use the unquantised or the GPTQ edition of the model)"
+        )
+    if told.get("bits") not in (4, 8):
+        raise CheckpointError(f"GPTQ with {told.get('bits')} bits is not supported; known: 4, 8")
+    return Packed(told["bits"], told.get("group_size", -1), layout)
+
+
+def warn_of_wrapped_zeros(name: str, qzeros: np.ndarray, how: Packed) -> None:
+    """Version 1 cannot store the largest zero point: kernels disagree on what its place means."""
+    full = (1 << how.bits) - 1
+    if how.checkpoint_format != "gptq":
+        return
+    if any(np.any((qzeros.view(np.uint32) >> shift) & full == full) for shift in range(0, 32, how.bits)):
+        warnings.warn(
+            f"{name}: an asymmetric version-1 zero point wraps to 0 here; some GPTQ kernels read {full + 1}",
+            stacklevel=2,
+        )

@@ -1,0 +1,136 @@
+"""Where each family keeps its weights: our module -> the checkpoint's, `[part]` marking the outputs of a fused one."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from nvcim_jax.llm.config import Config
+
+
+class Names(NamedTuple):
+    """Modules outside the layers, those inside, and what the file calls a layer."""
+
+    top: dict[str, str]
+    layer: str
+    inside: dict[str, str]
+    kernels_transposed: bool = True  # torch's Linear keeps [out, in]; GPT-2's Conv1D keeps [in, out] as we do
+
+
+_TOP = {"embedding": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
+_QKVO = {f"attention/{part}": f"self_attn.{part}_proj" for part in "qkvo"}
+_NORMS = {"attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
+_GATED = {part: f"mlp.{part}_proj" for part in ("gate", "up", "down")}
+_LLAMA = Names(_TOP, "model.layers", _NORMS | _QKVO | _GATED)
+
+FAMILIES = {
+    **dict.fromkeys(("llama", "mistral", "gemma", "qwen2", "stablelm"), _LLAMA),
+    "qwen3": _LLAMA._replace(
+        inside=_LLAMA.inside | {"attention/q_norm": "self_attn.q_norm", "attention/k_norm": "self_attn.k_norm"}
+    ),
+    "gemma2": _LLAMA._replace(
+        inside=_LLAMA.inside
+        | {
+            "attention_out_norm": "post_attention_layernorm",
+            "mlp_norm": "pre_feedforward_layernorm",
+            "mlp_out_norm": "post_feedforward_layernorm",
+        }
+    ),
+    "phi3": _LLAMA._replace(
+        inside=_LLAMA.inside
+        | {f"attention/{part}": f"self_attn.qkv_proj[{part}]" for part in "qkv"}
+        | {part: f"mlp.gate_up_proj[{part}]" for part in ("gate", "up")}
+    ),
+    "phi": Names(
+        _TOP | {"norm": "model.final_layernorm"},
+        "model.layers",
+        {"attention_norm": "input_layernorm"}
+        | _QKVO
+        | {"attention/o": "self_attn.dense", "up": "mlp.fc1", "down": "mlp.fc2"},
+    ),
+    "gpt_neox": Names(
+        {"embedding": "gpt_neox.embed_in", "norm": "gpt_neox.final_layer_norm", "head": "embed_out"},
+        "gpt_neox.layers",
+        _NORMS
+        | {f"attention/{part}": f"attention.query_key_value[{part} by head]" for part in "qkv"}
+        | {"attention/o": "attention.dense", "up": "mlp.dense_h_to_4h", "down": "mlp.dense_4h_to_h"},
+    ),
+    "opt": Names(
+        {
+            "embedding": "model.decoder.embed_tokens",
+            "places": "model.decoder.embed_positions",
+            "norm": "model.decoder.final_layer_norm",
+            "head": "lm_head",
+        },
+        "model.decoder.layers",
+        _QKVO
+        | {
+            "attention_norm": "self_attn_layer_norm",
+            "attention/o": "self_attn.out_proj",
+            "mlp_norm": "final_layer_norm",
+            "up": "fc1",
+            "down": "fc2",
+        },
+    ),
+    "gpt2": Names(
+        {
+            "embedding": "transformer.wte",
+            "places": "transformer.wpe",
+            "norm": "transformer.ln_f",
+            "head": "lm_head",
+        },
+        "transformer.h",
+        {f"attention/{part}": f"attn.c_attn[{part}]" for part in "qkv"}
+        | {
+            "attention_norm": "ln_1",
+            "attention/o": "attn.c_proj",
+            "mlp_norm": "ln_2",
+            "up": "mlp.c_fc",
+            "down": "mlp.c_proj",
+        },
+        kernels_transposed=False,
+    ),
+}
+
+_LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
+
+# Buffers that old files carry and no weight depends on.
+BUFFERS = ("rotary_emb.inv_freq", "attention.bias", "attention.masked_bias", "attn.bias", "attn.masked_bias")
+
+
+class Source(NamedTuple):
+    """A tensor of the checkpoint, and which of its outputs are wanted (None: all)."""
+
+    module: str
+    leaf: str
+    outputs: np.ndarray | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.module}.{self.leaf}"
+
+
+def source(family: str, config: Config, ours: str) -> Source:
+    """Where the parameter `ours`, such as `blocks_3/attention/q/kernel`, comes from."""
+    module, leaf = ours.rsplit("/", 1)
+    names = FAMILIES[family]
+    if module.startswith("blocks_"):
+        block, inside = module.split("/", 1)
+        theirs = f"{names.layer}.{block.removeprefix('blocks_')}.{names.inside[inside]}"
+    else:
+        theirs = names.top[module]
+    theirs, _, part = theirs.removesuffix("]").partition("[")
+    return Source(theirs, _LEAVES.get(leaf, leaf), _outputs(config, part) if part else None)
+
+
+def _outputs(c: Config, part: str) -> np.ndarray:
+    query, key = c.heads * c.head_dim, c.kv_heads * c.head_dim
+    if part.endswith("by head"):  # the query, key and value of a head stand together
+        return np.arange(3 * query).reshape(c.heads, 3, c.head_dim)[:, "qkv".index(part[0])].reshape(-1)
+    spans = {
+        "q": (0, query),
+        "k": (query, query + key),
+        "v": (query + key, query + 2 * key),
+        "gate": (0, c.hidden_dim),
+        "up": (c.hidden_dim, 2 * c.hidden_dim),
+    }
+    return np.arange(*spans[part])

@@ -1,0 +1,126 @@
+"""Make tests/golden: small random checkpoints of every family, and what transformers with PyTorch says of them.
+
+Run where torch is installed: `python tests/make_golden.py`. The tests themselves read the files and need no torch;
+where torch is installed they ask it again.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+GOLDEN = Path(__file__).parent / "golden"
+SEED, ROWS, TOKENS, PROMPT, PREFIX, NEW = 0, 2, 11, 3, 4, 32
+_SIZES = {
+    "vocab_size": 61, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
+}  # fmt: skip
+_PLAIN = {name: value for name, value in _SIZES.items() if name != "num_key_value_heads"}
+_LLAMA3 = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
+           "high_freq_factor": 4.0, "original_max_position_embeddings": 16}  # fmt: skip
+_LONG = {"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0, 1.1, 1.3, 1.5],
+         "long_factor": [1.0, 2.0, 4.0, 8.0]}  # fmt: skip
+
+# Name of a golden checkpoint -> model_type and what its configuration says.
+CASES: dict[str, tuple[str, dict]] = {
+    "llama": ("llama", _SIZES | {"attention_bias": True, "mlp_bias": True}),
+    "llama3": ("llama", _SIZES | {"rope_parameters": _LLAMA3, "tie_word_embeddings": True}),
+    "mistral": ("mistral", _SIZES | {"sliding_window": 5, "head_dim": 16}),
+    "gemma": ("gemma", _SIZES | {"head_dim": 16, "num_key_value_heads": 1}),
+    "gemma2": ("gemma2", _SIZES | {"head_dim": 16, "sliding_window": 5, "query_pre_attn_scalar": 20,
+                                   "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}),
+    "phi": ("phi", _SIZES | {"num_key_value_heads": 4}),
+    "phi3": ("phi3", _SIZES | {"pad_token_id": 0}),
+    "phi3_long": ("phi3", _SIZES | {"pad_token_id": 0, "rope_parameters": _LONG, "original_max_position_embeddings": 8}),
+    "gpt_neox": ("gpt_neox", _PLAIN),
+    "gpt_neox_sequential": ("gpt_neox", _PLAIN | {"use_parallel_residual": False}),
+    "opt": ("opt", _PLAIN | {"ffn_dim": 40, "word_embed_proj_dim": 32}),
+    "stablelm": ("stablelm", _SIZES | {"use_qkv_bias": True}),
+    "stablelm_parallel": ("stablelm", _SIZES | {"use_parallel_residual": True}),
+    "qwen2": ("qwen2", _SIZES | {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}),
+    "qwen3": ("qwen3", _SIZES | {"head_dim": 16, "tie_word_embeddings": True}),
+    "gpt2": ("gpt2", {"vocab_size": 61, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64}),
+}  # fmt: skip
+
+
+class Inputs(NamedTuple):
+    """What every golden checkpoint is asked."""
+
+    ids: np.ndarray  # [rows, tokens]
+    prompt: np.ndarray  # [rows, prompt, dim], in front of the token embeddings
+    keys: np.ndarray  # [rows, layers, prefix, kv_heads, head_dim]
+    values: np.ndarray
+
+
+def inputs(vocab_size: int, dim: int, layers: int, kv_heads: int, head_dim: int) -> Inputs:
+    """Seeded inputs of the right shapes."""
+    rng = np.random.default_rng(SEED)
+    ids = rng.integers(3, vocab_size, (ROWS, TOKENS), dtype=np.int32)
+    shape = (ROWS, layers, PREFIX, kv_heads, head_dim)
+    prompt, keys, values = (rng.normal(size=s).astype(np.float32) for s in ((ROWS, PROMPT, dim), shape, shape))
+    return Inputs(ids, prompt, keys, values)
+
+
+def told_by_torch(folder: Path, given: Inputs) -> dict[str, np.ndarray]:
+    """Logits for ids, behind a soft prompt and behind a prefix, and greedy tokens, of transformers in float32."""
+    import torch
+    from transformers import AutoModelForCausalLM, DynamicCache
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    ids = torch.tensor(given.ids, dtype=torch.long)
+    with torch.no_grad():
+        embedded = torch.cat([torch.tensor(given.prompt), model.get_input_embeddings()(ids)], dim=1)
+        cache = DynamicCache()
+        for layer in range(given.keys.shape[1]):
+            pair = (torch.tensor(part[:, layer]).transpose(1, 2) for part in (given.keys, given.values))
+            cache.update(*pair, layer)
+        return {
+            "ids": model(ids).logits.numpy(),
+            "prompt": model(inputs_embeds=embedded).logits.numpy(),
+            "prefix": model(
+                ids, past_key_values=cache, attention_mask=torch.ones(ROWS, PREFIX + TOKENS, dtype=torch.long)
+            ).logits.numpy(),
+            "greedy": model.generate(
+                ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=NEW, eos_token_id=None,
+                pad_token_id=0,
+            )[:, TOKENS:].numpy().astype(np.int32),
+        }  # fmt: skip
+
+
+def make(name: str) -> None:
+    """Write one checkpoint and its answers."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    family, told = CASES[name]
+    config = AutoConfig.for_model(family, bos_token_id=1, eos_token_id=2, **told)
+    torch.manual_seed(SEED)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with torch.no_grad():
+        for part, weight in model.named_parameters():  # large enough for every part to matter
+            if "embed" in part or "wte" in part or "wpe" in part:
+                size = 0.2  # small: tied embeddings would make a model repeat its last token for ever
+            else:
+                size = 2 * weight.shape[-1] ** -0.5 if weight.ndim == 2 else 2.0 if "post_feed" in part else 0.2
+            weight.add_(torch.randn_like(weight) * size)
+    folder = GOLDEN / name
+    model.save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    words = {"version": "1.0", "added_tokens": [],
+             "model": {"type": "WordLevel", "vocab": {"<unk>": 0, "<s>": 1, "</s>": 2}, "unk_token": "<unk>"}}  # fmt: skip
+    (folder / "tokenizer.json").write_text(json.dumps(words) + "\n")
+    kind = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(kind) + "\n")
+    heads = config.num_attention_heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    given = inputs(config.vocab_size, config.hidden_size, config.num_hidden_layers, kv_heads, head_dim)
+    np.savez_compressed(folder / "expected.npz", **told_by_torch(folder, given))
+
+
+if __name__ == "__main__":
+    for name in CASES:
+        make(name)
+        size = sum(path.stat().st_size for path in (GOLDEN / name).iterdir())
+        print(f"{name}: {size / 1e3:.0f} kB")
