@@ -23,9 +23,11 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 console = Console()
-EMBEDDED = Path(__file__).parent / "embedded" / "model"
+EMBEDDED = str(Path(__file__).parent / "embedded" / "model")
 
-Model = Annotated[Path, typer.Option("--model", help="Folder of a Hugging Face checkpoint.", show_default="embedded")]
+Model = Annotated[
+    str, typer.Option("--model", help="Folder or hub name of a Hugging Face checkpoint.", show_default="embedded")
+]
 Data = Annotated[
     Path | None, typer.Option("--data", help="Folder with LaMP's *_questions.json.", show_default="embedded world")
 ]
@@ -76,7 +78,7 @@ def run(
                 console.print(f"[yellow]{each.name}: {passed_over} users without a history were passed over[/yellow]")
         settings = {
             "device": device, "sigma": sigma, "draws": draws, "seed": seed, "users": users,
-            "model": model.name, "data": str(data) if data else "the embedded world",
+            "model": Path(model).name, "data": str(data) if data else "the embedded world",
         }  # fmt: skip
         results, interrupted = [], False
         total = sum(study.work(people, loaded, 1, draws) for _, people, _ in crowd)
@@ -165,6 +167,7 @@ def ask(
     user: Annotated[int, typer.Option(min=0, help="Which user of the bank, counted from 0.")] = 0,
     device: DeviceName = "NVM-3",
     sigma: Sigma = 0.1,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token; the paper draws at 0.1.")] = 0,
     seed: Seed = 0,
     model: Model = EMBEDDED,
 ) -> None:
@@ -191,13 +194,11 @@ def ask(
         person = lamp.User(about["users"][user], tuple(filter(None, samples)), (query,))
         own = jax.tree.map(lambda leaf: leaf[user : user + 1], learned)
         new_tokens = study.answer_room(loaded, [person])
-        with console.status("searching and answering"):
+        with console.status("searching"):
             key = jax.random.split(jax.random.key(seed), 4)[3]
             banks = pipeline.program(key, [person], own, chosen, sigma=sigma, settings=settings, draws=1)
             match = pipeline.search(loaded, [person], own, banks, settings=settings)
             prompt = programs.prompts_of(own.codec, match.prompt[:, 0])[0]
-            with_ovt = pipeline.answer(loaded, [query], prompt, new_tokens=new_tokens)[0]
-            without = pipeline.answer(loaded, [query], None, new_tokens=new_tokens)[0]
         best = int(match.index[0, 0, 0])
         table = Table("", "score", "OVT learned from", "its answer", title=f"search on {device}, sigma {sigma}")
         for slot in np.argsort(-np.asarray(match.scores[0, 0, 0])):
@@ -206,9 +207,13 @@ def ask(
                 score = f"{float(match.scores[0, 0, 0, slot]):.3f}"
                 table.add_row(mark, score, samples[slot].content, samples[slot].answer)
         console.print(table)
-        console.print(
-            f"with the OVT:  [bold green]{with_ovt or '(nothing)'}[/]\nwithout:       {without or '(nothing)'}"
-        )
+        keys, sampling = jax.random.split(jax.random.fold_in(jax.random.key(seed), 4)), llm.Sampling(temperature)
+        for label, behind, own_key in zip(("with the OVT:", "without:"), (prompt, None), keys, strict=True):
+            console.print(f"{label:<15}", end="")
+            pieces = pipeline.tell(loaded, query, behind, new_tokens=new_tokens, sampling=sampling, key=own_key)
+            for piece in pieces:
+                console.out(piece, end="", style=None if behind is None else "bold green", highlight=False)
+            console.print()
 
 
 @app.command(epilog="Example:\n\n  nvcim devices --sigma 0.2")

@@ -6,7 +6,7 @@ does not depend on who else is in the block.
 """
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -213,6 +213,30 @@ def answer(
         answers += [text.decode(model.tokenizer, row, model.ends) for row in np.asarray(out)[: len(part)]]
         report(len(part))
     return answers
+
+
+def tell(
+    model: Model,
+    query: Sample,
+    prompt: Float[Array, "1 tokens dim"] | None,
+    *,
+    new_tokens: int,
+    sampling: llm.Sampling,
+    key: PRNGKeyArray,
+) -> Iterator[str]:
+    """The answer to one query, piece by piece as its tokens are known."""
+    prefix = 0 if prompt is None else prompt.shape[1]
+    asked = text.question_ids(model.tokenizer, query, model.config.context - prefix - new_tokens)
+    placed = programs.behind(model.params, model.config, prompt, *text.questions([asked], prefix))
+    tokens, told = [], ""
+    for token in llm.stream(
+        model.params, model.config, *placed, new_tokens=new_tokens, end=model.ends, sampling=sampling, keys=key[None]
+    ):
+        tokens.append(int(token[0]))
+        whole = text.decode(model.tokenizer, tokens, model.ends)
+        if not whole.endswith("\ufffd"):  # half of a character waits for its other half
+            yield whole[len(told) :]
+            told = whole
 
 
 def _tuned_codes(key, model, task, users, slots, samples, pools, codec, device, sigma, settings, report, per_step=None):
