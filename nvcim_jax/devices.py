@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree
 
 # The digit in a device's name is the ratio s of its inner levels' variation to that of its outer ones (Table II).
 RATIOS = {"NVM-1": 1, "NVM-2": 2, "NVM-3": 3, "NVM-4": 4, "NVM-5": 6}
@@ -167,7 +167,13 @@ def load(path: Path | str) -> Sheet:
     missing = [name for name in ("name", "source", "levels", "noise", "sigma_range") if name not in entries]
     if missing:
         raise ValueError(f"device file {path} lacks {', '.join(missing)}: every device needs them")
-    return Sheet(**{name: tuple(value) if isinstance(value, list) else value for name, value in entries.items()})
+    return Sheet(**{name: _as_field(name, value) for name, value in entries.items()})
+
+
+def _as_field(name: str, value):
+    if isinstance(value, list):
+        return tuple(map(float, value))
+    return value if name == "levels" or isinstance(value, str) else float(value)
 
 
 def _check_kind(path, name: str, value) -> None:
@@ -211,7 +217,7 @@ def stack(devices: Sequence[Device]) -> Device:
 
 def sweep(
     trial: Callable[[PRNGKeyArray, Device, Float[Array, ""]], PyTree],
-    keys: PRNGKeyArray,
+    keys: Key[Array, "draws"],
     devices: Device,
     sigmas: Float[Array, "sigmas"],
 ) -> PyTree:
