@@ -228,7 +228,7 @@ def fit_compensator(
     """
     write = partial(correctnet, clip=clip)
     each = partial(write_and_read, device=device, sigma=sigma, layout=layout, write=write)
-    ovts, rows, dim = integers.shape
+    ovts, _, dim = integers.shape
     written = jnp.tile(integers, (draws, 1, 1))
     seen = jax.vmap(each)(jax.random.split(key, draws * ovts), written).reshape(-1, dim) / layout.limits[1]
     wanted = written.reshape(-1, dim) / layout.limits[1]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 
@@ -96,7 +97,8 @@ def check_codes(integers: Int[Array, "..."], low: int, high: int) -> None:
         raise ValueError(f"an empty matrix of codes, {integers.shape}: at least one row and one dimension are needed")
     if isinstance(integers, jax.core.Tracer):
         return
-    least, most = int(jnp.min(integers)), int(jnp.max(integers))
+    known = np.asarray(integers)  # a constant inside a trace stays one
+    least, most = int(known.min()), int(known.max())
     if least < low or most > high:
         wrong = least if least < low else most
         raise ValueError(f"code {wrong} lies outside {low} to {high}: quantise to fewer bits, or give more")
