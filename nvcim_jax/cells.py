@@ -35,7 +35,11 @@ def check_device(device: Device, layout: Layout) -> None:
 
 
 def spread(levels: Levels, device: Device, *, sigma: Float[Array, ""] | float) -> Held:
-    """Standard deviation of each cell after one pulse, in levels: `sigma * level factor * range`."""
+    """Standard deviation of each cell after one pulse, in levels: `sigma * level factor * range`.
+
+    ValueError for a sigma that is a plain number below zero or NaN.
+    """
+    _check_known("sigma", sigma, least=0.0)
     return sigma * (device.levels.shape[0] - 1) * device.levels[levels]
 
 
@@ -66,8 +70,10 @@ def program_verify(
     """Pulse each cell until a read lies within `tolerance` of its level, `most` times at most.
 
     Every pulse writes anew, so a cell whose pulse hits with probability p is still off after n with `(1 - p)^n`.
-    Reads carry the device's read noise, and a stuck cell takes every pulse in vain. ValueError for less than one pulse.
+    Reads carry the device's read noise, and a stuck cell takes every pulse in vain. ValueError for less than one pulse
+    and for a tolerance that is a plain number below zero or NaN.
     """
+    _check_known("tolerance", tolerance, least=0.0)
     if most < 1:
         raise ValueError(f"at most {most} pulses per cell: at least one is needed")
     pulse_key, stuck_key = jax.random.split(key)
@@ -94,7 +100,9 @@ def age(held: Held, device: Device, *, seconds: Float[Array, ""] | float) -> Hel
     """Levels as they read `seconds` after programming: every conductance has decayed as `seconds^-nu`.
 
     Levels are those at one second. A conductance at the lowest level decays too, and so its level falls below zero.
+    ValueError for less than one second.
     """
+    _check_known("seconds", seconds, least=1.0)
     if device.drift is None:
         return held
     full = device.levels.shape[0] - 1
@@ -116,6 +124,12 @@ def off_share(device: Device) -> Float[Array, ""] | float:
         return 0.0
     off, on = device.conductance_us
     return off / (on - off)
+
+
+def _check_known(name: str, value, *, least: float) -> None:
+    """Plain numbers are checked; what an array holds is not known at trace time."""
+    if isinstance(value, int | float) and not value >= least:
+        raise ValueError(f"{name} is {value}: a number from {least:g} on is needed")
 
 
 def _pulse(key, levels, std):

@@ -118,3 +118,15 @@ def test_bad_input_is_refused():
         cells.program_verify(KEY, EACH_LEVEL, UNEVEN, sigma=0.1, tolerance=0.1, most=0)
     with pytest.raises(ValueError, match="4 levels in cells of 3 bits, which need 8: use cell_bits=2"):
         cells.check_device(UNEVEN, Layout(cell_bits=3))
+
+
+@pytest.mark.parametrize("name, value", [("sigma", -0.1), ("sigma", float("nan")), ("tolerance", -1.0)])
+def test_impossible_numbers_are_named(name, value):
+    settings = {"sigma": 0.1, "tolerance": 0.1, name: value}
+    with pytest.raises(ValueError, match=f"{name} is {value}: a number from 0 on"):
+        cells.program_verify(KEY, EACH_LEVEL, UNEVEN, most=2, **settings)
+
+
+def test_time_starts_at_one_second():
+    with pytest.raises(ValueError, match="seconds is 0.0: a number from 1 on"):
+        cells.age(EACH_LEVEL.astype(jnp.float32), UNEVEN, seconds=0.0)
