@@ -1,9 +1,20 @@
-"""Non-volatile memory devices: how much a programmed level varies (Table II)."""
+"""Non-volatile memory devices: the five of Table II, and a user's own from a record with its source beside it.
 
+`Sheet` is the record, plain numbers with units. `Device` is what the physics computes with, arrays that stack, so that
+a grid of devices, sigmas and draws is one vmapped program (`sweep`).
+"""
+
+import math
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree
 
 # The digit in a device's name is the ratio s of its inner levels' variation to that of its outer ones (Table II).
 RATIOS = {"NVM-1": 1, "NVM-2": 2, "NVM-3": 3, "NVM-4": 4, "NVM-5": 6}
@@ -11,22 +22,209 @@ TECHNOLOGIES = {"NVM-1": "RRAM1", "NVM-2": "FeFET2", "NVM-3": "FeFET3", "NVM-4":
 
 
 class Device(NamedTuple):
-    """Relative variation of each level, the lowest level first; multiply by sigma for a standard deviation."""
+    """What a cell does. Everything but `levels` may be None: the device then does not do it, at no cost."""
 
-    levels: Float[Array, "4"]
+    levels: Float[Array, "levels"]  # programming variation of each level, lowest first; sigma times it is a deviation
+    read_noise: Float[Array, ""] | None = None  # deviation of every read; both as a share of the cell's range
+    conductance_us: Float[Array, "2"] | None = None  # of the lowest and the highest level
+    drift: Float[Array, ""] | None = None  # nu of g(t) = g(1 s) t^-nu
+    stuck: Float[Array, "2"] | None = None  # shares of cells stuck at the lowest and at the highest level
 
     @property
     def factors(self) -> Float[Array, "4"]:
-        """f1 to f4 of Eq. 4: the factor of the largest magnitudes first."""
-        return self.levels[::-1]
+        """f1 to f4 of Eq. 4, the largest magnitudes first; more or fewer levels than four are met quarter by quarter
+        (root mean square)."""
+        if self.levels.shape[0] == 4:
+            return self.levels[::-1]
+        quarters = jnp.repeat(self.levels, max(1, 4 // self.levels.shape[0])).reshape(4, -1)
+        return jnp.sqrt(jnp.mean(quarters**2, axis=1))[::-1]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A device as one reads it in a paper: numbers with units, their source, and where they hold.
+
+    `noise` gives each level's programming deviation at sigma 1, as a share of the range between the lowest and the
+    highest level: with measured deviations use sigma 1. ValueError names what is missing or impossible.
+    """
+
+    name: str
+    source: str
+    levels: int
+    noise: tuple[float, ...]
+    sigma_range: tuple[float, float]
+    seconds_range: tuple[float, float] = (1.0, 1.0)  # after programming; the conductances are those at 1 s
+    read_noise: float = 0.0
+    off_us: float | None = None
+    on_us: float | None = None
+    drift_exponent: float = 0.0
+    stuck_off: float = 0.0  # share of cells
+    stuck_on: float = 0.0
+    endurance: float | None = None  # writes
+    pulse_v: float | None = None
+    pulse_ns: float | None = None
+    write_pj: float | None = None  # per pulse and cell
+    read_pj: float | None = None  # per read and cell
+
+    def __post_init__(self):
+        for field in fields(self):
+            self._check_numbers(field.name, getattr(self, field.name))
+        if not self.source.strip():
+            raise ValueError(f"device {self.name!r} has no source: say where its numbers come from")
+        if self.levels < 2 or self.levels & (self.levels - 1):
+            raise ValueError(f"device {self.name!r} has {self.levels} levels: a power of two from 2 on is needed")
+        if len(self.noise) != self.levels:
+            raise ValueError(
+                f"device {self.name!r} has {self.levels} levels but {len(self.noise)} noise values: give one per level"
+            )
+        for name in ("sigma_range", "seconds_range"):
+            if getattr(self, name)[0] > getattr(self, name)[1]:
+                raise ValueError(f"device {self.name!r}: {name} {getattr(self, name)} is empty: give (low, high)")
+        if self.stuck_off + self.stuck_on > 1:
+            raise ValueError(f"device {self.name!r}: {self.stuck_off} stuck off and {self.stuck_on} stuck on exceed 1")
+        if (self.off_us is None) != (self.on_us is None):
+            raise ValueError(f"device {self.name!r} gives one of off_us and on_us: give both or neither")
+        if self.on_us is not None and self.on_us <= self.off_us:
+            raise ValueError(f"device {self.name!r}: on_us {self.on_us} must exceed off_us {self.off_us}")
+
+    def _check_numbers(self, name: str, value) -> None:
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, str | None):
+                continue
+            if not math.isfinite(number) or number < 0:
+                raise ValueError(f"device {self.name!r}: {name} is {number}: a finite number from 0 on is needed")
+
+    @property
+    def device(self) -> Device:
+        """The arrays the physics computes with; what the sheet leaves at zero costs nothing."""
+        stuck = (self.stuck_off, self.stuck_on)
+        return Device(
+            jnp.array(self.noise, jnp.float32),
+            read_noise=jnp.float32(self.read_noise) if self.read_noise else None,
+            conductance_us=jnp.array([self.off_us, self.on_us], jnp.float32) if self.on_us else None,
+            drift=jnp.float32(self.drift_exponent) if self.drift_exponent else None,
+            stuck=jnp.array(stuck, jnp.float32) if any(stuck) else None,
+        )
+
+    def check(self, *, sigma: float, seconds: float = 1.0) -> None:
+        """ValueError if `sigma` or the time since programming lies outside the range the source covers."""
+        for what, value, (low, high) in (
+            ("sigma", sigma, self.sigma_range),
+            ("seconds", seconds, self.seconds_range),
+        ):
+            if not low <= value <= high:
+                raise ValueError(
+                    f"{what} {value:g} is outside {low:g} to {high:g}, for which {self.name} is known ({self.source}): "
+                    "stay inside, or use a device that covers it"
+                )
+
+
+def sheet(name: str) -> Sheet:
+    """The record of a device of Table II, or the one in a TOML file (`name` ends in .toml). ValueError otherwise.
+
+    Table II is `[1, s, s, 1] / sqrt(0.4 s^2 + 0.6)`, which at sigma 0.01 is the table to the last digit (the authors'
+    released device model). It says nothing of the rest; conductances and pulses are NeuroSim's.
+    """
+    if name.endswith(".toml"):
+        return load(name)
+    if name not in RATIOS:
+        raise ValueError(
+            f"unknown device {name!r}: choose one of {', '.join(RATIOS)}, or give the .toml file of your own"
+        )
+    s = RATIOS[name]
+    unit = np.float32(1) / np.float32((0.4 * s**2 + 0.6) ** 0.5)  # in float32, as results so far were computed
+    noise = tuple(float(unit) * factor for factor in (1, s, s, 1))
+    return Sheet(
+        name=name, levels=4, noise=noise, sigma_range=(0.0, 0.15),
+        **(_RRAM if TECHNOLOGIES[name].startswith("RRAM") else _FEFET),
+    )  # fmt: skip
+
+
+# sigma_range of both: Tables II and IV of the paper use 0.01 to 0.15.
+_RRAM = {
+    "source": "NVCiM-PT, Table II; NeuroSim V1.3 RRAM (6 and 900 kOhm, 2 V, 50 ns); NVMExplorer (0.6 pJ; VLSI'20: 1e5)",
+    "on_us": 1e3 / 6, "off_us": 1e3 / 900, "pulse_v": 2.0, "pulse_ns": 50.0, "write_pj": 0.6, "endurance": 1e5,
+}  # fmt: skip
+_FEFET = {
+    "source": "NVCiM-PT, Table II; NeuroSim V2.1 FeFET (240 kOhm and 24 MOhm, 4 V, 50 ns); NVMExplorer (2.9 fJ; 1e7)",
+    "on_us": 1e3 / 240, "off_us": 1e3 / 24e3, "pulse_v": 4.0, "pulse_ns": 50.0, "write_pj": 0.0029, "endurance": 1e7,
+}  # fmt: skip
+
+
+def load(path: Path | str) -> Sheet:
+    """The record in a TOML file whose keys are the fields of `Sheet`. ValueError says what to change in the file."""
+    try:
+        entries = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"device file {path} cannot be read ({error.strerror}): check the path") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"device file {path} is no TOML ({error}): correct it") from error
+    known = {field.name: field for field in fields(Sheet)}
+    for name, value in entries.items():
+        if name not in known:
+            raise ValueError(f"device file {path}: unknown entry {name!r}: the entries are {', '.join(known)}")
+        _check_kind(path, name, value)
+    missing = [name for name in ("name", "source", "levels", "noise", "sigma_range") if name not in entries]
+    if missing:
+        raise ValueError(f"device file {path} lacks {', '.join(missing)}: every device needs them")
+    return Sheet(**{name: _as_field(name, value) for name, value in entries.items()})
+
+
+def _as_field(name: str, value):
+    if isinstance(value, list):
+        return tuple(map(float, value))
+    return value if name == "levels" or isinstance(value, str) else float(value)
+
+
+def _check_kind(path, name: str, value) -> None:
+    if name in ("name", "source"):
+        good, kind = isinstance(value, str), "text"
+    elif name == "levels":
+        good, kind = type(value) is int, "a whole number"
+    elif name == "noise" or name.endswith("_range"):
+        good = isinstance(value, list) and all(type(each) in (int, float) for each in value)
+        good, kind = good and (name == "noise" or len(value) == 2), "a list of numbers"
+        kind = kind if name == "noise" else "two numbers, [low, high]"
+    else:
+        good, kind = type(value) in (int, float), "a number"
+    if not good:
+        raise ValueError(f"device file {path}: {name} is {value!r}: {kind} is needed")
 
 
 def device(name: str) -> Device:
-    """A device of Table II: `[1, s, s, 1] / sqrt(0.4 s^2 + 0.6)`, which at sigma 0.01 is the table to the last digit.
+    """A device of Table II by name, or a user's own by the name of its TOML file: `sheet(name).device`."""
+    return sheet(name).device
 
-    Source of the formula: the authors' released device model. ValueError lists the known names.
+
+def stack(devices: Sequence[Device]) -> Device:
+    """Devices of equally many levels as one, with a leading axis. What only some of them do, the others do by zero.
+
+    ValueError if the level counts differ, or if only some give conductances (none can be made up).
     """
-    if name not in RATIOS:
-        raise ValueError(f"unknown device {name!r}: choose one of {', '.join(RATIOS)}")
-    s = RATIOS[name]
-    return Device(jnp.array([1.0, s, s, 1.0], jnp.float32) / (0.4 * s**2 + 0.6) ** 0.5)
+    counts = {each.levels.shape[0] for each in devices}
+    if len(counts) != 1:
+        raise ValueError(f"devices of {sorted(counts)} levels do not stack: group them by level count")
+    if len({each.conductance_us is None for each in devices}) != 1:
+        raise ValueError("only some of the devices give conductances (off_us, on_us): give them for all or none")
+    sizes = {"read_noise": (), "drift": (), "stuck": (2,)}
+    used = [name for name in sizes if any(getattr(each, name) is not None for each in devices)]
+    filled = []
+    for each in devices:
+        absent = {name: jnp.zeros(sizes[name]) for name in used if getattr(each, name) is None}
+        filled.append(each._replace(**absent))
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *filled)
+
+
+def sweep(
+    trial: Callable[[PRNGKeyArray, Device, Float[Array, ""]], PyTree],
+    keys: Key[Array, "draws"],
+    devices: Device,
+    sigmas: Float[Array, "sigmas"],
+) -> PyTree:
+    """`trial(key, device, sigma)` for every stacked device, sigma and key: leaves are [devices, sigmas, keys, ...].
+
+    Draw k uses the same key, and so the same random numbers, on every device at every sigma: comparisons are paired.
+    """
+    over_keys = jax.vmap(trial, in_axes=(0, None, None))
+    over_sigmas = jax.vmap(over_keys, in_axes=(None, None, 0))
+    return jax.vmap(over_sigmas, in_axes=(None, 0, None))(keys, devices, sigmas)

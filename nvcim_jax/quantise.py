@@ -1,8 +1,11 @@
 """Signed fixed-point codes, and the levels of the cells that hold them."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 
@@ -21,7 +24,14 @@ def largest(bits: int) -> int:
 
 
 def to_codes(values: Float[Array, "rows dim"], *, bits: int = 16) -> Codes:
-    """Round to signed integers of `bits` bits whose largest magnitude stands for max|values|."""
+    """Round to signed integers of `bits` bits whose largest magnitude stands for max|values|.
+
+    ValueError for values that are not finite, where they are known at trace time.
+    """
+    if not isinstance(values, jax.core.Tracer) and not jnp.all(jnp.isfinite(values)):
+        raise ValueError(
+            f"a matrix to store holds {jnp.sum(~jnp.isfinite(values))} NaN or infinite values: remove them"
+        )
     peak = jnp.max(jnp.abs(values))
     step = jnp.where(peak > 0, peak, 1) / largest(bits)
     return Codes(jnp.round(values / step).astype(jnp.int16), step)
@@ -32,27 +42,81 @@ def from_codes(codes: Codes) -> Float[Array, "rows dim"]:
     return codes.integers.astype(codes.step.dtype) * codes.step
 
 
-def slices(bits: int, cell_bits: int) -> int:
-    """Cells per code: 8 for 16 bits in 2-bit cells. ValueError unless `cell_bits` divides `bits`."""
-    if cell_bits < 1 or bits % cell_bits:
-        raise ValueError(
-            f"{bits}-bit codes do not cut into {cell_bits}-bit cells: the cell's bits must divide the code's"
-        )
-    return bits // cell_bits
+@dataclass(frozen=True)
+class Layout:
+    """How a signed code lies in cells: `code = offset + sum place * level`. Static; 16 bits in 2-bit cells by default.
+
+    In offset binary one run of cells holds the code plus `2^(bits - 1)`. A differential pair holds the magnitude,
+    in one run of cells if the code is positive and in another if it is negative: twice the cells, no offset.
+    ValueError outside 2 to 24 bits (float32 sums the cells exactly) and for cells wider than 8 bits or the code.
+    """
+
+    bits: int = 16
+    cell_bits: int = 2
+    differential: bool = False
+
+    def __post_init__(self):
+        if not 2 <= self.bits <= 24:
+            raise ValueError(f"codes of {self.bits} bits: 2 to 24 are allowed")
+        if not 1 <= self.cell_bits <= min(8, self.bits):
+            raise ValueError(
+                f"{self.bits}-bit codes in {self.cell_bits}-bit cells: 1 to {min(8, self.bits)} are allowed"
+            )
+
+    @property
+    def full(self) -> int:
+        """The highest level of a cell."""
+        return 2**self.cell_bits - 1
+
+    @property
+    def offset(self) -> int:
+        """What the code is when every cell is at level zero."""
+        return 0 if self.differential else -(2 ** (self.bits - 1))
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """What one level of each cell is worth, the most significant cell first."""
+        held = self.bits - self.differential
+        run = tuple(2**shift for shift in reversed(range(0, held, self.cell_bits)))
+        return (*run, *(-place for place in run)) if self.differential else run
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """The lowest and the highest code."""
+        top = 2 ** (self.bits - 1) - 1
+        return (-top if self.differential else self.offset), top
 
 
-def to_levels(integers: Int[Array, "rows dim"], *, bits: int = 16, cell_bits: int = 2) -> Int[Array, "rows dim slices"]:
-    """Cell levels of each code in offset binary, the most significant cell first."""
-    count = slices(bits, cell_bits)
-    offset = integers.astype(jnp.int32) + 2 ** (bits - 1)
-    shifts = cell_bits * jnp.arange(count - 1, -1, -1)
-    return (offset[..., None] >> shifts[None, None, :]) & (2**cell_bits - 1)
+OFFSET_BINARY = Layout()
+DIFFERENTIAL = Layout(differential=True)
+
+
+def check_codes(integers: Int[Array, "..."], low: int, high: int) -> None:
+    """ValueError for no codes at all, and for codes outside `low` to `high` where they are known at trace time."""
+    if integers.size == 0:
+        raise ValueError(f"an empty matrix of codes, {integers.shape}: at least one row and one dimension are needed")
+    if isinstance(integers, jax.core.Tracer):
+        return
+    known = np.asarray(integers)  # a constant inside a trace stays one
+    least, most = int(known.min()), int(known.max())
+    if least < low or most > high:
+        wrong = least if least < low else most
+        raise ValueError(f"code {wrong} lies outside {low} to {high}: quantise to fewer bits, or give more")
+
+
+def to_levels(integers: Int[Array, "rows dim"], layout: Layout = OFFSET_BINARY) -> Int[Array, "rows dim cells"]:
+    """Cell levels of each code. Under a trace, codes outside the layout's limits saturate; else ValueError."""
+    check_codes(integers, *layout.limits)
+    held = jnp.clip(integers.astype(jnp.int32), *layout.limits) - layout.offset
+    signs = jnp.array([1 if place > 0 else -1 for place in layout.places])
+    shifts = jnp.array([abs(place).bit_length() - 1 for place in layout.places])
+    return (jnp.maximum(held[..., None] * signs[None, None], 0) >> shifts[None, None]) & layout.full
 
 
 def from_levels(
-    levels: Float[Array, "rows dim slices"] | Int[Array, "rows dim slices"], *, bits: int = 16, cell_bits: int = 2
+    levels: Float[Array, "rows dim cells"] | Int[Array, "rows dim cells"],
+    layout: Layout = OFFSET_BINARY,
 ) -> Float[Array, "rows dim"]:
     """Shift-and-add of cell levels, which noise may have moved off the integers, back to a signed code."""
-    count = slices(bits, cell_bits)
-    place = (2.0**cell_bits) ** jnp.arange(count - 1, -1, -1, dtype=jnp.float32)
-    return jnp.sum(levels.astype(jnp.float32) * place[None, None, :], axis=-1) - 2.0 ** (bits - 1)
+    places = jnp.array(layout.places, jnp.float32)
+    return jnp.sum(levels.astype(jnp.float32) * places[None, None], axis=-1) + layout.offset

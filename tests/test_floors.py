@@ -8,8 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "nvcim_jax"
 FLOORS = [
     {"noise", "pooling", "similarity", "selection", "quantise", "metrics"},
-    {"devices", "crossbar"},
-    {"codec", "bank"},
+    {"devices", "adc", "cells", "wires", "crossbar"},
+    {"codec", "bank", "mitigation"},
     {"lamp", "llm", "text", "tuning", "synthetic"},
     {"presets"},
     {"programs"},
@@ -68,6 +68,7 @@ def test_the_mathematics_needs_jax_only():
     allowed = {
         "jax",
         "jaxtyping",
+        "dataclasses",
         "math",
         "typing",
         "collections",

@@ -1,12 +1,13 @@
 """Codes and cell levels."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvcim_jax.quantise import Codes, from_codes, from_levels, slices, to_codes, to_levels
+from nvcim_jax.quantise import DIFFERENTIAL, Codes, Layout, check_codes, from_codes, from_levels, to_codes, to_levels
 
 
 def test_the_largest_value_takes_the_largest_code():
@@ -38,19 +39,43 @@ def test_levels_come_back_exactly_over_the_whole_range():
     np.testing.assert_array_equal(from_levels(to_levels(integers)), integers.astype(jnp.float32))
 
 
-@pytest.mark.parametrize("cell_bits", [1, 2, 4, 8])
-def test_other_cells(cell_bits):
-    integers = jnp.array([[-128, -1, 0, 1, 127]], jnp.int16)
-    levels = to_levels(integers, bits=8, cell_bits=cell_bits)
-    assert levels.shape == (1, 5, 8 // cell_bits) and levels.max() < 2**cell_bits
-    np.testing.assert_array_equal(from_levels(levels, bits=8, cell_bits=cell_bits), integers.astype(jnp.float32))
+@pytest.mark.parametrize("differential", [False, True])
+@pytest.mark.parametrize("bits, cell_bits", [(8, 1), (8, 2), (8, 8), (5, 2), (7, 3), (2, 1), (2, 2), (16, 5), (24, 4)])
+def test_codes_of_any_width_in_cells_of_any_width(bits, cell_bits, differential):
+    layout = Layout(bits=bits, cell_bits=cell_bits, differential=differential)
+    low, high = layout.limits
+    integers = jnp.unique(jnp.linspace(low, high, 999).astype(jnp.int32))[None]
+    levels = to_levels(integers, layout)
+    assert levels.shape[-1] == len(layout.places) == -(-(bits - differential) // cell_bits) * (1 + differential)
+    assert levels.min() == 0 and levels.max() <= layout.full == 2**cell_bits - 1
+    np.testing.assert_array_equal(from_levels(levels, layout), integers.astype(jnp.float32))
 
 
-def test_cells_must_divide_the_code():
-    with pytest.raises(ValueError, match="do not cut"):
-        slices(16, 3)
+def test_a_differential_pair_by_hand():
+    # 6 = 0b01_10; the other run of cells stays empty
+    layout = Layout(bits=5, cell_bits=2, differential=True)
+    np.testing.assert_array_equal(to_levels(jnp.array([[6, -6, 0]]), layout)[0], [[1, 2, 0, 0], [0, 0, 1, 2], [0] * 4])
+    assert layout.places == (4, 1, -4, -1) and DIFFERENTIAL.limits == (-32767, 32767)
+
+
+def test_bad_layouts_and_codes_are_refused():
+    with pytest.raises(ValueError, match="1 bits: 2 to 24"):
+        Layout(bits=1)
+    with pytest.raises(ValueError, match="9-bit cells: 1 to 8"):
+        Layout(cell_bits=9)
     with pytest.raises(ValueError, match="2 to 16"):
         to_codes(jnp.ones((1, 1)), bits=17)
+    with pytest.raises(ValueError, match="code 128 lies outside -128 to 127"):
+        to_levels(jnp.array([[3, 128]]), Layout(bits=8))
+    with pytest.raises(ValueError, match=r"empty matrix.*\(0, 48\)"):
+        check_codes(jnp.zeros((0, 48), jnp.int16), -1, 1)
+    with pytest.raises(ValueError, match="1 NaN"):
+        to_codes(jnp.array([[1.0, jnp.nan]]))
+
+
+def test_under_a_trace_codes_saturate():
+    there_and_back = jax.jit(lambda x: from_levels(to_levels(x, Layout(bits=8)), Layout(bits=8)))
+    np.testing.assert_array_equal(there_and_back(jnp.array([[300, -300, 5]])), [[127, -128, 5]])
 
 
 def test_codes_is_a_record():

@@ -63,7 +63,7 @@ def tune(
         prompts = jax.vmap(render, in_axes=(0, 0, 0, None, None))(keys, values, job.codec, device, sigma)
         turn = (step * per_step + jnp.arange(per_step)) % pool
         seen = jax.tree.map(lambda leaf: _flat(leaf[:, turn]), (asked, *job.batch[1:]))
-        return _prompt_loss(params, config, jnp.repeat(prompts, per_step, axis=0), *seen).reshape(-1, per_step).mean(1)
+        return prompt_loss(params, config, jnp.repeat(prompts, per_step, axis=0), *seen).reshape(-1, per_step).mean(1)
 
     def total(values, step):
         each = losses(values, step)
@@ -82,7 +82,8 @@ def tune(
     return Tuned(values, history)
 
 
-def _prompt_loss(params, config, prompts, asked, positions, labels, label_at):
+def prompt_loss(params, config, prompts, asked, positions, labels, label_at):
+    """Label loss of each row: a prompt [tokens, dim] in front of the embedded question `asked`."""
     rows, tokens, _ = prompts.shape
     prompt_positions = decoder.causal_positions((rows, tokens))
     embeddings = jnp.concatenate([prompts.astype(asked.dtype), asked], axis=1)

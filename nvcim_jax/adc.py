@@ -1,0 +1,41 @@
+"""From an analog sum of cells to a digital number. A converter is a function `(sums, highest) -> sums`.
+
+Sums are counted in levels: `highest` is the largest one that the cells read together can reach.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def ideal(sums: Float[Array, "..."], highest: int) -> Float[Array, "..."]:
+    """No conversion: every sum passes as it is, whatever its size and sign."""
+    return sums
+
+
+@dataclass(frozen=True)
+class Adc:
+    """A uniform converter of `bits` bits for 0 to `top`; what lies outside saturates, and the gradient is the clip's.
+
+    Without `top` the range is the smallest that covers `highest` in steps of one level or, if the bits do not
+    suffice, in even steps: with enough bits a sum of whole levels passes exactly. ValueError for a range that holds
+    nothing.
+    """
+
+    bits: int
+    top: float | None = None
+
+    def __post_init__(self):
+        if not 1 <= self.bits <= 24:
+            raise ValueError(f"a converter of {self.bits} bits: 1 to 24 are allowed; pass `ideal` for none")
+        if self.top is not None and not 0 < self.top < float("inf"):
+            raise ValueError(f"a converter with the range 0 to {self.top}: the top must be above zero and finite")
+
+    def __call__(self, sums: Float[Array, "..."], highest: int) -> Float[Array, "..."]:
+        steps = 2**self.bits - 1
+        top = max(highest, steps) if self.top is None else self.top
+        held = jnp.clip(sums, 0, top)
+        rounded = jnp.round(held * (steps / top)) * (top / steps)
+        return jax.lax.stop_gradient(rounded) + (held - jax.lax.stop_gradient(held))

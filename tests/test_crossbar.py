@@ -1,0 +1,180 @@
+"""Three fidelities of one memory, and where they meet."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nvcim_jax import cells, crossbar
+from nvcim_jax.adc import Adc
+from nvcim_jax.crossbar import (
+    PAPER_TILE,
+    Plan,
+    Tile,
+    check_fits,
+    multiply,
+    plan,
+    program,
+    read,
+    write_cells,
+    write_values,
+)
+from nvcim_jax.devices import Device, device
+from nvcim_jax.quantise import DIFFERENTIAL, OFFSET_BINARY, Layout
+
+KEY = jax.random.key(0)
+EVEN = Device(jnp.ones(4))
+TOP_ONLY = Device(jnp.array([0.0, 0.0, 0.0, 1.0]))  # only the highest level varies
+RANDOM = np.random.default_rng(0)
+
+
+def codes(shape, low=-32767, high=32767):
+    return jnp.array(RANDOM.integers(low, high + 1, shape), jnp.int32)
+
+
+@pytest.mark.parametrize("write", [write_values, write_cells, partial(write_cells, layout=DIFFERENTIAL)])
+def test_without_variation_a_read_is_exact(write):
+    integers = jnp.array([[-32767, -1, 0], [1, 12345, 32767]], jnp.int16)
+    np.testing.assert_array_equal(write(KEY, integers, EVEN, sigma=0.0), integers.astype(jnp.float32))
+
+
+@pytest.mark.parametrize("write", [write_values, write_cells])
+def test_only_the_varying_level_is_disturbed(write):
+    loud = jnp.array([[100, 32767]], jnp.int16)
+    read_back = write(KEY, loud, TOP_ONLY, sigma=0.1)
+    assert float(read_back[0, 0]) == 100 and float(read_back[0, 1]) != 32767
+    if write is write_cells:  # 0 is 2,0,0,0,0,0,0,0 in offset binary: no cell at the highest level
+        assert float(write(KEY, jnp.array([[0, 21845]], jnp.int16), TOP_ONLY, sigma=0.1)[0, 0]) == 0
+
+
+@pytest.mark.parametrize("layout", [OFFSET_BINARY, DIFFERENTIAL, Layout(bits=8, cell_bits=4)])
+def test_value_and_cell_meet_in_the_aggregate(layout):
+    top = layout.limits[1]
+    integers = jnp.full((200, 100), top, jnp.int32)
+    even = Device(jnp.ones(layout.full + 1))
+    each_cell = np.asarray(write_cells(KEY, integers, even, sigma=0.01, layout=layout))
+    even_bins = EVEN  # Eq. 4 has four bins whatever the cells
+    each_value = np.asarray(write_values(KEY, integers, even_bins, sigma=0.01 * cells.aggregate(layout)))
+    for reads in (each_cell, each_value):
+        assert abs(reads.std() / (0.01 * cells.aggregate(layout) * top) - 1) < 4 / (2 * reads.size) ** 0.5
+
+
+def test_the_aggregate_is_the_labs():
+    # sqrt(sum 16^i) / sum 4^i of the code range; per level step (a third of a cell's range) 0.2582
+    of_the_range = cells.aggregate() * 32767 / 65535
+    assert of_the_range == pytest.approx(np.sqrt(sum(16**i for i in range(8))) / sum(4**i for i in range(8)))
+    assert of_the_range / 3 == pytest.approx(0.2582, abs=5e-5)
+    assert cells.aggregate(DIFFERENTIAL) == pytest.approx(2**0.5 * cells.aggregate())
+
+
+@pytest.mark.parametrize("tile", [PAPER_TILE, Tile(rows=40, columns=3)], ids=["paper", "small"])
+@pytest.mark.parametrize(
+    "layout", [OFFSET_BINARY, DIFFERENTIAL, Layout(bits=9), Layout(bits=7, cell_bits=3, differential=True)], ids=str
+)
+def test_an_ideal_array_computes_exact_integers(layout, tile):
+    low, high = layout.limits
+    stored, query = codes((5, 50), low, high).at[0, 0].set(low), codes(50, -32768, 32767).at[0].set(-32768)
+    held = program(KEY, stored, Device(jnp.ones(layout.full + 1)), sigma=0.0, layout=layout)
+    product = multiply(KEY, query, held, Device(jnp.ones(layout.full + 1)), layout=layout, tile=tile)
+    exact = np.asarray(stored, np.int64) @ np.asarray(query, np.int64)
+    assert layout.bits < 16 or np.abs(exact).max() > 2**24  # where a plain float32 sum goes wrong
+    np.testing.assert_array_equal(product, exact.astype(np.float32))
+
+
+def test_cell_and_array_meet_in_the_read_of_the_same_cells():
+    stored, query = codes((6, 48)), codes(48, -128, 127)
+    held = program(KEY, stored, device("NVM-3"), sigma=0.1)
+    product = multiply(KEY, query, held, device("NVM-3"), input_bits=8)
+    by_value = np.asarray(read(KEY, held, device("NVM-3")), np.float64) @ np.asarray(query, np.float64)
+    np.testing.assert_allclose(product, by_value, atol=1e-6 * 48 * 128 * 65536)
+
+
+def test_the_array_is_its_plain_loop():
+    layout, tile, convert = Layout(bits=6), Tile(rows=12, columns=8), Adc(3, top=10.0)
+    stored, query = codes((3, 10), -31, 31), codes(10, -8, 7)
+    held = program(KEY, stored, EVEN, sigma=0.2, layout=layout)
+    product = multiply(KEY, query, held, EVEN, layout=layout, input_bits=4, convert=convert, tile=tile)
+    levels, expected = np.asarray(held, np.float64), np.zeros(3)
+    for token in range(3):
+        for bit, weight in enumerate([1, 2, 4, -8]):
+            for first in range(0, 10, 4):  # 12 rows hold 4 values of 3 cells
+                for place, worth in enumerate([16, 4, 1]):
+                    rows = range(first, min(first + 4, 10))
+                    total = sum(levels[token, i, place] for i in rows if int(query[i]) >> bit & 1)
+                    digit = round(min(max(total, 0), 10) / (10 / 7))
+                    expected[token] += weight * worth * digit * 10 / 7
+    expected -= 32 * int(query.sum())
+    np.testing.assert_allclose(product, expected, rtol=1e-5, atol=1e-3)
+
+
+def test_a_converter_with_enough_bits_changes_nothing():
+    stored, query = codes((6, 48)), codes(48)
+    held = program(KEY, stored, EVEN, sigma=0.0)
+    exact = multiply(KEY, query, held, EVEN)
+    np.testing.assert_array_equal(multiply(KEY, query, held, EVEN, convert=Adc(8)), exact)  # 48 x 3 < 256
+    coarse = multiply(KEY, query, held, EVEN, convert=Adc(5))
+    assert np.abs(np.asarray(coarse - exact)).max() > 0
+
+
+def test_reading_through_two_bits_restores_quiet_cells():
+    stored = codes((20, 48))
+    quiet = write_cells(KEY, stored, EVEN, sigma=0.03, convert=Adc(2))  # a deviation of 0.09 levels never reaches 0.5
+    np.testing.assert_array_equal(quiet, stored.astype(jnp.float32))
+    assert float(jnp.abs(write_cells(KEY, stored, EVEN, sigma=0.03) - stored).max()) > 1000
+
+
+def test_read_noise_adds_up_over_rows_places_and_bits():
+    blurred = EVEN._replace(read_noise=jnp.float32(0.01))
+    layout, query = Layout(bits=6), jnp.array([3, -1, 0])  # three, two, two and two ones in the columns of four bits
+    held = jnp.zeros((20_000, 3, 3))
+    reads = np.asarray(multiply(KEY, query, held, blurred, layout=layout, input_bits=4)) - (-32 * 2)
+    variance = 0.03**2 * (16**2 + 4**2 + 1) * (2 * 1 + 2 * 4 + 1 * 16 + 1 * 64)
+    assert abs(reads.std() / variance**0.5 - 1) < 4 / (2 * 20_000) ** 0.5
+
+
+def test_the_papers_tile_is_derived():
+    assert (PAPER_TILE.rows, PAPER_TILE.columns) == (384, 128)
+    assert plan(128, 48) == Plan(down=1, across=1, rows=48, passes=8)
+    assert plan(129, 48, layout=DIFFERENTIAL) == Plan(down=2, across=2, rows=24, passes=16)
+    assert plan(16, 8, layout=Layout(bits=8), tile=Tile(256, 64)) == Plan(down=1, across=1, rows=8, passes=4)
+
+
+def test_the_size_of_an_array_is_respected():
+    check_fits(128, 48)
+    with pytest.raises(ValueError, match="129 virtual tokens.*128 columns"):
+        check_fits(129, 48)
+    with pytest.raises(ValueError, match="49 dimensions need 392 rows"):
+        check_fits(16, 49)
+    with pytest.raises(ValueError, match="48 dimensions need 768 rows"):
+        check_fits(16, 48, layout=DIFFERENTIAL)
+
+
+def test_gradients_are_finite_with_everything_switched_on():
+    busy = Device(
+        jnp.array([0.25, 0.5, 1.0, 2.0]), jnp.float32(0.01), jnp.array([1.0, 20.0]), jnp.float32(0.05), jnp.array([0.01, 0.01])
+    )  # fmt: skip
+    stored, query = codes((4, 10), -128, 127), codes(10, -8, 7)
+    layout = Layout(bits=8)
+
+    @jax.jit
+    def total(sigma, one, ohm):
+        held = cells.age(program(KEY, stored, one, sigma=sigma, layout=layout), one, seconds=100.0)
+        product = partial(multiply, layout=layout, input_bits=4, convert=Adc(6), wire_ohm=ohm)
+        return jnp.sum(product(KEY, query, held, one) ** 2)
+
+    leaves = jax.tree.leaves(jax.grad(total, argnums=(0, 1, 2))(0.05, busy, 5.0))
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in leaves) and abs(float(leaves[0])) > 0
+
+
+def test_bad_input_is_refused():
+    held = program(KEY, codes((2, 3)), EVEN, sigma=0.0)
+    with pytest.raises(ValueError, match="tile of 4 x 128 cells cannot hold one 16-bit value, which takes 8 rows"):
+        multiply(KEY, codes(3), held, EVEN, tile=Tile(rows=4))
+    with pytest.raises(ValueError, match="code 8 lies outside -8 to 7"):
+        multiply(KEY, jnp.array([8, 0, 0]), held, EVEN, input_bits=4)
+    with pytest.raises(ValueError, match="2 levels in cells of 2 bits, which need 4"):
+        crossbar.program(KEY, codes((2, 3)), Device(jnp.ones(2)), sigma=0.1)
+    with pytest.raises(ValueError, match=r"empty matrix of codes, \(0, 48\)"):
+        jax.jit(lambda x: write_cells(KEY, x, EVEN, sigma=0.1))(jnp.zeros((0, 48), jnp.int16))
