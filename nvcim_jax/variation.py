@@ -7,7 +7,7 @@ gradients flow: `score_law` -> `win_probabilities`, or `chip_law` -> `chip_score
 """
 
 from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -89,15 +89,11 @@ def score_law(
 
     Slots that are not valid score minus infinity. ValueError unless `score` is linear in the stored values.
     """
-    check_linear(score, query.shape, tuple(copy.mean.shape[1:] for copy in copies))
-
-    def one(copies: tuple[Gaussian, ...]) -> Gaussian:
-        means = tuple(copy.mean for copy in copies)
-        weights = jax.grad(score, argnums=1)(query, means)
-        parts = (jnp.vdot(w**2, c.variance, precision="highest") for w, c in zip(weights, copies, strict=True))
-        return Gaussian(score(query, means), sum(parts))
-
-    mean, variance = jax.vmap(one)(copies)
+    means = tuple(copy.mean for copy in copies)
+    weights = _weights(query, means, score=score)
+    mean = jax.vmap(score, in_axes=(None, 0))(query, means)
+    parts = (_of_each_ovt(jnp.square(w), c.variance) for w, c in zip(weights, copies, strict=True))
+    variance = sum(parts)
     return Gaussian(jnp.where(valid, mean, -jnp.inf), jnp.where(valid, variance, 0))
 
 
@@ -113,6 +109,7 @@ def win_probabilities(mean: Float[Array, "ovts"], variance: Float[Array, "ovts"]
     takes_part = mean > -jnp.inf
     mean = jnp.where(takes_part, mean, 0)
     size = jax.lax.stop_gradient(jnp.max(jnp.abs(mean)))
+    mean = mean - jax.lax.stop_gradient(jnp.max(jnp.where(takes_part, mean, -jnp.inf)))  # floats are finest near zero
     std = jnp.sqrt(jnp.maximum(variance, (RESOLUTION * size + 1e-30) ** 2))
     x, weight = _panels(*jax.lax.stop_gradient((mean, std)), takes_part)
     z = jnp.clip((x[None, :] - mean[:, None]) / std[:, None], -40, 40)
@@ -160,13 +157,14 @@ def chip_law(
     `score` is linear in them.
     """
     marginal = jax.vmap(lambda query: score_law(query, copies, valid, score=score))(queries)
-    zeros = tuple(jnp.zeros(copy.mean.shape[1:]) for copy in copies)
-    weights = jax.vmap(lambda query: _flat(jax.grad(score, argnums=1)(query, zeros)))(queries)
+    means = tuple(copy.mean for copy in copies)
+    weights = jax.vmap(lambda query: _flat(_weights(query, means, score=score)))(queries)
 
     def root(variance: Float[Array, "values"]) -> Float[Array, "queries queries"]:
         covariance = jnp.dot(weights * variance[None, :], weights.T, precision="highest")
         spread, axes = jnp.linalg.eigh(covariance)  # singular when queries repeat, so no Cholesky factor
-        return axes * jnp.sqrt(jnp.maximum(spread, 0))[None, :]
+        noise_floor = spread.size * jnp.finfo(spread.dtype).eps * spread[-1]
+        return axes * jnp.sqrt(jnp.where(spread > noise_floor, spread, 0))[None, :]
 
     roots = jax.vmap(root)(jax.vmap(lambda each: _flat(tuple(copy.variance for copy in each)))(copies))
     return ChipLaw(marginal.mean.T, roots)
@@ -219,27 +217,21 @@ def monte_carlo(
         yield jax.tree.map(lambda leaf, count=count: np.asarray(leaf[:count]), done)
 
 
-def check_linear(score: bank.Score, query: tuple[int, ...], copies: tuple[tuple[int, ...], ...]) -> None:
-    """ValueError unless `score` of these shapes is linear in what is stored: only then is it Gaussian."""
-    if not _is_linear(score, query, copies):
+def _weights(query: Array, means: tuple[Array, ...], *, score: bank.Score) -> tuple[Array, ...]:
+    """The weight of every stored value in the score: its gradient, which must be the same for every OVT."""
+    jax.eval_shape(score, query, tuple(mean[0] for mean in means))  # errors of the score itself are said as they are
+    try:
+        return jax.vmap(jax.grad(score, argnums=1), in_axes=(None, 0), out_axes=None)(query, means)
+    except ValueError as error:  # the gradient depends on what is stored
         name = getattr(getattr(score, "func", score), "__name__", "this score")
         raise ValueError(
             f"{name} with these settings is not linear in the stored values, so its law is no Gaussian: use aligned, "
             "aligned_mean or pairwise_mean, or draw it with monte_carlo"
-        )
+        ) from error
 
 
-@lru_cache(maxsize=64)
-def _is_linear(score: bank.Score, query: tuple[int, ...], copies: tuple[tuple[int, ...], ...]) -> bool:
-    """Whether the gradient is the same at two points in general position."""
-
-    def point(shape: tuple[int, ...], phase: float) -> Array:
-        return jnp.asarray(np.sin(phase + 1.7 * np.arange(np.prod(shape)) ** 1.1).reshape(shape), jnp.float32)
-
-    with jax.ensure_compile_time_eval():
-        slope = jax.grad(score, argnums=1)
-        ends = [slope(point(query, 0.5), tuple(point(shape, phase) for shape in copies)) for phase in (1.0, 2.0)]
-        return all(bool(jnp.all(a == b)) for a, b in zip(*map(jax.tree.leaves, ends), strict=True))
+def _of_each_ovt(weights: Float[Array, "_ dim"], values: Float[Array, "ovts _ dim"]) -> Float[Array, "ovts"]:
+    return jax.vmap(lambda own: jnp.vdot(weights, own, precision="highest"))(values)
 
 
 def _panels(mean: Array, std: Array, takes_part: Array) -> tuple[Array, Array]:

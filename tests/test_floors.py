@@ -8,8 +8,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "nvcim_jax"
 FLOORS = [
     {"noise", "pooling", "similarity", "selection", "quantise", "metrics"},
-    {"devices", "crossbar"},
+    {"devices", "crossbar", "cost"},
     {"codec", "bank"},
+    {"variation"},
     {"lamp", "llm", "text", "tuning", "synthetic"},
     {"presets"},
     {"programs"},
