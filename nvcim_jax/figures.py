@@ -1,7 +1,8 @@
 """Pictures of results."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from nvcim_jax.metrics import Interval
 
@@ -43,3 +44,50 @@ def _colour(method: str) -> str:
     if "MIPS" in method:
         return "tab:blue"
     return "tab:gray" if "OVT" not in method else "tab:olive"
+
+
+class Line(NamedTuple):
+    """One curve; `low` is the lower edge of a band below it."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] | None = None
+    style: str = "-"
+
+
+class Panel(NamedTuple):
+    """One set of axes."""
+
+    title: str
+    xlabel: str
+    ylabel: str
+    lines: Mapping[str, Line]
+    scale: str = "linear"  # of both axes
+    marks: Sequence[float] = ()  # heights to compare with
+
+
+def curves(path: Path, panels: Sequence[Panel], *, title: str, notes: Sequence[str] = ()) -> None:
+    """Panels side by side with `notes`, such as assumptions, printed under them, written as PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    below = 0.17 * len(notes)
+    figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 4.2 + below), squeeze=False)
+    for axis, panel in zip(axes[0], panels, strict=True):
+        for label, line in panel.lines.items():
+            (drawn,) = axis.plot(line.x, line.y, line.style, marker=".", label=label)
+            if line.low is not None:
+                axis.fill_between(line.x, line.low, line.y, color=drawn.get_color(), alpha=0.12)
+        for height in panel.marks:
+            axis.axhline(height, color="black", linewidth=0.8, linestyle=":")
+        axis.set(title=panel.title, xlabel=panel.xlabel, ylabel=panel.ylabel, xscale=panel.scale, yscale=panel.scale)
+        axis.title.set_fontsize(10)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7)
+    figure.suptitle(title, fontsize=11)
+    figure.text(0.01, 0.01, "\n".join(notes), fontsize=7, va="bottom")
+    figure.tight_layout(rect=(0, below / (4.2 + below) + 0.01, 1, 0.98))
+    figure.savefig(path, dpi=130)
+    plt.close(figure)

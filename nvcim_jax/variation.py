@@ -110,7 +110,7 @@ def win_probabilities(mean: Float[Array, "ovts"], variance: Float[Array, "ovts"]
     mean = jnp.where(takes_part, mean, 0)
     size = jax.lax.stop_gradient(jnp.max(jnp.abs(mean)))
     mean = mean - jax.lax.stop_gradient(jnp.max(jnp.where(takes_part, mean, -jnp.inf)))  # floats are finest near zero
-    std = jnp.sqrt(jnp.maximum(variance, (RESOLUTION * size + 1e-30) ** 2))
+    std = jnp.sqrt(jnp.maximum(variance, (RESOLUTION * size + 1e-15) ** 2))
     x, weight = _panels(*jax.lax.stop_gradient((mean, std)), takes_part)
     z = jnp.clip((x[None, :] - mean[:, None]) / std[:, None], -40, 40)
     log_below = jnp.where(takes_part[:, None], jax.scipy.special.log_ndtr(z), 0)

@@ -16,6 +16,7 @@ FLOORS = [
     {"programs"},
     {"pipeline"},
     {"store", "study", "figures"},
+    {"retrieval", "comparison"},
     {"job"},
     {"show"},
     {"cli", "__main__"},

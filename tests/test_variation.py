@@ -128,8 +128,10 @@ def test_closed_form_against_brute_force(law, write, reduce):
     arguments = (queries, keys, valid, UNEVEN, jnp.float32(0.3))
     found = np.concatenate(list(variation.monte_carlo(jax.random.key(1), trial, arguments, draws=4000)))
     counted = (found[..., None] == np.arange(30)).mean(0)
-    error = np.sqrt(np.maximum(table * (1 - table), 1e-4) / 4000)
-    assert np.max(np.abs(counted - table) / error) < 4.5
+    often = np.asarray(table) * 4000 > 20  # fewer are not nearly normal
+    error = np.sqrt(table * (1 - table) / 4000)
+    assert often.sum() > 50 and np.max((np.abs(counted - table) / error)[often]) < 4.5
+    assert counted[~often].sum() <= float(table[~often].sum()) + 4.5 * float(table[~often].sum() / 4000) ** 0.5
     hits = np.asarray(right)[np.arange(12)[None], found].mean(1)
     expected = float(variation.expected_accuracy(table, right).mean())
     assert abs(hits.mean() - expected) < 3 * hits.std() / 4000**0.5

@@ -9,7 +9,7 @@ for noisy in ("absl", "asyncio"):  # Orbax logs through them what we say in one 
 
 import typer  # noqa: E402
 
-from nvcim_jax.cli import bank, hardware, run  # noqa: E402
+from nvcim_jax.cli import bank, cost, devices, run, vary  # noqa: E402
 from nvcim_jax.cli.shared import EMBEDDED as EMBEDDED  # noqa: E402
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-for job in (run, bank, hardware):
+for job in (run, bank, devices, vary, cost):
     app.add_typer(job.app)
 
 

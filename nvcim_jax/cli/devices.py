@@ -1,4 +1,4 @@
-"""`nvcim devices`, `vary` and `cost`: what the memory does to what it holds, and what it costs."""
+"""`nvcim devices`: Table II."""
 
 import typer
 from rich.table import Table
