@@ -5,12 +5,14 @@ from math import inf
 from typing import NamedTuple
 
 from nvcim_jax import cost
-from nvcim_jax.cost import FEFET, RRAM, Cell, Cpu, Reading, Workload
+from nvcim_jax.cost import FEFET, RRAM, Cell, Reading, Workload
+from nvcim_jax.cpu import Cpu, cache, dram, ssd
+from nvcim_jax.cpu import search as cpu_search
 from nvcim_jax.figures import Line, Panel
 
 CELLS = (RRAM, FEFET)
 SCOPES = {"array": cost.search_array, "chip": cost.search_chip}
-SOURCES = {"DRAM": cost.dram, "cache": cost.cache, "SSD": cost.ssd}
+SOURCES = {"DRAM": dram, "cache": cache, "SSD": ssd}
 CLAIMED = {"latency": 120.0, "energy": 60.0}  # the paper's "up to", over the Orin CPU
 COUNTS = tuple(round(10 ** (at / 4)) for at in range(21))  # OVTs from 1 to 100,000
 WIDTHS = {"Phi-2": 2560, "Gemma-2B": 2048, "Mistral-7B": 4096}  # of an embedding: their public configurations
@@ -37,7 +39,7 @@ class Reached(NamedTuple):
 def ratio(workload: Workload, cell: Cell, reading: Reading, cpu: Cpu, *, scope: str, source: str) -> Ratio:
     """CPU over arrays; not a number where the CPU's source cannot hold the OVTs."""
     ours = cost.total(SCOPES[scope](workload, cell, reading))
-    theirs = cost.total(cost.search_cpu(workload, cpu, source=SOURCES[source]))
+    theirs = cost.total(cpu_search(workload, cpu, source=SOURCES[source]))
     if theirs.latency_ns == inf:
         return Ratio(float("nan"), float("nan"))
     return Ratio(theirs.latency_ns / ours.latency_ns, theirs.energy_pj / ours.energy_pj)
@@ -64,17 +66,15 @@ def fig5(workload: Workload, reading: Reading, cpu: Cpu, counts: Sequence[int] =
     panels = []
     for what, bar in CLAIMED.items():
         lines = {}
-        for scope, style in zip(SCOPES, ("-", "--"), strict=True):
-            for cell in CELLS:
-                for source in SOURCES:
+        for cell, colour in zip(CELLS, ("tab:red", "tab:blue"), strict=True):
+            for scope, style in zip(SCOPES, ("-", "--"), strict=True):
+                for source, marker in zip(SOURCES, (".", "x", "^"), strict=True):
                     bound = {"scope": scope, "source": source}
                     y = [getattr(ratio(workload._replace(ovts=n), cell, reading, cpu, **bound), what) for n in counts]
-                    lines[f"{cell.name}, {scope}, CPU from {source}"] = Line(counts, y, style=style)
-        panels.append(
-            Panel(
-                f"{what}: times less than {cpu.name}", "stored OVTs", f"CPU {what} / array {what}", lines, "log", [bar]
-            )
-        )
+                    name = f"{cell.name}, {scope}, CPU from {source}"
+                    lines[name] = Line(counts, y, style=f"{marker}{style}", colour=colour)
+        title = f"{what}: times less than {cpu.name}"
+        panels.append(Panel(title, "stored OVTs", f"CPU {what} / array {what}", lines, "log", [bar]))
     return panels
 
 
@@ -85,12 +85,14 @@ def fig2(workload: Workload, cpu: Cpu, counts: Sequence[int] = COUNTS) -> list[P
         for name, width in WIDTHS.items()
     }
     codes = [workload._replace(ovts=n).bytes for n in counts]
-    sizes["codes, all scales"] = Line(counts, [size / 2**20 for size in codes], style="--")
+    sizes["codes, all scales"] = Line(counts, [size / 2**20 for size in codes], style=".--")
     whole = [n * workload.tokens * WIDTHS["Phi-2"] * 2 for n in counts]
     times = {}
     for label, all_bytes, style in (("Phi-2's OVTs", whole, "-"), ("codes", codes, "--")):
         for name in ("DRAM", "SSD"):
-            times[f"{label} from {name}"] = Line(counts, [SOURCES[name](b, cpu) / 1e6 for b in all_bytes], style=style)
+            times[f"{label} from {name}"] = Line(
+                counts, [SOURCES[name](b, cpu) / 1e6 for b in all_bytes], style=f".{style}"
+            )
     return [
         Panel("a) memory", "stored OVTs", "MiB", sizes, "log"),
         Panel("b) moving all of them", "stored OVTs", "ms", times, "log"),

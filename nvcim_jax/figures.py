@@ -1,5 +1,6 @@
 """Pictures of results."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -52,7 +53,8 @@ class Line(NamedTuple):
     x: Sequence[float]
     y: Sequence[float]
     low: Sequence[float] | None = None
-    style: str = "-"
+    style: str = ".-"
+    colour: str | None = None
 
 
 class Panel(NamedTuple):
@@ -73,11 +75,13 @@ def curves(path: Path, panels: Sequence[Panel], *, title: str, notes: Sequence[s
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
+    width = max(6.8, 5.2 * len(panels))
+    notes = [part for note in notes for part in textwrap.wrap(note, int(17 * width))]
     below = 0.17 * len(notes)
-    figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 4.2 + below), squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(width, 4.2 + below), squeeze=False)
     for axis, panel in zip(axes[0], panels, strict=True):
         for label, line in panel.lines.items():
-            (drawn,) = axis.plot(line.x, line.y, line.style, marker=".", label=label)
+            (drawn,) = axis.plot(line.x, line.y, line.style, color=line.colour, label=label, markersize=4)
             if line.low is not None:
                 axis.fill_between(line.x, line.low, line.y, color=drawn.get_color(), alpha=0.12)
         for height in panel.marks:

@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "nvcim_jax"
 FLOORS = [
     {"noise", "pooling", "similarity", "selection", "quantise", "metrics"},
     {"devices", "crossbar", "cost"},
+    {"cpu"},
     {"codec", "bank"},
     {"variation"},
     {"lamp", "llm", "text", "tuning", "synthetic"},

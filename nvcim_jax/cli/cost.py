@@ -35,10 +35,11 @@ def cost(
     with plain_errors():
         from nvcim_jax import comparison, figures, job
         from nvcim_jax import cost as model
+        from nvcim_jax import cpu as orin
 
         product = _chosen("--products", products, {f.__name__: f for f in (model.pairs, model.aligned, model.mean)})
         converter = _chosen("--adc", adc, {f.__name__: f for f in (model.sar, model.flash)})
-        cpu = _chosen("--power", power, {"30W": model.ORIN_30W, "MAXN": model.ORIN_MAXN})
+        cpu = _chosen("--power", power, {"30W": orin.ORIN_30W, "MAXN": orin.ORIN_MAXN})
         workload = model.Workload(ovts, tokens, query_bits=query_bits, product=product)
         reading = model.Reading(model.Array(rows_at_once=rows_at_once), converter, adc_bits)
         model.check(workload, reading)
@@ -49,7 +50,7 @@ def cost(
             jobs[f"{cell.name}: search, array scope"] = model.search_array(workload, cell, reading)
             jobs[f"{cell.name}: search, chip scope"] = model.search_chip(workload, cell, reading)
         for name, source in comparison.SOURCES.items():
-            jobs[f"{cpu.name}: search, {name}"] = model.search_cpu(workload, cpu, source=source)
+            jobs[f"{cpu.name}: search, {name}"] = orin.search(workload, cpu, source=source)
         table = Table("", "latency", "energy", "area", title=f"{ovts} OVTs of {tokens} virtual tokens")
         for name, parts in jobs.items():
             table.add_section()
