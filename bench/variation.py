@@ -8,7 +8,6 @@ far below. Accuracies of both stand beside the times. Everything is warmed up an
 """
 
 import argparse
-import json
 import time
 from functools import partial
 from pathlib import Path
@@ -108,7 +107,12 @@ def against_torch(ovts: int = 25, draws: int = 2000) -> dict[str, float | str]:
     def released(prompt):
         """The released noise in our words: signed bands of the share of the peak, each noised in place in turn."""
         share = prompt / prompt.abs().max().item()
-        bands = (lambda x: x > 0.75, lambda x: (x <= 0.75) & (x >= 0.5), lambda x: (x <= 0.5) & (x >= 0.25), lambda x: x <= 0.25)
+        bands = (
+            lambda x: x > 0.75,
+            lambda x: (x <= 0.75) & (x >= 0.5),
+            lambda x: (x <= 0.5) & (x >= 0.25),
+            lambda x: x <= 0.25,
+        )
         for inside, factor in zip(bands, factors, strict=True):
             at = inside(share)
             share[at] = share[at] + torch.randn_like(share[at]) * factor * 0.1
@@ -156,7 +160,10 @@ def main() -> None:
             print(f"  {name.replace('_', ' '):36s} {value if isinstance(value, str) else f'{value:.6g}'}")
     if words.json:
         words.json.parent.mkdir(parents=True, exist_ok=True)
-        job.write_json(words.json, {"settings": {**vars(words), "json": str(words.json)}, "provenance": job.provenance(), **results})
+        job.write_json(
+            words.json,
+            {"settings": {**vars(words), "json": str(words.json)}, "provenance": job.provenance(), **results},
+        )
 
 
 if __name__ == "__main__":
