@@ -23,9 +23,9 @@ GRID = {"settings": PAPER, "fidelity": "value"}
 def case():
     """Two users with six OVTs, one slot empty, and five questions, the second user with three."""
     a, b = jax.random.split(jax.random.key(0))
-    keys = jax.random.normal(a, (2, 6, 16, 48))
+    keys = jax.random.normal(a, (2, 6, 8, 12))
     asked = jnp.array([[True] * 5, [True] * 3 + [False] * 2])
-    queries = keys[:, :5] * 0.3 + jax.random.normal(b, (2, 5, 16, 48))
+    queries = keys[:, :5] * 0.3 + jax.random.normal(b, (2, 5, 8, 12))
     valid = jnp.ones((2, 6), bool).at[1, 5].set(False)
     right = jnp.broadcast_to(jnp.arange(6)[None, None] == jnp.arange(5)[None, :, None], (2, 5, 6))
     return retrieval.Case(queries, asked, keys, valid, right)
@@ -42,8 +42,8 @@ def test_programmed_banks_and_chips_agree_with_the_closed_form(case, fidelity):
     trials = retrieval.by_trials(jax.random.key(2), case, DEVICES, SIGMAS, draws=1000, **bound)
     expected = (found.expected * np.array([5, 3])).sum(-1) / 8  # over questions, as trials count
     assert found.expected.shape == (2, 2, 2) and trials.shape == (1000, 2, 2)
-    assert np.all(np.abs(trials.mean(0) - expected) < 4 * trials.std(0) / 1000**0.5)
-    assert np.all(found.worst <= found.expected + 1e-6) and np.any(found.worst < found.expected - 0.05)
+    assert np.all(np.abs(trials.mean(0) - expected) < 4 * trials.std(0) / 1000**0.5 + 1e-3)
+    assert np.all(found.worst[:, 1] < found.expected[:, 1] - 0.05)  # at 0.2 most chips make no mistake
 
 
 def test_chips_have_the_expected_accuracy(case):
