@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -158,7 +158,7 @@ def by_trials(
     parts = _finished(keep, name, (len(devices), len(sigmas)))
     parts = [parts[:draws]]
     report(len(parts[0]))
-    chunk = max(1, min(1000, draws // 20))
+    chunk = max(250, draws // 100)
     for part in variation.monte_carlo(key, trial, arguments, draws=draws, chunk=chunk, start=len(parts[0])):
         parts.append(part)
         if keep:
@@ -225,6 +225,7 @@ def _chips(key, of, devices, sigmas, *, score, law, chips):
     return _over_grid(jax.vmap(one, (0, 0, None, None)), 2)(keys, of, devices, sigmas)
 
 
+@cache  # the same function object, so that its compiled program is found again
 def _trial(score, write):
     def trial(key, of, devices, sigmas):
         def one(key, user, device, sigma):
@@ -258,7 +259,7 @@ def _finished(path: Path | None, name: str, cells: tuple[int, int]) -> np.ndarra
     if path is None or not path.exists():
         return np.zeros((0, *cells), np.float32)
     try:
-        with np.load(path, allow_pickle=False) as saved:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             whose, trials = str(saved["name"]), saved["trials"]
     except Exception as error:  # zipfile and numpy raise whatever they meet first in a damaged file
         raise ValueError(f"{path} is damaged ({type(error).__name__}): remove it and start again") from error

@@ -199,7 +199,7 @@ def monte_carlo(
     arguments: tuple[PyTree, ...] = (),
     *,
     draws: int,
-    chunk: int = 1024,
+    chunk: int = 256,
     start: int = 0,
 ) -> Iterator[PyTree]:
     """Results of trials `start` to `draws`, on the host, in chunks of [at most `chunk`, ...].
@@ -213,7 +213,7 @@ def monte_carlo(
         raise ValueError(f"{draws} draws from {start} in chunks of {chunk}: draws and chunk are 1 or more, start 0")
     for first in range(start, draws, chunk):
         count = min(chunk, draws - first)
-        done = _run_trials(key, jnp.int32(first), jnp.int32(count), arguments, trial=trial, room=min(chunk, draws))
+        done = _run_trials(key, jnp.int32(first), jnp.int32(count), arguments, trial=trial, room=chunk)
         yield jax.tree.map(lambda leaf, count=count: np.asarray(leaf[:count]), done)
 
 

@@ -75,14 +75,14 @@ def test_an_interrupt_keeps_the_finished_chunks(case, tmp_path):
 
     def stop(count, seen=[]):  # noqa: B006
         seen.append(count)
-        if sum(seen) >= 20:
+        if sum(seen) >= 250:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(case, 100, keep=keep, report=stop)
+        run(case, 600, keep=keep, report=stop)
     with np.load(keep) as kept:
-        assert 20 <= len(kept["trials"]) < 100
-    np.testing.assert_array_equal(run(case, 100, keep=keep), run(case, 100))
+        assert len(kept["trials"]) == 250
+    np.testing.assert_array_equal(run(case, 600, keep=keep), run(case, 600))
 
 
 def test_trials_of_another_study_or_a_damaged_file_are_refused(case, tmp_path):
