@@ -1,7 +1,9 @@
 """Pictures of results."""
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from nvcim_jax.metrics import Interval
 
@@ -43,3 +45,53 @@ def _colour(method: str) -> str:
     if "MIPS" in method:
         return "tab:blue"
     return "tab:gray" if "OVT" not in method else "tab:olive"
+
+
+class Line(NamedTuple):
+    """One curve; `low` is the lower edge of a band below it."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] | None = None
+    style: str = ".-"
+    colour: str | None = None
+
+
+class Panel(NamedTuple):
+    """One set of axes."""
+
+    title: str
+    xlabel: str
+    ylabel: str
+    lines: Mapping[str, Line]
+    scale: str = "linear"  # of both axes
+    marks: Sequence[float] = ()  # heights to compare with
+
+
+def curves(path: Path, panels: Sequence[Panel], *, title: str, notes: Sequence[str] = ()) -> None:
+    """Panels side by side with `notes`, such as assumptions, printed under them, written as PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    width = max(6.8, 5.2 * len(panels))
+    notes = [part for note in notes for part in textwrap.wrap(note, int(17 * width))]
+    below = 0.17 * len(notes)
+    figure, axes = plt.subplots(1, len(panels), figsize=(width, 4.2 + below), squeeze=False)
+    for axis, panel in zip(axes[0], panels, strict=True):
+        for label, line in panel.lines.items():
+            (drawn,) = axis.plot(line.x, line.y, line.style, color=line.colour, label=label, markersize=4)
+            if line.low is not None:
+                axis.fill_between(line.x, line.low, line.y, color=drawn.get_color(), alpha=0.12)
+        for height in panel.marks:
+            axis.axhline(height, color="black", linewidth=0.8, linestyle=":")
+        axis.set(title=panel.title, xlabel=panel.xlabel, ylabel=panel.ylabel, xscale=panel.scale, yscale=panel.scale)
+        axis.title.set_fontsize(10)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7)
+    figure.suptitle(title, fontsize=11)
+    figure.text(0.01, 0.01, "\n".join(notes), fontsize=7, va="bottom")
+    figure.tight_layout(rect=(0, below / (4.2 + below) + 0.01, 1, 0.98))
+    figure.savefig(path, dpi=130)
+    plt.close(figure)

@@ -135,13 +135,17 @@ def as_json(results: Sequence[TaskResult], settings: dict[str, Any]) -> dict[str
 
 def write(out: Path, results: Sequence[TaskResult], settings: dict[str, Any]) -> None:
     """`results.json` and `results.png` in `out`, each complete or absent."""
-    text = json.dumps(as_json(results, settings), indent=1)
-    partial = out / "results.json.part"
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(out / "results.json")
+    write_json(out / "results.json", as_json(results, settings))
     tables = {r.task.name: {name: interval(scores) for name, scores in r.scores.items()} for r in results}
     title = f"{settings['device']}, sigma {settings['sigma']}, {settings['draws']} draws, model {settings['model']}"
     figures.bars(out / "results.png", tables, title=title)
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write `path`, complete or not at all."""
+    partial = path.with_suffix(path.suffix + ".part")
+    partial.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    partial.replace(path)
 
 
 def save_bank(folder: Path, model: Model, task: Task, block: Block, settings: dict[str, Any]) -> None:

@@ -102,7 +102,7 @@ def learn(
     samples = [selected.samples[u][s] for u, s in slots]
     pools = [[pair(model, each, settings) for each in lamp.both_orders(task, sample)] for sample in samples]
     codes = _tuned_codes(key, model, task, users, slots, samples, pools, codec, device, sigma, settings, report)
-    content = _content_codes(model, [[sample] for sample in samples], _rows_of(codec, slots), settings.tokens)[:, 0]
+    content = content_codes(model, [[sample] for sample in samples], _rows_of(codec, slots), settings.tokens)[:, 0]
     keys = jax.vmap(settings.key)(content, codes)
     place = tuple(np.array(slots).T)
     empty = jnp.zeros((*selected.valid.shape, *codes.shape[1:]))
@@ -181,7 +181,7 @@ def search(
     """
     most = max(len(user.queries) for user in users)
     queries = [(user.queries * most)[:most] for user in users]
-    codes = _content_codes(model, queries, learned.codec, settings.tokens)
+    codes = content_codes(model, queries, learned.codec, settings.tokens)
     return programs.search(banks, codes, score=settings.score)
 
 
@@ -284,7 +284,7 @@ def _summary(model: Model, task: Task, sample: Sample) -> text.Ids:
     return gist + text.encode(model.tokenizer, lamp.ANSWER) + text.answer_ids(model.tokenizer, sample)
 
 
-def _content_codes(model: Model, samples: Sequence[Sequence[Sample]], codec: Codec, rows: int):
+def content_codes(model: Model, samples: Sequence[Sequence[Sample]], codec: Codec, rows: int):
     """The content of every sample as `rows` rows of its user's code: [users, samples, rows, code]."""
     room = model.config.context
     ids = [[text.encode(model.tokenizer, sample.content)[:room] or [0] for sample in row] for row in samples]

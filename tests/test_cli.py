@@ -21,7 +21,7 @@ def nvcim(*words, code=0):
     return result.output
 
 
-@pytest.mark.parametrize("command", ["run", "learn", "ask", "devices"])
+@pytest.mark.parametrize("command", ["run", "learn", "ask", "devices", "vary", "cost"])
 def test_help_shows_an_example(command):
     assert f"nvcim {command}" in nvcim(command, "--help")
 

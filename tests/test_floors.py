@@ -8,13 +8,16 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "nvcim_jax"
 FLOORS = [
     {"noise", "pooling", "similarity", "selection", "quantise", "metrics"},
-    {"devices", "adc", "cells", "wires", "crossbar"},
+    {"devices", "adc", "cells", "wires", "crossbar", "cost"},
+    {"cpu"},
     {"codec", "bank", "mitigation"},
+    {"variation"},
     {"lamp", "llm", "text", "tuning", "synthetic"},
     {"presets"},
     {"programs"},
     {"pipeline"},
     {"store", "study", "figures"},
+    {"retrieval", "comparison"},
     {"job"},
     {"show"},
     {"cli", "__main__"},

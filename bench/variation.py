@@ -1,0 +1,170 @@
+"""Closed form against brute force, and brute force against a plain PyTorch loop and aihwkit.
+
+    python bench/variation.py [--queries 200] [--ovts 200] [--error 0.001] [--json out/variation.json]
+
+Speed at equal standard error: brute force needs `p (1 - p) / error^2` draws for a standard error of `error` in the
+accuracy of one query; what one chip's draw takes is measured. The closed form's own error is that of its quadrature,
+far below. Accuracies of both stand beside the times. Everything is warmed up and blocked on; the best of five.
+"""
+
+import argparse
+import time
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nvcim_jax import devices, job, noise, similarity, variation
+
+SCORE = partial(similarity.stored_wmsdp, reduce=similarity.aligned)
+NVM3, SIGMA = devices.device("NVM-3"), 0.3
+
+
+def best(run, repeats: int = 5) -> float:
+    """Seconds of the fastest of `repeats`, after one run that compiles."""
+    run()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def closed_form(ovts: int, queries: int, error: float) -> dict[str, float]:
+    """Expected accuracy of `queries` queries on a bank of 16 x 48 OVTs, both ways."""
+    a, b = jax.random.split(jax.random.key(0))
+    keys = jax.random.normal(a, (ovts, 16, 48))
+    target = jnp.arange(queries) % ovts
+    asked = 0.1 * keys[target] + 0.6 * jax.random.normal(b, (queries, 16, 48))
+    valid, right = jnp.ones(ovts, bool), jnp.arange(ovts)[None] == target[:, None]
+    table = jax.jit(lambda *arrays: variation.win_table(*arrays, NVM3, sigma=SIGMA, score=SCORE))
+    expected = np.asarray(variation.expected_accuracy(table(asked, keys, valid), right))
+    closed = best(lambda: table(asked, keys, valid).block_until_ready())
+    trial = partial(variation.retrieve_once, score=SCORE)
+    arguments = (asked, keys, valid, NVM3, jnp.float32(SIGMA))
+    draw = partial(variation.monte_carlo, jax.random.key(1), trial, arguments)
+    found = np.concatenate(list(draw(draws=500)))
+    per_draw = best(lambda: list(draw(draws=100)), 3) / 100
+    hits = (found == np.asarray(target)).mean(1)
+    needed = float(np.mean(expected * (1 - expected)) / error**2)
+    return {
+        "closed_form_seconds": closed,
+        "brute_force_seconds_per_draw": per_draw,
+        "draws_for_that_error": needed,
+        "speed_ratio_at_equal_error": needed * per_draw / closed,
+        "speed_ratio_at_20000_draws": 20_000 * per_draw / closed,
+        "expected_accuracy": float(expected.mean()),
+        "accuracy_of_500_draws": float(hits.mean()),
+        "standard_error_of_500_draws": float(hits.std() / 500**0.5),
+    }
+
+
+def chips(ovts: int, queries: int) -> dict[str, float]:
+    """Whole chips: scores drawn from their joint law against cells drawn one by one."""
+    a, b = jax.random.split(jax.random.key(0))
+    keys, asked = jax.random.normal(a, (ovts, 16, 48)), jax.random.normal(b, (queries, 16, 48))
+    valid = jnp.ones(ovts, bool)
+    copies = variation.bank_law(keys, NVM3, sigma=SIGMA)
+    make = jax.jit(lambda copies: variation.chip_law(asked, copies, valid, score=SCORE))
+    law = jax.block_until_ready(make(copies))
+    in_scores = lambda key, law: jnp.argmax(variation.chip_scores(key, law), axis=-1)  # noqa: E731
+    in_cells = partial(variation.retrieve_once, score=SCORE)
+    arguments = (asked, keys, valid, NVM3, jnp.float32(SIGMA))
+    scores = best(lambda: list(variation.monte_carlo(jax.random.key(1), in_scores, (law,), draws=200)), 3) / 200
+    cells = best(lambda: list(variation.monte_carlo(jax.random.key(1), in_cells, arguments, draws=100)), 3) / 100
+    return {
+        "queries": queries,
+        "law_seconds": best(lambda: jax.block_until_ready(make(copies)), 3),
+        "seconds_per_chip_in_score_space": scores,
+        "seconds_per_chip_in_cell_space": cells,
+        "speed_ratio_per_chip": cells / scores,
+    }
+
+
+def against_torch(ovts: int = 25, draws: int = 2000) -> dict[str, float | str]:
+    """Draws of Eq. 4 over 25 OVTs a second, beside a loop over OVTs as the released code is used."""
+    prompts = np.asarray(jax.random.normal(jax.random.key(0), (ovts, 16, 48)))
+
+    def trial(key, prompts):
+        one = partial(noise.inject, sigma=0.1, factors=NVM3.factors)
+        return jax.vmap(one)(jax.random.split(key, ovts), prompts)
+
+    draw = partial(variation.monte_carlo, jax.random.key(1), trial, (jnp.asarray(prompts),))
+    ours = best(lambda: list(draw(draws=draws, chunk=500))) / draws
+    spread = np.concatenate(list(draw(draws=500))).std(0).mean()
+    said = float(jnp.mean(jax.vmap(partial(noise.noise_std, sigma=0.1, factors=NVM3.factors))(jnp.asarray(prompts))))
+    out = {"ours_draws_per_second": 1 / ours, "ours_std": float(spread), "std_by_formula": said}
+    try:
+        import torch
+    except ImportError:
+        return {**out, "torch": "not installed: skipped"}
+    held = torch.from_numpy(prompts.copy())
+    factors = [float(factor) for factor in NVM3.factors]
+
+    def released(prompt):
+        """The released noise in our words: signed bands of the share of the peak, each noised in place in turn."""
+        share = prompt / prompt.abs().max().item()
+        bands = (
+            lambda x: x > 0.75,
+            lambda x: (x <= 0.75) & (x >= 0.5),
+            lambda x: (x <= 0.5) & (x >= 0.25),
+            lambda x: x <= 0.25,
+        )
+        for inside, factor in zip(bands, factors, strict=True):
+            at = inside(share)
+            share[at] = share[at] + torch.randn_like(share[at]) * factor * 0.1
+        return share
+
+    theirs = best(lambda: [[released(prompt) for prompt in held] for _ in range(20)]) / 20
+    return {
+        **out,
+        "torch": torch.__version__,
+        "torch_threads": torch.get_num_threads(),
+        "torch_draws_per_second": 1 / theirs,
+        "times_the_torch_loop": theirs / ours,
+    }
+
+
+def against_aihwkit(draws: int = 200) -> dict[str, float | str]:
+    """A programmed-and-read tile of aihwkit holding the same 25 OVTs, if it can be imported."""
+    try:
+        import torch
+        from aihwkit.inference import PCMLikeNoiseModel
+    except ImportError:
+        return {"aihwkit": "not installed: skipped"}
+    weights, model = torch.randn(25, 768).clamp(-1, 1), PCMLikeNoiseModel()
+    theirs = best(lambda: [model.apply_programming_noise(weights) for _ in range(draws)]) / draws
+    return {"aihwkit_draws_per_second": 1 / theirs}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ovts", type=int, default=200)
+    parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--error", type=float, default=1e-3)
+    parser.add_argument("--json", type=Path)
+    words = parser.parse_args()
+    results = {
+        "closed form": closed_form(words.ovts, words.queries, words.error),
+        "chips": chips(words.ovts, min(words.queries, 50)),
+        "PyTorch loop": against_torch(),
+        "aihwkit": against_aihwkit(),
+    }
+    for title, figures in results.items():
+        print(title)
+        for name, value in figures.items():
+            print(f"  {name.replace('_', ' '):36s} {value if isinstance(value, str) else f'{value:.6g}'}")
+    if words.json:
+        words.json.parent.mkdir(parents=True, exist_ok=True)
+        job.write_json(
+            words.json,
+            {"settings": {**vars(words), "json": str(words.json)}, "provenance": job.provenance(), **results},
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""`nvcim learn` and `nvcim ask`: one user's bank."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from nvcim_jax.cli.shared import (
+    EMBEDDED,
+    Data,
+    DeviceName,
+    Model,
+    Preset,
+    Seed,
+    Sigma,
+    checked_sigma,
+    console,
+    plain_errors,
+    prepare,
+    progress_bar,
+)
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example:\n\n  nvcim learn --task LaMP-5 --user 1000003 --out out/bank")
+def learn(
+    out: Annotated[Path, typer.Option(help="Folder to write the bank to; it must not exist.")],
+    task: Annotated[str, typer.Option("--task", help="LaMP-1, 2, 3, 5 or 7.")] = "LaMP-2",
+    user: Annotated[str | None, typer.Option(help="The user's id.", show_default="the first")] = None,
+    preset: Preset = "recommended",
+    device: DeviceName = "NVM-3",
+    sigma: Sigma = 0.1,
+    seed: Seed = 0,
+    model: Model = EMBEDDED,
+    data: Data = None,
+) -> None:
+    """Learn a bank of OVTs from one user's history and save it."""
+    with plain_errors():
+        import jax
+
+        from nvcim_jax import devices, job, lamp, llm, pipeline, store
+        from nvcim_jax.presets import PRESETS
+
+        if preset not in PRESETS:
+            raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
+        chosen, settings, asked = devices.device(device), PRESETS[preset], lamp.task(task)
+        sigma = checked_sigma(sigma)
+        if out.exists():
+            raise ValueError(f"{out} exists already: give another folder, or remove it first")
+        prepare(out.parent)
+        with console.status(f"loading {model}"):
+            loaded = llm.load(model)
+            people = pipeline.buffered([_find_user(asked, user, data)], settings.buffer)
+        select_key, codec_key, learn_key, _ = jax.random.split(jax.random.key(seed), 4)
+        selected = pipeline.select(select_key, loaded, people)
+        codec = pipeline.fit_codecs(codec_key, loaded, asked, people, fit=settings.fit_codec)
+        with progress_bar() as progress:
+            bar = progress.add_task("tuning", total=int(selected.valid.sum()))
+            learned = pipeline.learn(
+                learn_key, loaded, asked, people, selected, codec, chosen,
+                sigma=sigma, settings=settings, report=lambda rows: progress.advance(bar, rows),
+            )  # fmt: skip
+        options = {"preset": preset, "device": device, "sigma": sigma, "seed": seed}
+        store.save(out, learned, job.about_bank(loaded, asked, people, selected, options))
+        table = Table("slot", "sample", "answer", title=f"the OVTs of user {people[0].id}")
+        for slot, sample in enumerate(selected.samples[0]):
+            if sample:
+                table.add_row(str(slot), sample.content, sample.answer)
+        console.print(table)
+        console.print(f'ask it: nvcim ask {out} "{people[0].queries[0].content}"', highlight=False, soft_wrap=True)
+
+
+@app.command(epilog='Example:\n\n  nvcim ask out/bank "She kneaded the crusty dough and the sweet loaf"')
+def ask(
+    bank: Annotated[Path, typer.Argument(help="A folder written by learn or run.")],
+    question: Annotated[str, typer.Argument(help="A whole LaMP question, or only its content.")],
+    user: Annotated[int, typer.Option(min=0, help="Which user of the bank, counted from 0.")] = 0,
+    device: DeviceName = "NVM-3",
+    sigma: Sigma = 0.1,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token; the paper draws at 0.1.")] = 0,
+    seed: Seed = 0,
+    model: Model = EMBEDDED,
+) -> None:
+    """Search a saved bank for a question and answer it with the OVT found, and without."""
+    with plain_errors():
+        import jax
+        import numpy as np
+
+        from nvcim_jax import devices, lamp, llm, pipeline, programs, store, study
+        from nvcim_jax.presets import PRESETS
+
+        chosen, sigma = devices.device(device), checked_sigma(sigma)
+        if not question.strip():
+            raise ValueError("the question is empty: ask something")
+        with console.status(f"loading {model}"):
+            loaded = llm.load(model)
+            learned, about = store.load(bank, model=loaded)
+        if user >= len(about["users"]):
+            raise ValueError(f"the bank holds users 0 to {len(about['users']) - 1}, not {user}")
+        task, settings = lamp.task(about["task"]), PRESETS[about["settings"]["preset"]]
+        whole = question if question.startswith(task.pieces[0]) else lamp.ask(task, question)
+        query = lamp.Sample(whole, "", lamp.content(task, whole))
+        samples = [sample and lamp.Sample(**sample) for sample in about["samples"][user]]
+        person = lamp.User(about["users"][user], tuple(filter(None, samples)), (query,))
+        own = jax.tree.map(lambda leaf: leaf[user : user + 1], learned)
+        new_tokens = study.answer_room(loaded, [person])
+        with console.status("searching"):
+            key = jax.random.split(jax.random.key(seed), 4)[3]
+            banks = pipeline.program(key, [person], own, chosen, sigma=sigma, settings=settings, draws=1)
+            match = pipeline.search(loaded, [person], own, banks, settings=settings)
+            prompt = programs.prompts_of(own.codec, match.prompt[:, 0])[0]
+        best = int(match.index[0, 0, 0])
+        table = Table("", "score", "OVT learned from", "its answer", title=f"search on {device}, sigma {sigma}")
+        for slot in np.argsort(-np.asarray(match.scores[0, 0, 0])):
+            if samples[slot] and np.isfinite(match.scores[0, 0, 0, slot]):
+                mark = "->" if slot == best else ""
+                score = f"{float(match.scores[0, 0, 0, slot]):.3f}"
+                table.add_row(mark, score, samples[slot].content, samples[slot].answer)
+        console.print(table)
+        keys, sampling = jax.random.split(jax.random.fold_in(jax.random.key(seed), 4)), llm.Sampling(temperature)
+        for label, behind, own_key in zip(("with the OVT:", "without:"), (prompt, None), keys, strict=True):
+            console.print(f"{label:<15}", end="")
+            pieces = pipeline.tell(loaded, query, behind, new_tokens=new_tokens, sampling=sampling, key=own_key)
+            for piece in pieces:
+                console.out(piece, end="", style=None if behind is None else "bold green", highlight=False)
+            console.print()
+
+
+def _find_user(task, name: str | None, data: Path | None):
+    from nvcim_jax import lamp, synthetic
+
+    if data is None:
+        number = synthetic.HELD_OUT if name is None else int(name) if name.isdecimal() else -1
+        if number < 0:
+            raise ValueError(f"user {name!r}: the embedded world's users are numbers, such as {synthetic.HELD_OUT}")
+        return synthetic.users(task, 1, first=number)[0]
+    people = {user.id: user for user in lamp.read(data, task)}
+    if name is None:
+        return next((user for user in people.values() if user.history), next(iter(people.values())))
+    if name not in people:
+        raise ValueError(f"{data} has no user {name!r}; the first ids are {', '.join(list(people)[:5])}")
+    return people[name]

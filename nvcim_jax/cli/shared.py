@@ -1,0 +1,61 @@
+"""What the commands share: options, refusals in one sentence, a progress bar with the time left."""
+
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+console = Console()
+EMBEDDED = str(Path(__file__).parents[1] / "embedded" / "model")
+
+Model = Annotated[
+    str, typer.Option("--model", help="Folder or hub name of a Hugging Face checkpoint.", show_default="embedded")
+]
+Data = Annotated[
+    Path | None, typer.Option("--data", help="Folder with LaMP's *_questions.json.", show_default="embedded world")
+]
+DeviceName = Annotated[str, typer.Option("--device", help="NVM-1 to NVM-5 (Table II), or the .toml file of your own.")]
+Sigma = Annotated[float, typer.Option("--sigma", help="Device variation; the paper's default is 0.1.")]
+Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same result.")]
+Preset = Annotated[str, typer.Option("--preset", help="paper-literal, paper or recommended.")]
+
+
+@contextmanager
+def plain_errors():
+    """One sentence and exit code 2 for what the user can mend; 130 for Ctrl-C. A bug keeps its traceback."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("[yellow]interrupted[/yellow]")
+        sys.exit(130)
+
+
+def checked_sigma(sigma: float) -> float:
+    if not 0 <= sigma < 10:
+        raise ValueError(f"--sigma {sigma}: a standard deviation from 0 up to 10 is needed; the paper's default is 0.1")
+    return sigma
+
+
+def prepare(folder: Path | None) -> None:
+    """Find out now, not after the work, whether `folder` can be written."""
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".nvcim-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"--out {folder} cannot be written ({error.strerror}): choose another folder") from error
+
+
+def progress_bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console)
