@@ -128,6 +128,7 @@ def test_closed_form_against_brute_force(law, write, reduce):
     arguments = (queries, keys, valid, UNEVEN, jnp.float32(0.5))
     found = np.concatenate(list(variation.monte_carlo(jax.random.key(1), trial, arguments, draws=4000)))
     counted = (found[..., None] == np.arange(30)).mean(0)
+    expected = float(variation.expected_accuracy(table, right).mean())
     table = np.clip(table, 0, 1)
     often = table * 4000 > 20  # counts of fewer are not nearly normal
     error = np.sqrt(table * (1 - table) / 4000) + 1e-5
@@ -135,7 +136,6 @@ def test_closed_form_against_brute_force(law, write, reduce):
     rare = table[~often].sum()
     assert abs(counted[~often].sum() - rare) < 4.5 * (rare / 4000) ** 0.5
     hits = np.asarray(right)[np.arange(12)[None], found].mean(1)
-    expected = float(variation.expected_accuracy(table, right).mean())
     assert abs(hits.mean() - expected) < 3 * hits.std() / 4000**0.5
 
 
