@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from nvcim_jax import cli_bank
+
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it would advise every user to install PyTorch
 for noisy in ("absl", "asyncio"):  # Orbax logs through them what we say in one sentence
     logging.getLogger(noisy).setLevel(logging.CRITICAL)
@@ -22,6 +24,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
+app.add_typer(cli_bank.app, name="bank")
 console = Console()
 EMBEDDED = Path(__file__).parent / "embedded" / "model"
 

@@ -23,7 +23,8 @@ def to_arrays(bank: Bank, codec: Codec | None) -> Arrays:
         for part, leaf in zip(("weight", "bias"), layer, strict=True)
     }
     origin = {f"origin_{name}": leaf for name, leaf in bank.origin._asdict().items()}
-    return {"prompts": bank.prompts, "keys": bank.keys, "count": bank.count, **origin, **layers}
+    named = {"prompts": bank.prompts, "keys": bank.keys, "count": bank.count, **origin, **layers}
+    return {name: leaf if isinstance(leaf, jax.Array) else np.asarray(leaf) for name, leaf in named.items()}
 
 
 def from_arrays(arrays: Arrays) -> tuple[Bank, Codec | None]:

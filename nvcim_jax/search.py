@@ -4,6 +4,7 @@ The definition (`similarity.wmsdp`), the folded form (`similarity.fold`) and the
 (`similarity.stored_wmsdp`), are functions of one query and one prompt; this room runs them over a whole bank.
 """
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -42,6 +43,16 @@ class Found(NamedTuple):
     slots: Int[Array, "queries k"]
     scores: Float[Array, "queries k"]
     margins: Float[Array, "queries"]
+
+
+class Measured(NamedTuple):
+    """A format on one machine: seconds of a search, bytes held, and how far the ranking is that of float32."""
+
+    format: str
+    seconds: float
+    bytes: int
+    same_best: float  # share of queries with the same first slot
+    same_k: float  # share of the k best slots that are the same
 
 
 def pairwise(prompt: Float[Array, "rows dim"]) -> Float[Array, "rows dim"]:
@@ -110,6 +121,32 @@ def top_k_by(
     """
     _check(queries, k, int(count))
     return _top_k_by(copies, count, queries, score=score, k=k)
+
+
+def compare(
+    keys: PyTree, count: int, queries: Float[Array, "queries rows dim"], *, k: int = 10, fold: Fold = similarity.fold
+) -> list[Measured]:
+    """Every format on these keys, this number of queries and this machine, the fastest first."""
+    k = min(k, count)
+    exact = np.asarray(top_k(build(keys, count, fold=fold, format="float32"), queries, k=k).slots)
+    measured = []
+    for format in FORMATS:
+        index = build(keys, count, fold=fold, format=format)
+        slots = np.asarray(top_k(index, queries, k=k).slots)
+        seconds = []
+        for _ in range(7):
+            start = time.perf_counter()
+            jax.block_until_ready(top_k(index, queries, k=k))
+            seconds.append(time.perf_counter() - start)
+        size = index.values.nbytes + index.steps.nbytes
+        measured.append(Measured(format, min(seconds), size, *agreement(exact, slots)))
+    return sorted(measured, key=lambda each: each.seconds)
+
+
+def agreement(exact: np.ndarray, slots: np.ndarray) -> tuple[float, float]:
+    """The ranking difference of two searches [queries, k]: shares of the same best slot and of the same best k."""
+    same = np.mean(exact[:, 0] == slots[:, 0])
+    return float(same), float(np.mean([np.isin(a, b).mean() for a, b in zip(exact, slots, strict=True)]))
 
 
 def format_of(index: Index) -> str:

@@ -55,7 +55,7 @@ class Checked(NamedTuple):
 def fingerprint(model: Model) -> str:
     """A short digest of a model's sizes and of a sample of every weight: enough to refuse a bank of another model."""
     digest = hashlib.blake2b(repr(model.config).encode(), digest_size=16)
-    for path, leaf in jax.tree_util.tree_leaves_withpath_of(model.params):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(model.params):
         digest.update(f"{jax.tree_util.keystr(path)}{leaf.shape}".encode())
         digest.update(np.asarray(leaf.reshape(-1)[:: max(1, leaf.size // 1024)], np.float32).tobytes())
     return digest.hexdigest()

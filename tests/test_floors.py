@@ -19,14 +19,14 @@ FLOORS = [
     {"repair"},
     {"job"},
     {"show"},
-    {"cli", "__main__"},
+    {"cli", "cli_bank", "__main__"},
 ]
 DOORS = {
     "flax": {"llm"},
     "optax": {"tuning", "codec"},
     "orbax": {"store"},
     "transformers": {"llm"},
-    "typer": {"cli"},
+    "typer": {"cli", "cli_bank"},
     "matplotlib": {"figures"},
 }
 

@@ -150,3 +150,18 @@ def test_bad_input_is_refused(call, said):
 def test_the_definition_refuses_what_the_fold_refuses():
     with pytest.raises(ValueError, match="resample the query"):
         similarity.wmsdp(QUERIES[0, :8], KEYS[0])
+
+
+def test_compare_measures_every_format_against_float32():
+    measured = search.compare(KEYS, 150, QUERIES, k=5)
+    assert {each.format for each in measured} == set(search.FORMATS)
+    assert measured == sorted(measured, key=lambda each: each.seconds)
+    by_name = {each.format: each for each in measured}
+    assert by_name["float32"].same_k == by_name["int16"].same_best == 1
+    assert by_name["float32"].bytes - by_name["int8"].bytes == 3 * 192 * 96  # 150 slots in blocks of 64
+    assert 0.8 <= by_name["int8"].same_k <= 1
+
+
+def test_agreement_by_hand():
+    exact, other = np.array([[1, 2], [3, 4]]), np.array([[1, 4], [4, 3]])
+    assert search.agreement(exact, other) == (0.5, 0.75)
