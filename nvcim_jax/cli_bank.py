@@ -28,9 +28,6 @@ def show(bank: Folder) -> None:
         about, held = saved.about, jax.tree.map(np.asarray, saved.bank)
         rows, dim = held.prompts.shape[-2:]
         count, slots = int(held.count.sum()), int(np.prod(held.prompts.shape[:-2]))
-        sizes = (
-            f"{count} OVTs of {rows} x {dim} in {slots} slots, {arrays(count, rows)} crossbar arrays when programmed"
-        )
         console.print(
             f"{bank}: version {saved.version}, {about.get('task', 'no task')}, model {about.get('model', 'unknown')}\n"
             f"{count} OVTs of {rows} x {dim} in {slots} slots, {arrays(count, rows)} crossbar arrays",
