@@ -119,7 +119,7 @@ def main() -> None:
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores (a busy machine gives slow figures)")
     reads = bandwidth()
     print(f"read bandwidth {reads / 1e9:.1f} GB/s")
-    print(f"{'OVTs':>9} {'queries':>7} {'format':9} {'ms':>9} {'FAISS ms':>9} {'ratio':>6} {'median':>6} {'of read':>7} "
+    print(f"{'OVTs':>9} {'queries':>7} {'format':9} {'ms':>9} {'FAISS ms':>9} {'ratio':>6} {'median':>6} {'read':>7} "
           f"{'found':>6} {'FAISS':>6} {'same best':>9} {'same 10':>8}")  # fmt: skip
     rows = []
     for size in args.sizes:

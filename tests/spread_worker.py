@@ -37,12 +37,10 @@ def main() -> None:
     queries = rng.standard_normal((5, 4, 8), dtype=np.float32)
     saved = store.load(BANK, mesh=mesh)
     answers = {}
-    for format in search.FORMATS:
+    for format, asked in (("float32", queries), ("bfloat16", queries), ("bfloat16", queries[:1]), ("int8", queries)):
         index = search.build(saved.bank.keys, saved.bank.count, format=format)
-        index = spread.over(mesh, index) if together else index
-        for asked in (queries, queries[:1]):
-            found = search.top_k(index, asked, k=7, mesh=mesh)
-            answers |= {f"{format} {len(asked)} {name}": leaf for name, leaf in found._asdict().items()}
+        found = search.top_k(spread.over(mesh, index) if together else index, asked, k=7, mesh=mesh)
+        answers |= {f"{format} {len(asked)} {name}": leaf for name, leaf in found._asdict().items()}
     prompts = rng.standard_normal((6, 4, 8), dtype=np.float32)
     drawn = spread.draws(trial, jax.random.key(3), 9, prompts, queries[0], mesh=mesh)
     answers |= {f"draw {name}": leaf for name, leaf in drawn._asdict().items()}

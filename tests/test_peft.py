@@ -22,6 +22,7 @@ def test_what_is_exported_is_what_is_imported(folder):
     assert [path.name for path in folder.parent.iterdir()] == ["adapter"]
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers, about itself
 def test_peft_puts_the_prompt_in_front_of_its_model(folder):
     pytest.importorskip("peft")
     torch = pytest.importorskip("torch")
