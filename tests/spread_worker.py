@@ -51,8 +51,14 @@ def main() -> None:
         answers["small"] = search.top_k(search.build(prompts, 6), queries, k=3).slots
     assert together == (len(saved.bank.keys.sharding.device_set) > 1)
     if PROCESSES == 1 and together:
-        again = BANK + "-again"
-        store.save(again, saved.bank, saved.codec, saved.about)
+        store.save(BANK + "-again", saved.bank, saved.codec, saved.about)
+    if PROCESSES > 1:
+        try:
+            store.save(OUT + "-bank", saved.bank)
+        except store.StoreError as error:
+            assert "spread over several processes" in str(error)
+        else:
+            raise AssertionError("a part of a bank was saved as the whole")
     np.savez(OUT, **{name: np.asarray(leaf) for name, leaf in answers.items()})
 
 
