@@ -170,7 +170,7 @@ def oldest(bank: Bank) -> Int[Array, ""]:
 def least_used(bank: Bank) -> Int[Array, ""]:
     """The slot of the OVT that answered least often, the oldest of several."""
     uses = jnp.where(bank.valid, bank.origin.uses, jnp.iinfo(jnp.int32).max)
-    return _earliest(bank, bank.valid & (uses == jnp.min(uses)))
+    return _earliest(bank, uses == jnp.min(uses))
 
 
 def oldest_of_fullest_domain(bank: Bank) -> Int[Array, ""]:
@@ -186,6 +186,11 @@ def add(bank: Bank, ovt: Ovt, *, victim: Callable[[Bank], Int[Array, ""]] = olde
     """`bank` with `ovt` in its first free slot, or in a full bank in the place of `victim(bank)`."""
     slot = jax.lax.cond(bank.count < bank.capacity, lambda bank: bank.count, lambda bank: victim(bank), bank)
     return replace(bank, slot, ovt)._replace(count=jnp.minimum(bank.count + 1, bank.capacity))
+
+
+def evict(bank: Bank, *, victim: Callable[[Bank], Int[Array, ""]] = oldest) -> Bank:
+    """`bank` without the OVT in slot `victim(bank)`; an empty bank stays empty."""
+    return remove(bank, victim(bank))
 
 
 def _earliest(bank: Bank, among: Bool[Array, "slots"]) -> Int[Array, ""]:

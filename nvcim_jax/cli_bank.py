@@ -24,7 +24,8 @@ def show(bank: Folder) -> None:
         from nvcim_jax import store
         from nvcim_jax.bank import arrays
 
-        saved = store.load(bank)
+        with console.status("reading and checking"):
+            saved = store.load(bank)
         about, held = saved.about, jax.tree.map(np.asarray, saved.bank)
         rows, dim = held.prompts.shape[-2:]
         count, slots = int(held.count.sum()), int(np.prod(held.prompts.shape[:-2]))
@@ -56,7 +57,8 @@ def verify(bank: Folder) -> None:
         from nvcim_jax import store
 
         for version in store.versions(bank) or [store.newest(bank)]:
-            count = int(store.load(bank, version=version).bank.count.sum())
+            with console.status(f"checking version {version}"):
+                count = int(store.load(bank, version=version).bank.count.sum())
             console.print(f"version {version}: whole, {count} OVTs")
         left = store.leftovers(bank)
         if left:
@@ -71,7 +73,9 @@ def repair(bank: Folder) -> None:
     with _plain_errors():
         from nvcim_jax.repair import repair as mend
 
-        console.print(f"{bank}: {mend(bank)}", highlight=False, soft_wrap=True)
+        with console.status("checking"):
+            done = mend(bank)
+        console.print(f"{bank}: {done}", highlight=False, soft_wrap=True)
 
 
 @app.command(epilog="Example:\n\n  nvcim bank export out/bank --to peft --out adapters --base-model google/gemma-2b")

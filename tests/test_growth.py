@@ -48,7 +48,9 @@ def test_a_full_bank_refuses_to_append_and_says_what_helps():
     with pytest.raises(ValueError, match="all 6 slots are taken: evict"):
         bank.append(full, ovt(7))
     assert held(bank.append(bank.grown(full, 8), ovt(7))) == [0, 1, 2, 3, 4, 5, 7]
-    assert held(programs.append(full, ovt(7))) == [0, 1, 2, 3, 4, 5]
+    with pytest.raises(ValueError, match="all 6 slots are taken"):
+        programs.append(full, ovt(7))
+    assert held(jax.jit(bank.append)(full, ovt(7))) == [0, 1, 2, 3, 4, 5]
 
 
 def test_replace_and_remove():
@@ -64,6 +66,11 @@ def test_removing_an_empty_slot_changes_nothing(slot):
     assert held(programs.remove(filled([ovt(1), ovt(2)]), slot)) == [1, 2]
 
 
+@pytest.mark.parametrize("slot", [-2, 6])
+def test_removing_past_the_ends_of_a_full_bank_changes_nothing(slot):
+    assert held(programs.remove(filled([ovt(number) for number in range(6)]), slot)) == [0, 1, 2, 3, 4, 5]
+
+
 def test_the_rules_of_eviction_by_hand():
     ovts = [
         ovt(0, time=50, uses=3, domain=1),
@@ -77,13 +84,16 @@ def test_the_rules_of_eviction_by_hand():
     assert int(bank.oldest(full)) == 2
     assert int(bank.least_used(full)) == 1  # 0 uses, as 3, but older
     assert int(bank.oldest_of_fullest_domain(full)) == 5  # of domain 1
-    assert held(programs.add(full, ovt(9, time=70), victim=bank.oldest)) == [0, 1, 9, 3, 4, 5]
+    full = programs.add(full, ovt(9, time=70), victim=bank.oldest)
+    assert held(full) == [0, 1, 9, 3, 4, 5]
+    assert held(programs.evict(full, victim=bank.least_used)) == [0, 5, 9, 3, 4]
+    assert held(programs.evict(filled([]))) == []
 
 
 @pytest.mark.parametrize("rule", [bank.oldest, bank.least_used, bank.oldest_of_fullest_domain])
 def test_rules_look_at_taken_slots_only(rule):
-    grown = filled([ovt(1, time=5, uses=5, domain=7), ovt(2, time=6, uses=6, domain=7)])
-    assert int(rule(grown)) == 0
+    grown = filled([ovt(1, time=6, uses=6, domain=7), ovt(2, time=5, uses=5, domain=7)])
+    assert int(rule(grown)) == 1
 
 
 def test_drop_by_domain_keeps_the_order_of_the_rest():
@@ -122,14 +132,15 @@ def test_any_history_is_that_of_a_plain_list(steps):
 def test_nothing_recompiles_as_a_bank_grows():
     grown = filled([ovt(1)])
     programs.add(filled([ovt(1)]), ovt(2)), programs.remove(filled([ovt(1)]), 0)
-    before = [each._cache_size() for each in (programs.append, programs.add, programs.remove)]
+    compiled = (programs._append, programs.add, programs.remove)
+    before = [each._cache_size() for each in compiled]
     for number in range(5):
         grown = programs.append(grown, ovt(number))
     for number in range(5):
         grown = programs.add(grown, ovt(number))
     for slot in range(6):
         grown = programs.remove(grown, slot)
-    assert [each._cache_size() for each in (programs.append, programs.add, programs.remove)] == before
+    assert [each._cache_size() for each in compiled] == before
 
 
 def seconds_to_add(capacity, call):
