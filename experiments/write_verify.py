@@ -74,7 +74,7 @@ def sensitivities(model, selected, learned, place) -> jax.Array:
         return jax.vmap(one)(codes, codecs, asked, *batch[1:])
 
     codecs = jax.tree.map(lambda leaf: leaf[place[0]], learned.codec)
-    return run(model.params, codecs, learned.codes[place], batch)
+    return run(model.params, codecs, learned.bank.prompts[place], batch)
 
 
 @partial(jax.jit, static_argnames=("write", "draws", "fit"))
@@ -141,7 +141,7 @@ def run_task(model, task, args) -> list[dict]:
             )
         sensitive = {name: sensitivities(model, selected, each, place) for name, each in learned.items()}
         for method, (training, write) in METHODS.items():
-            codes = learned[training].codes
+            codes = learned[training].bank.prompts
             values, pulses, error = stored_and_read(
                 key,
                 codes[place],

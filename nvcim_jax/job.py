@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from nvcim_jax import figures, lamp, pipeline, store, study, synthetic
+from nvcim_jax import bank, figures, lamp, pipeline, store, study, synthetic
 from nvcim_jax.lamp import Task, User
 from nvcim_jax.llm.weights import Model
 from nvcim_jax.metrics import Interval, interval
@@ -151,7 +152,13 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 def save_bank(folder: Path, model: Model, task: Task, block: Block, settings: dict[str, Any]) -> None:
     """Save what `recommended` learned for a block of users."""
     about = about_bank(model, task, block.users, block.ladder.selected, {**settings, "preset": "recommended"})
-    store.save(folder, block.ladder.learned, about)
+    store.save(folder, now(block.ladder.learned.bank), block.ladder.learned.codec, about)
+
+
+def now(learned: bank.Bank) -> bank.Bank:
+    """The bank with the present as the time of all its OVTs."""
+    seconds = jax.numpy.full_like(learned.origin.time, int(time.time()))
+    return learned._replace(origin=learned.origin._replace(time=seconds))
 
 
 def about_bank(model: Model, task: Task, users: Sequence[User], selected, settings: dict[str, Any]) -> dict[str, Any]:
@@ -162,6 +169,8 @@ def about_bank(model: Model, task: Task, users: Sequence[User], selected, settin
         "task": task.name,
         "users": [user.id for user in users],
         "samples": samples,
+        "domains": pipeline.domains(selected),
+        "devices": [settings["device"]],
         "settings": settings,
         "provenance": provenance(),
     }

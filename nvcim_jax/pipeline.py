@@ -35,12 +35,13 @@ class Selected(NamedTuple):
 
 
 class Learned(NamedTuple):
-    """What a block of users keeps: a codec each, and per slot an OVT's code and the key it is found by."""
+    """What a block of users keeps: a codec and a bank each, all leaves with a leading user axis.
 
-    codec: Codec  # leaves have a leading user axis
-    codes: Float[Array, "users slots tokens code"]
-    keys: Float[Array, "users slots tokens code"]
-    valid: Bool[Array, "users slots"]
+    Slots that are not in the bank hold the OVTs of `select`'s extra domains.
+    """
+
+    codec: Codec
+    bank: bank.Bank
 
 
 def user_keys(key: PRNGKeyArray, users: Sequence[User]) -> PRNGKeyArray:
@@ -101,12 +102,25 @@ def learn(
     slots = [(u, s) for u, row in enumerate(selected.samples) for s, sample in enumerate(row) if sample is not None]
     samples = [selected.samples[u][s] for u, s in slots]
     pools = [[pair(model, each, settings) for each in lamp.both_orders(task, sample)] for sample in samples]
-    codes = _tuned_codes(key, model, task, users, slots, samples, pools, codec, device, sigma, settings, report)
+    codes, losses = _tuned_codes(key, model, task, users, slots, samples, pools, codec, device, sigma, settings, report)
     content = content_codes(model, [[sample] for sample in samples], _rows_of(codec, slots), settings.tokens)[:, 0]
     keys = jax.vmap(settings.key)(content, codes)
-    place = tuple(np.array(slots).T)
-    empty = jnp.zeros((*selected.valid.shape, *codes.shape[1:]))
-    return Learned(codec, empty.at[place].set(codes), empty.at[place].set(keys), selected.valid)
+    user, slot = np.array(slots).T
+    names = domains(selected)
+    origin = bank.unknown((len(slots),))._replace(
+        user=jnp.asarray(user),
+        sample=jnp.asarray(slot),
+        domain=jnp.array([names.index(sample.domain) if sample.domain else -1 for sample in samples]),
+        loss=losses,
+        key=jax.random.key_data(_slot_keys(key, users, slots)),
+    )
+    put = lambda leaf: jnp.zeros((*selected.valid.shape, *leaf.shape[1:]), leaf.dtype).at[user, slot].set(leaf)  # noqa: E731
+    return Learned(codec, bank.Bank(*jax.tree.map(put, (codes, keys, origin)), selected.valid.sum(axis=1)))
+
+
+def domains(selected: Selected) -> list[str]:
+    """The domains of a block's samples, in the order that a bank's `origin.domain` counts them."""
+    return sorted({sample.domain for row in selected.samples for sample in row if sample and sample.domain})
 
 
 def learn_one_for_all(
@@ -129,12 +143,13 @@ def learn_one_for_all(
     whole = [(user.history * most)[:most] for user in users]
     pools = [[pair(model, sample, settings) for sample in history] for history in whole]
     per_step = int(np.median(np.asarray(selected.valid).sum(axis=1)))
-    codes = _tuned_codes(
+    codes, _ = _tuned_codes(
         key, model, task, users, slots, first, pools, codec, device, sigma, settings, report, per_step=per_step
     )
-    slots = jnp.arange(selected.valid.shape[1])
-    alone = jnp.where((slots == 0)[None, :, None, None], codes[:, None], 0)
-    return Learned(codec, alone, alone, jnp.broadcast_to(slots == 0, selected.valid.shape))
+    is_first = jnp.arange(selected.valid.shape[1]) == 0
+    alone = jnp.where(is_first[None, :, None, None], codes[:, None], 0)
+    origin = bank.unknown(selected.valid.shape)
+    return Learned(codec, bank.Bank(alone, alone, origin, jnp.ones(len(users), jnp.int32)))
 
 
 def fit_codecs(
@@ -165,15 +180,16 @@ def program(
     sigma: float,
     settings: Settings,
     draws: int,
-) -> bank.Bank:
+) -> bank.Programmed:
     """Program each user's bank `draws` times; leaves are [users, draws, slots, ...]."""
     keys = user_keys(key, users)
-    stored = (learned.codes, learned.keys, learned.valid)
-    return programs.program(keys, *stored, device, jnp.float32(sigma), write=settings.write, draws=draws)
+    own = learned.bank
+    how = {"write": settings.write, "draws": draws}
+    return programs.program(keys, own.prompts, own.keys, own.valid, device, jnp.float32(sigma), **how)
 
 
 def search(
-    model: Model, users: Sequence[User], learned: Learned, banks: bank.Bank, *, settings: Settings
+    model: Model, users: Sequence[User], learned: Learned, banks: bank.Programmed, *, settings: Settings
 ) -> bank.Match:
     """Search every programmed bank for every query of its user; leaves are [users, draws, queries, ...].
 
@@ -240,15 +256,14 @@ def tell(
 
 
 def _tuned_codes(key, model, task, users, slots, samples, pools, codec, device, sigma, settings, report, per_step=None):
-    """The code of every (user, slot): start, train in blocks of rows of one shape, leave the training space."""
+    """Code and last loss of every (user, slot): start, train in blocks of rows of one shape, leave that space."""
     ids = np.array([text.start_ids(model.tokenizer, task, sample, settings.tokens) for sample in samples], np.int32)
-    per_user = user_keys(key, users)
-    keys = jax.vmap(jax.random.fold_in)(per_user[np.array([u for u, _ in slots])], jnp.array([s for _, s in slots]))
+    keys = _slot_keys(key, users, slots)
     codecs = _rows_of(codec, slots)
     start, rate, limit = programs.start(
         keys, programs.embed(model.params, model.config, ids), codecs, settings=settings
     )
-    values = start
+    values, losses = start, jnp.full(len(slots), jnp.nan)
     if settings.steps:
         on_host = jax.tree.map(np.asarray, (start, codecs, rate, limit))  # rows are then picked without compiling
         job = tuning.Job(keys, *on_host, text.batch(pools, settings.tokens))
@@ -266,10 +281,16 @@ def _tuned_codes(key, model, task, users, slots, samples, pools, codec, device, 
                 steps=settings.steps,
                 per_step=per_step or len(pools[0]),
             )
-            parts.append(tuned.values[: min(block, len(slots) - first)].block_until_ready())
-            report(len(parts[-1]))
-        values = jnp.concatenate(parts)
-    return jax.vmap(settings.space.leave)(codecs, values)
+            kept = min(block, len(slots) - first)
+            parts.append((tuned.values[:kept].block_until_ready(), tuned.losses[-1, :kept]))
+            report(kept)
+        values, losses = (jnp.concatenate(part) for part in zip(*parts, strict=True))
+    return jax.vmap(settings.space.leave)(codecs, values), losses
+
+
+def _slot_keys(key: PRNGKeyArray, users: Sequence[User], slots: Sequence[tuple[int, int]]) -> PRNGKeyArray:
+    user, slot = np.array(slots).T
+    return jax.vmap(jax.random.fold_in)(user_keys(key, users)[user], jnp.asarray(slot))
 
 
 def pair(model: Model, sample: Sample, settings: Settings) -> tuple[text.Ids, text.Ids]:

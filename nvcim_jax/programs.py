@@ -84,7 +84,7 @@ def program(keys, codes, search_keys, valid, device, sigma, *, write, draws):
     put = partial(bank.program_one, device=device, sigma=sigma, write=write)
     stored = jax.vmap(put)(own_keys, codes[user, slot], search_keys[user, slot])
     prompts, copies = jax.tree.map(lambda leaf: leaf.reshape(users, draws, slots, *leaf.shape[1:]), stored)
-    return bank.Bank(prompts, copies, jnp.broadcast_to(valid[:, None], (users, draws, slots)))
+    return bank.Programmed(prompts, copies, jnp.broadcast_to(valid[:, None], (users, draws, slots)))
 
 
 @partial(jax.jit, static_argnames=("score",))
@@ -92,6 +92,21 @@ def search(banks, queries, *, score):
     """Every programmed bank searched for every query of its user: [users, draws, queries, ...]."""
     one = jax.vmap(partial(bank.retrieve, score=score), in_axes=(None, 0))
     return jax.vmap(jax.vmap(one, in_axes=(0, None)))(banks, queries)
+
+
+# Changes of a growing bank, in its own memory: the bank that is given is used up.
+_append = jax.jit(bank.append, donate_argnums=0)
+replace = jax.jit(bank.replace, donate_argnums=0)
+remove = jax.jit(bank.remove, donate_argnums=0)
+add = jax.jit(bank.add, donate_argnums=0, static_argnames=("victim",))
+evict = jax.jit(bank.evict, donate_argnums=0, static_argnames=("victim",))
+used = jax.jit(bank.used, donate_argnums=0)
+
+
+def append(grown: bank.Bank, ovt: bank.Ovt) -> bank.Bank:
+    """`bank.append` in the bank's own memory. ValueError if it is full."""
+    bank.require_room(grown)
+    return _append(grown, ovt)
 
 
 @partial(jax.jit, static_argnames=("config",))

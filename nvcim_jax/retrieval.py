@@ -70,12 +70,12 @@ def case(
         domains = [[sample and sample.domain for sample in row] for row in samples]
         right = [[[q.domain == d for d in row] for q in part] for part, row in zip(asked, domains, strict=True)]
         meaning = "an OVT of the question's domain is found"
-        right = jnp.asarray(right) & learned.valid[:, None]
+        right = jnp.asarray(right) & learned.bank.valid[:, None]
     else:
-        table = _tables(queries, learned.keys, learned.valid, _stack(["NVM-1"]), jnp.zeros(1), settings.score)
+        table = _tables(queries, learned.bank.keys, learned.bank.valid, _stack(["NVM-1"]), jnp.zeros(1), settings.score)
         right = table[:, 0, 0] == table[:, 0, 0].max(-1, keepdims=True)
         meaning = "the OVT that an array without variation returns is found"
-    return Case(queries, counts, learned.keys, learned.valid, right), meaning
+    return Case(queries, counts, learned.bank.keys, learned.bank.valid, right), meaning
 
 
 def embedded(
@@ -98,7 +98,8 @@ def saved(
     folder: Path, model: Model, data: Path | None
 ) -> tuple[list[User], Learned, list[list[Sample | None]], Settings]:
     """A saved bank with the questions of its users, from `data` or the embedded world. ValueError if one is unknown."""
-    learned, about = store.load(folder, model=model)
+    found = store.load(folder, model=model)
+    about = found.about
     task = lamp.task(about["task"])
     if data is not None:
         people = {user.id: user for user in lamp.read(data, task)}
@@ -109,10 +110,10 @@ def saved(
         if name not in people:
             where = data or "the embedded world"
             raise ValueError(f"user {name!r} of {folder} is not in {where}: give the folder it came from with --data")
-    samples = [[sample and Sample(**sample) for sample in row] for row in about["samples"]]
-    slots = learned.valid.shape[1]
-    padded = [(row + [None] * slots)[:slots] for row in samples]
-    return [people[name] for name in about["users"]], learned, padded, PRESETS[about["settings"]["preset"]]
+    known = [[sample and Sample(**sample) for sample in row] for row in about["samples"]]
+    samples = [[row[at] for at in own] for row, own in zip(known, np.asarray(found.bank.origin.sample), strict=True)]
+    learned, settings = Learned(found.codec, found.bank), PRESETS[about["settings"]["preset"]]
+    return [people[name] for name in about["users"]], learned, samples, settings
 
 
 def closed_form(

@@ -94,12 +94,27 @@ def fold(
 ) -> Float[Array, "tokens dim"]:
     """The matrix whose plain dot product with a query is Eq. 5: three scales for the price of one.
 
-    Pooling is linear, so `sum_i w_i <A_i e, A_i p> = <e, sum_i w_i A_i' A_i p>`; `A'` spreads a pooled row evenly
-    over its window. Holds for `aligned` and an ideal read.
+    Holds for `aligned` and an ideal read.
     """
-    tokens = prompt.shape[0]
+    return fold_copies(pyramid(prompt, scales=scales), scales=scales, weights=weights)
+
+
+def fold_copies(
+    copies: tuple[Float[Array, "_ dim"], ...],
+    *,
+    scales: tuple[int, ...] = SCALES,
+    weights: tuple[float, ...] = WEIGHTS,
+) -> Float[Array, "tokens dim"]:
+    """The matrix whose plain dot product with a query is `stored_wmsdp` of these copies, whatever noise is in them.
+
+    Pooling is linear, so `sum_i w_i <A_i e, c_i> = <e, sum_i w_i A_i' c_i>`; `A'` spreads a pooled row evenly over its
+    window. The first scale must be 1, so that the rows of a prompt can be counted.
+    """
+    if scales[0] != 1:
+        raise ValueError(f"scales {scales}: the folded form needs 1 as the first scale")
+    tokens = copies[0].shape[0]
     spread = []
-    for scale, weight, pooled in zip(scales, weights, pyramid(prompt, scales=scales), strict=True):
-        held = jnp.minimum(scale, tokens - scale * jnp.arange(pooled.shape[0])).astype(prompt.dtype)
-        spread.append(weight * jnp.repeat(pooled / held[:, None], scale, axis=0)[:tokens])
+    for scale, weight, copy in zip(scales, weights, copies, strict=True):
+        held = jnp.minimum(scale, tokens - scale * jnp.arange(copy.shape[0])).astype(copy.dtype)
+        spread.append(weight * jnp.repeat(copy / held[:, None], scale, axis=0)[:tokens])
     return sum(spread) / sum(weights)

@@ -124,7 +124,7 @@ def ladder(
         scores[ONE] = one._replace(right_domain=None)
         if known is not None:
             best = learn(RECOMMENDED, trained_for)
-            prompts = programs.prompts_of(best.codec, best.codes)[np.array(owners), known]
+            prompts = programs.prompts_of(best.codec, best.bank.prompts)[np.array(owners), known]
             scores[KNOWN] = _score(task, users, owners, queries, reply(queries, prompts), None)
         for name, settings in presets.items():
             flat, mean = replace(settings, score=flat_mips), replace(settings, score=mean_mips)

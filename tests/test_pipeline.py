@@ -52,8 +52,8 @@ def test_a_user_learns_the_same_alone_and_in_company(model, users, learned):
     alone_selected = pipeline.select(KEY, model, users[1:2])
     assert alone_selected.samples[0] == selected.samples[1]
     alone = learn(model, users[1:2], alone_selected)
-    np.testing.assert_allclose(alone.keys[0], together.keys[1], atol=1e-4)
-    prompts = [programs.prompts_of(one.codec, one.codes)[at] for one, at in ((alone, 0), (together, 1))]
+    np.testing.assert_allclose(alone.bank.keys[0], together.bank.keys[1], atol=1e-4)
+    prompts = [programs.prompts_of(one.codec, one.bank.prompts)[at] for one, at in ((alone, 0), (together, 1))]
     np.testing.assert_allclose(*prompts, atol=2e-3)
 
 
@@ -72,7 +72,8 @@ def test_retrieval_repeats_itself_and_more_draws_keep_the_first(model, users, le
 def test_a_block_is_programmed_as_its_banks_one_by_one(users, learned):
     whole = pipeline.program(KEY, users, learned[1], NVM3, sigma=0.1, settings=QUICK, draws=2)
     own_key = jax.random.fold_in(pipeline.user_keys(KEY, users)[1], 1)
-    one = bank.program(own_key, learned[1].codes[1], learned[1].keys[1], learned[1].valid[1], NVM3, sigma=0.1)
+    own = jax.tree.map(lambda leaf: leaf[1], learned[1].bank)
+    one = bank.program(own_key, own.prompts, own.keys, own.valid, NVM3, sigma=0.1)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1, 1], b, atol=1e-6), whole, one)
 
 
@@ -85,7 +86,7 @@ def test_answers_do_not_depend_on_the_batch(model, users):
 def test_zero_steps_store_the_samples_own_tokens(model, users):
     selected = pipeline.select(KEY, model, users)
     untuned = learn(model, users, selected, replace(QUICK, steps=0))
-    prompts = programs.prompts_of(untuned.codec, untuned.codes)
+    prompts = programs.prompts_of(untuned.codec, untuned.bank.prompts)
     from nvcim_jax import llm, text
 
     own = text.start_ids(model.tokenizer, TASK, selected.samples[0][0], 16)
@@ -131,4 +132,4 @@ def test_a_single_sample_makes_a_bank_of_one(model, users):
     selected = pipeline.select(KEY, model, lonely)
     assert [bool(sample) for sample in selected.samples[0]] == [True] + [False] * 7
     bank_of_one = learn(model, lonely, selected)
-    assert np.all(found(model, lonely, bank_of_one, 1).index == 0) and np.isfinite(bank_of_one.codes).all()
+    assert np.all(found(model, lonely, bank_of_one, 1).index == 0) and np.isfinite(bank_of_one.bank.prompts).all()

@@ -1,93 +1,376 @@
-"""Banks on disk: exact, digested, refused when wrong."""
+"""Banks on disk: exact, digested, atomic, refused when wrong."""
+
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nvcim_jax import bank as banks
 from nvcim_jax import store
-from nvcim_jax.codec import fit_autoencoder, fit_pca
-from nvcim_jax.pipeline import Learned
+from nvcim_jax.codec import Codec, fit_autoencoder, fit_pca
+from nvcim_jax.repair import repair
 
 # Orbax leaves the exceptions of its failed reads unretrieved.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 WORDS = jax.random.normal(jax.random.key(0), (30, 12))
+CODEC = fit_pca(jax.random.key(1), WORDS, jnp.ones(30), dim=8)
+ABOUT = {"model": "none", "task": "LaMP-2", "users": ["Ann"]}
 
 
-def bank(fit=fit_pca):
-    codec = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), fit(jax.random.key(1), WORDS, jnp.ones(30), dim=8))
-    codes = jax.random.normal(jax.random.key(2), (2, 3, 4, 8))
-    return Learned(codec, codes, 2 * codes, jnp.array([[True, True, False]] * 2))
+def bank(mark=2):
+    """Six OVTs in eight slots, every array of which says `mark`."""
+    codes = jax.random.normal(jax.random.key(mark), (8, 4, 8))
+    origin = banks.unknown((8,))._replace(uses=jnp.full(8, mark), loss=jnp.full(8, mark / 7))
+    return banks.Bank(codes, 2 * codes, origin, jnp.int32(6))
 
 
-def about(model=None):
-    return {"model": store.fingerprint(model) if model else "none", "task": "LaMP-2"}
+def same(one, other) -> bool:
+    return jax.tree.structure(one) == jax.tree.structure(other) and all(
+        a.dtype == b.dtype and np.array_equal(a, b, equal_nan=np.issubdtype(a.dtype, np.floating))
+        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other))
+    )
 
 
-@pytest.mark.parametrize("fit", [fit_pca, fit_autoencoder])
+@pytest.fixture
+def folder(tmp_path):
+    store.save(tmp_path / "bank", bank(), CODEC, ABOUT)
+    return tmp_path / "bank"
+
+
+@pytest.mark.parametrize("fit", [fit_pca, fit_autoencoder, None])
 def test_what_is_saved_is_what_is_loaded(tmp_path, fit):
-    store.save(tmp_path / "bank", bank(fit), about())
+    codec = fit and fit(jax.random.key(1), WORDS, jnp.ones(30), dim=8)
+    assert store.save(tmp_path / "bank", bank(), codec, ABOUT) == 1
     saved = store.load(tmp_path / "bank")
-    jax.tree.map(np.testing.assert_array_equal, saved.learned, bank(fit))
-    assert jax.tree.structure(saved.learned) == jax.tree.structure(bank(fit)) and saved.about == about()
+    assert same(saved.bank, bank()) and same(saved.codec, codec) and saved.about == ABOUT
 
 
-def test_nothing_is_overwritten(tmp_path):
-    store.save(tmp_path / "bank", bank(), about())
+def test_a_block_of_users_is_one_bank(tmp_path):
+    block, codecs = (
+        jax.tree.map(lambda *leaves: jnp.stack(leaves), *pair) for pair in ((bank(1), bank(2)), [CODEC] * 2)
+    )
+    store.save(tmp_path / "bank", block, codecs, ABOUT)
+    assert same(store.load(tmp_path / "bank").bank, block)
+
+
+def test_versions_count_up_and_the_last_two_stay(folder):
+    assert [store.save(folder, bank(mark), CODEC, ABOUT, over=mark - 2) for mark in (3, 4)] == [2, 3]
+    assert store.versions(folder) == [2, 3]
+    assert same(store.load(folder).bank, bank(4)) and same(store.load(folder, version=2).bank, bank(3))
+
+
+def test_nothing_is_overwritten_without_being_asked(folder, tmp_path):
     with pytest.raises(store.StoreError, match="exists already"):
-        store.save(tmp_path / "bank", bank(), about())
+        store.save(folder, bank(3))
+    with pytest.raises(store.StoreError, match="holds version 1, not 5 any more"):
+        store.save(folder, bank(3), over=5)
+    (tmp_path / "diary").mkdir()
+    (tmp_path / "diary" / "monday.txt").write_text("rain")
+    with pytest.raises(store.StoreError, match=r"exists already and is no bank \(it holds monday.txt\)"):
+        store.save(tmp_path / "diary", bank())
+    with pytest.raises(store.StoreError, match="nothing to save over"):
+        store.save(tmp_path / "none", bank(), over=1)
+    assert same(store.load(folder).bank, bank()) and (tmp_path / "diary" / "monday.txt").read_text() == "rain"
+
+
+def test_a_change_that_somebody_else_made_is_not_lost(folder):
+    mine, theirs = store.load(folder), store.load(folder)
+    store.save(folder, bank(3), CODEC, ABOUT, over=theirs.version)
+    with pytest.raises(store.StoreError, match="holds version 2, not 1 any more: load it again"):
+        store.save(folder, bank(4), CODEC, ABOUT, over=mine.version)
+    assert same(store.load(folder).bank, bank(3))
 
 
 def test_another_model_is_refused(tmp_path, model):
-    store.save(tmp_path / "bank", bank(), about(model))
+    store.save(tmp_path / "bank", bank(), CODEC, {"model": store.fingerprint(model)})
     store.load(tmp_path / "bank", model=model)
     nudged = jax.tree.map(lambda leaf: leaf.at[(0,) * leaf.ndim].add(1), model.params)
     with pytest.raises(store.StoreError, match="another model"):
         store.load(tmp_path / "bank", model=model._replace(params=nudged))
 
 
+def test_another_codec_and_another_code_width_are_refused(folder):
+    store.load(folder, codec=CODEC)
+    with pytest.raises(store.StoreError, match="coded with another codec"):
+        store.load(folder, codec=jax.tree.map(lambda leaf: leaf + 1e-6, CODEC))
+    with pytest.raises(store.StoreError, match="codes of 8 values, the codec given makes 6"):
+        store.load(folder, codec=fit_pca(jax.random.key(1), WORDS, jnp.ones(30), dim=6))
+
+
 def test_no_bank_is_refused(tmp_path):
-    with pytest.raises(store.StoreError, match="is no bank"):
-        store.load(tmp_path / "none")
-    with pytest.raises(store.StoreError, match="is no bank"):
-        store.load(tmp_path)
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "none", tmp_path, tmp_path / "file"):
+        with pytest.raises(store.StoreError, match="is no bank"):
+            store.load(path)
 
 
-def assert_noticed_or_harmless(folder) -> bool:
+def test_a_version_that_is_a_link_out_of_the_folder_is_not_followed(folder, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "000002").symlink_to(folder / "000001")
+    with pytest.raises(store.StoreError, match="is no bank"):
+        store.load(other)
+
+
+def test_a_newer_schema_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(store.layout, "SCHEMA", 9)
+    store.save(tmp_path / "bank", bank())
+    monkeypatch.undo()
+    with pytest.raises(store.StoreError, match="schema 9, this program reads up to 2: use a newer"):
+        store.load(tmp_path / "bank")
+
+
+def test_a_bank_of_schema_1_is_migrated_and_saved_as_schema_2(tmp_path):
+    with tarfile.open(Path(__file__).parent / "data" / "bank-schema-1.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    saved = store.load(tmp_path / "bank")
+    codes = jax.random.normal(jax.random.key(2), (2, 3, 4, 8))
+    np.testing.assert_array_equal(saved.bank.prompts, codes)
+    np.testing.assert_array_equal(saved.bank.keys, 2 * codes)
+    assert np.asarray(saved.bank.count).tolist() == [2, 2] and saved.version == 0
+    assert saved.about["domains"] == ["a", "b", "c"] and saved.about["devices"] == ["NVM-3"]
+    assert np.asarray(saved.bank.origin.domain).tolist() == [[1, 0, -1], [0, 2, -1]]
+    assert isinstance(saved.codec, Codec) and saved.codec.encoder[0][0].shape == (2, 12, 8)
+    for over in (0, 1):
+        store.save(tmp_path / "bank", saved.bank, saved.codec, saved.about, over=over)
+        again = store.load(tmp_path / "bank")
+        assert same(again.bank, jax.tree.map(jnp.asarray, saved.bank)) and again.about == saved.about
+    assert sorted(path.name for path in (tmp_path / "bank").iterdir()) == [".lock", "000001", "000002"]
+
+
+# Corruption
+
+
+def noticed(folder) -> bool:
     """Whether loading was refused; if it was not, what was loaded is exactly what was saved."""
     try:
         saved = store.load(folder)
     except store.StoreError:
         return True
-    jax.tree.map(np.testing.assert_array_equal, saved.learned, bank())
-    assert saved.about == about()
+    assert same(saved.bank, bank()) and same(saved.codec, CODEC) and saved.about == ABOUT and saved.version == 1
     return False
 
 
-def test_flipped_bits_are_noticed_or_harmless(tmp_path):
-    folder = tmp_path / "bank"
-    store.save(folder, bank(), about())
-    rng = np.random.default_rng(0)
+def damage(folder, times, seed):
+    """Flip one bit or cut one file short, load, and mend it again, `times` times; how often it was noticed."""
+    rng = np.random.default_rng(seed)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
-    noticed = 0
-    for _ in range(60):
-        path = files[rng.integers(len(files))]
+    seen = 0
+    for turn in range(times):
+        path = files[turn % len(files)]
         whole = path.read_bytes()
-        at, bit = rng.integers(len(whole)), rng.integers(8)
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << bit)]) + whole[at + 1 :])
-        noticed += assert_noticed_or_harmless(folder)
+        at = int(rng.integers(len(whole)))
+        flipped = whole[:at] + bytes([whole[at] ^ (1 << int(rng.integers(8)))]) + whole[at + 1 :]
+        path.write_bytes(whole[:at] if turn // len(files) % 3 == 0 else flipped)
+        seen += noticed(folder)
         path.write_bytes(whole)
-    assert noticed > 10
+    assert not noticed(folder)
+    return seen
 
 
-def test_truncated_files_are_noticed_or_harmless(tmp_path):
-    folder = tmp_path / "bank"
-    store.save(folder, bank(), about())
-    noticed = 0
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size):
-        whole = path.read_bytes()
-        path.write_bytes(whole[: len(whole) // 2])
-        noticed += assert_noticed_or_harmless(folder)
-        path.write_bytes(whole)
-    assert noticed > 2
+def test_damage_is_noticed_or_harmless(folder):
+    assert damage(folder, 60, seed=0) > 20
+
+
+@pytest.mark.slow
+def test_damage_is_noticed_or_harmless_500_times(folder):
+    assert damage(folder, 500, seed=1) > 150
+
+
+def flip_in_data(folder, version=1):
+    """Flip a bit in the largest file of a version, which holds its arrays."""
+    path = max((folder / f"{version:06d}").rglob("*"), key=lambda path: path.is_file() and path.stat().st_size)
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    path.write_bytes(whole)
+
+
+def test_repair_goes_back_to_the_newest_whole_version(folder):
+    store.save(folder, bank(3), CODEC, ABOUT, over=1)
+    assert repair(folder) == "version 2 is whole; 0 leftovers removed"
+    flip_in_data(folder, version=2)
+    with pytest.raises(store.StoreError, match="nvcim bank repair"):
+        store.load(folder)
+    assert repair(folder) == "version 2 was damaged: went back to version 1; 0 leftovers removed"
+    assert same(store.load(folder).bank, bank())
+
+
+def written_damaged(folder, monkeypatch, name, *rows):
+    """A bank whose array `name` is on disk other than its digests say, in `rows`."""
+    honest = store.digests.of
+
+    def dishonest(leaf):
+        found = honest(leaf)
+        if leaf is wrong:
+            for row in rows:
+                found[row] = "0" * 32
+        return found
+
+    content = bank()
+    wrong = store.layout.to_arrays(content, CODEC)[name]
+    monkeypatch.setattr(store.digests, "of", dishonest)
+    store.save(folder, content, CODEC, ABOUT)
+    monkeypatch.undo()
+
+
+def test_repair_keeps_the_ovts_that_are_whole(tmp_path, monkeypatch):
+    written_damaged(tmp_path / "bank", monkeypatch, "keys", 1, 4)
+    with pytest.raises(store.StoreError, match=r"damaged \(keys\)"):
+        store.load(tmp_path / "bank")
+    assert repair(tmp_path / "bank").startswith("version 1 was damaged: 2 OVTs are lost, the rest is version 2")
+    kept = store.load(tmp_path / "bank").bank
+    np.testing.assert_array_equal(kept.keys[:4], bank().keys[np.array([0, 2, 3, 5])])
+    assert int(kept.count) == 4
+
+
+def test_repair_gives_up_where_nothing_can_be_read(tmp_path, monkeypatch):
+    written_damaged(tmp_path / "bank", monkeypatch, "decoder_0_weight", 3)
+    with pytest.raises(store.StoreError, match="decoder_0_weight is damaged, without which"):
+        repair(tmp_path / "bank")
+
+
+# Crashes, full disks, two writers
+
+
+def small_bank(mark):
+    """As `bank`, without a codec and with NumPy alone: quick in a process that is about to die."""
+    return banks.Bank(
+        np.full((64, 16, 48), mark, np.float32), np.full((64, 16, 48), -mark, np.float32),
+        jax.tree.map(lambda leaf: np.full(leaf.shape, mark, leaf.dtype), banks.unknown((64,))), np.int32(mark),
+    )  # fmt: skip
+
+
+WRITER = """
+import sys, test_store as t
+from nvcim_jax import store
+folder = sys.argv[1]
+version = store.load(folder).version
+while True:
+    version = store.save(folder, t.small_bank(version % 50 + 1), None, {"mark": version % 50 + 1}, over=version)
+    print("saved", flush=True)
+"""
+
+
+def assert_one_bank(folder) -> int:
+    saved = store.load(folder)
+    mark = saved.about["mark"]
+    assert same(saved.bank, jax.tree.map(jnp.asarray, small_bank(mark))), "a mixture of two banks"
+    return saved.version
+
+
+def killed_writers(folder, times, seed):
+    """Kill a process that does nothing but save, at a random moment, `times` times; how often something was left."""
+    store.save(folder, small_bank(1), None, {"mark": 1})
+    random.seed(seed)
+    left, last = 0, 1
+    here = str(Path(__file__).parent)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([here, str(Path(here).parent)])}
+    for _ in range(times):
+        with subprocess.Popen([sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE, env=env) as writer:
+            assert writer.stdout.readline() == b"saved\n"
+            time.sleep(random.random() * 0.3)
+            writer.send_signal(signal.SIGKILL)
+        version = assert_one_bank(folder)
+        assert version > last, "an old bank came back"
+        last = version
+        left += bool(store.leftovers(folder))
+    version = store.save(folder, small_bank(7), None, {"mark": 7}, over=last)
+    assert store.leftovers(folder) == [] and store.versions(folder) == [last, version]
+    return left
+
+
+def test_a_killed_writer_leaves_the_old_bank_or_the_new(tmp_path):
+    killed_writers(tmp_path / "bank", 3, seed=0)
+
+
+@pytest.mark.slow
+def test_a_killed_writer_leaves_the_old_bank_or_the_new_50_times(tmp_path):
+    assert killed_writers(tmp_path / "bank", 50, seed=1) > 5  # some died in the middle of a save
+
+
+def large_bank():
+    rng = np.random.default_rng(0)
+    codes = rng.standard_normal((2048, 16, 48), dtype=np.float32)
+    return banks.Bank(codes, codes, jax.tree.map(np.asarray, banks.unknown((2048,))), np.int32(2048))
+
+
+def test_a_full_disk_keeps_the_old_bank_and_says_so(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small disk is not permitted here")
+    try:
+        store.save(disk / "bank", bank(), CODEC, ABOUT)
+        with pytest.raises(store.StoreError, match="the disk is full.*the bank that was there is unharmed"):
+            store.save(disk / "bank", large_bank(), over=1)
+        assert same(store.load(disk / "bank").bank, bank()) and store.leftovers(disk / "bank") == []
+        assert store.save(disk / "bank", bank(3), CODEC, ABOUT, over=1) == 2
+        with pytest.raises(store.StoreError, match="nothing was saved"):
+            store.save(disk / "other", large_bank())
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def limited_save(folder, answers):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+    try:
+        store.save(folder, large_bank(), over=1)
+        answers.put("saved")
+    except store.StoreError as error:
+        answers.put(str(error))
+
+
+def test_a_file_that_may_not_grow_keeps_the_old_bank(folder):
+    """What a quota does, for machines on which no disk can be mounted."""
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    process = context.Process(target=limited_save, args=(folder, answers))
+    process.start()
+    said = answers.get(timeout=120)
+    process.join()
+    assert "cannot be written" in said and "unharmed" in said
+    assert same(store.load(folder).bank, bank())
+
+
+def save_at_once(folder, mark, go, answers):
+    content = small_bank(mark)
+    go.wait()
+    try:
+        answers.put((mark, store.save(folder, content, None, {"mark": mark}, over=1)))
+    except store.StoreError as error:
+        answers.put((mark, str(error)))
+
+
+def test_of_two_savers_one_wins_whole_and_the_other_is_told(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    store.save(tmp_path / "bank", small_bank(1), None, {"mark": 1})
+    go, answers = context.Barrier(2), context.Queue()
+    savers = [context.Process(target=save_at_once, args=(tmp_path / "bank", mark, go, answers)) for mark in (3, 4)]
+    for saver in savers:
+        saver.start()
+    said = dict(answers.get(timeout=120) for _ in savers)
+    for saver in savers:
+        saver.join()
+    (winner,) = [mark for mark, answer in said.items() if answer == 2]
+    (told,) = [answer for answer in said.values() if answer != 2]
+    assert "being saved by another process" in told or "holds version 2, not 1 any more" in told
+    assert assert_one_bank(tmp_path / "bank") == 2 and store.load(tmp_path / "bank").about == {"mark": winner}
+
+
+def test_a_folder_that_cannot_be_written_is_named():
+    with pytest.raises(store.StoreError, match="/proc/nvcim cannot be written"):
+        store.save("/proc/nvcim", bank())

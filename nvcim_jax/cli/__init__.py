@@ -9,7 +9,7 @@ for noisy in ("absl", "asyncio"):  # Orbax logs through them what we say in one 
 
 import typer  # noqa: E402
 
-from nvcim_jax.cli import cost, devices, learn, run, vary  # noqa: E402
+from nvcim_jax.cli import bank, cost, devices, learn, run, vary  # noqa: E402
 from nvcim_jax.cli.shared import EMBEDDED as EMBEDDED  # noqa: E402
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 for job in (run, learn, devices, vary, cost):
     app.add_typer(job.app)
+app.add_typer(bank.app, name="bank")
 
 
 def main() -> None:

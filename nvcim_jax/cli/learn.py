@@ -63,7 +63,7 @@ def learn(
                 sigma=sigma, settings=settings, report=lambda rows: progress.advance(bar, rows),
             )  # fmt: skip
         options = {"preset": preset, "device": device, "sigma": sigma, "seed": seed}
-        store.save(out, learned, job.about_bank(loaded, asked, people, selected, options))
+        store.save(out, job.now(learned.bank), codec, job.about_bank(loaded, asked, people, selected, options))
         table = Table("slot", "sample", "answer", title=f"the OVTs of user {people[0].id}")
         for slot, sample in enumerate(selected.samples[0]):
             if sample:
@@ -96,13 +96,17 @@ def ask(
             raise ValueError("the question is empty: ask something")
         with console.status(f"loading {model}"):
             loaded = llm.load(model)
-            learned, about = store.load(bank, model=loaded)
+            saved = store.load(bank, model=loaded)
+            about, learned = saved.about, pipeline.Learned(saved.codec, saved.bank)
         if user >= len(about["users"]):
             raise ValueError(f"the bank holds users 0 to {len(about['users']) - 1}, not {user}")
+        if not saved.bank.count[user]:
+            raise ValueError(f"the bank of user {user} is empty: learn its OVTs again with `nvcim learn`")
         task, settings = lamp.task(about["task"]), PRESETS[about["settings"]["preset"]]
         whole = question if question.startswith(task.pieces[0]) else lamp.ask(task, question)
         query = lamp.Sample(whole, "", lamp.content(task, whole))
-        samples = [sample and lamp.Sample(**sample) for sample in about["samples"][user]]
+        known = [sample and lamp.Sample(**sample) for sample in about["samples"][user]]
+        samples = [known[at] for at in np.asarray(saved.bank.origin.sample[user])]
         person = lamp.User(about["users"][user], tuple(filter(None, samples)), (query,))
         own = jax.tree.map(lambda leaf: leaf[user : user + 1], learned)
         new_tokens = study.answer_room(loaded, [person])
