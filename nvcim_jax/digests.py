@@ -11,7 +11,7 @@ import numpy as np
 ROWS = 1024  # under one digest of a long array
 
 
-def of(leaf: jax.Array) -> list[str]:
+def of(leaf: jax.Array | np.ndarray) -> list[str]:
     """One digest for each block of rows."""
     data = np.atleast_1d(np.asarray(leaf))
     with ThreadPoolExecutor() as pool:

@@ -104,7 +104,7 @@ def top_k(index: Index, queries: Float[Array, "queries rows dim"], *, k: int = 1
     """
     _check(queries, k, int(index.count))
     width = index.values.shape[2]
-    if queries[0].size != width:
+    if queries.shape[1] * queries.shape[2] != width:
         raise ValueError(
             f"queries of {queries.shape[1]} x {queries.shape[2]} values, but the bank's keys have {width}: "
             "encode the query with the bank's codec, in as many rows"
@@ -216,15 +216,20 @@ def _scores(index: Index, queries, first):
     return jax.lax.map(one, (index.values, index.steps, starts))
 
 
+def _largest(values, k: int):
+    """`top_k` behind a barrier: merged with a slice of its result it would become a full sort, ten times as slow."""
+    return jax.lax.optimization_barrier(jax.lax.top_k(values, k))
+
+
 def _best(found, maxima, k: int):
     """The k best of scores [blocks, queries, groups, GROUP]: they lie in the k groups with the largest maxima."""
     blocks, queries, groups, _ = found.shape
     ranked = maxima.transpose(1, 0, 2).reshape(queries, -1)
-    _, chosen = jax.lax.top_k(ranked, min(k, blocks * groups))
+    _, chosen = _largest(ranked, min(k, blocks * groups))
     chosen = jnp.sort(chosen, axis=1)  # so that equal scores are taken by slot
     candidates = found[chosen // groups, jnp.arange(queries)[:, None], chosen % groups].reshape(queries, -1)
     slots = (chosen[:, :, None] * GROUP + jnp.arange(GROUP)[None, None]).reshape(queries, -1)
-    best, at = jax.lax.top_k(candidates, k)
+    best, at = _largest(candidates, k)
     return best, jnp.take_along_axis(slots, at, axis=1)
 
 
@@ -245,7 +250,7 @@ def _top_k(index: Index, queries, *, k: int, mesh: Mesh | None = None) -> Found:
         best, slots = _best(*_scores(index, queries, first), min(most, index.steps.size))
         gather = partial(jax.lax.all_gather, axis_name=axis, axis=1, tiled=True)  # by device, so by slot
         best, slots = gather(best), gather(slots + first)
-        best, at = jax.lax.top_k(best, most)
+        best, at = _largest(best, most)
         return _found(best, jnp.take_along_axis(slots, at, axis=1), k)
 
     along, whole = PartitionSpec(axis), PartitionSpec()
@@ -258,6 +263,6 @@ def _top_k_by(copies, count, queries, *, score: Score, k: int) -> Found:
     def one(query):
         each = jax.vmap(score, in_axes=(None, 0))(query, copies)
         each = jnp.where(jnp.arange(each.shape[0]) < count, each, -jnp.inf)
-        return jax.lax.top_k(each, min(max(k, 2), each.shape[0]))
+        return _largest(each, min(max(k, 2), each.shape[0]))
 
     return _found(*jax.lax.map(one, queries), k)

@@ -1,5 +1,6 @@
 """Banks on disk: exact, digested, atomic, refused when wrong."""
 
+import gc
 import multiprocessing
 import os
 import random
@@ -27,6 +28,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 WORDS = jax.random.normal(jax.random.key(0), (30, 12))
 CODEC = fit_pca(jax.random.key(1), WORDS, jnp.ones(30), dim=8)
 ABOUT = {"model": "none", "task": "LaMP-2", "users": ["Ann"]}
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    """Orbax's abandoned coroutines are collected in the test that they belong to."""
+    yield
+    gc.collect()
 
 
 def bank(mark=2):
