@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
-from nvcim_jax.crossbar import COLUMNS, check_fits, write_values
+from nvcim_jax.crossbar import PAPER_TILE, check_fits, write_values
 from nvcim_jax.devices import Device
 from nvcim_jax.pooling import pyramid
 from nvcim_jax.quantise import to_codes
@@ -107,7 +107,7 @@ def arrays(ovts: int, rows: int, *, scales: tuple[int, ...] = SCALES) -> int:
     A virtual token is a column; an OVT does not straddle two arrays.
     """
     columns = [rows, *(-(-rows // scale) for scale in scales)]
-    return sum(-(-ovts // (COLUMNS // each)) for each in columns)
+    return sum(-(-ovts // (PAPER_TILE.columns // each)) for each in columns)
 
 
 def replace(bank: Bank, slot: Int[Array, ""] | int, ovt: Ovt) -> Bank:

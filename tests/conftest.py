@@ -9,7 +9,7 @@ from jaxtyping import install_import_hook
 jax.config.update("jax_numpy_rank_promotion", "raise")
 _hook = install_import_hook(
     [f"nvcim_jax.{name}" for name in ("noise", "pooling", "similarity", "selection", "quantise", "devices", "adc",
-                                      "cells", "wires", "crossbar", "mitigation", "codec", "bank", "variation", "search",
+                                      "cells", "wires", "crossbar", "mitigation", "codec", "bank", "variation",
                                       "digests")],
     "beartype.beartype",
 )  # fmt: skip
