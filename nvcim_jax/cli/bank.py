@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from nvcim_jax.cli.shared import console, plain_errors
+from nvcim_jax.cli.shared import console, plain_errors, progress_bar
 
 app = typer.Typer(help="Look after a bank on disk: show, verify, repair, export.", no_args_is_help=True)
 
@@ -82,8 +82,6 @@ def export(
     base_model: Annotated[str, typer.Option(help="Name or folder of the model, as PEFT shall find it.")] = "",
 ) -> None:
     """Decode every OVT of a bank and write it as an adapter that PEFT loads."""
-    from nvcim_jax.cli import _progress, console, plain_errors
-
     with plain_errors():
         import jax
         import numpy as np
@@ -101,7 +99,7 @@ def export(
             raise ValueError(f"{bank} was saved without a codec: its codes cannot be turned into prompts")
         places = list(zip(*np.nonzero(np.asarray(saved.bank.valid)), strict=True))
         names = [_folder_name(saved, at) for at in places]
-        with _progress() as progress:
+        with progress_bar() as progress:
             for at, name in progress.track(list(zip(places, names, strict=True)), description="exporting"):
                 codec = jax.tree.map(lambda leaf, at=at: leaf[at[:-1]], saved.codec)
                 peft.export_prompt(out / name, decode(codec, saved.bank.prompts[at]), base_model=base_model)
