@@ -216,26 +216,26 @@ def _scores(index: Index, queries, first):
     return jax.lax.map(one, (index.values, index.steps, starts))
 
 
-def _largest(values, k: int):
-    """`top_k` behind a barrier: merged with a slice of its result it would become a full sort, ten times as slow."""
-    return jax.lax.optimization_barrier(jax.lax.top_k(values, k))
-
-
 def _best(found, maxima, k: int):
     """The k best of scores [blocks, queries, groups, GROUP]: they lie in the k groups with the largest maxima."""
     blocks, queries, groups, _ = found.shape
     ranked = maxima.transpose(1, 0, 2).reshape(queries, -1)
-    _, chosen = _largest(ranked, min(k, blocks * groups))
+    _, chosen = jax.lax.top_k(ranked, min(k, blocks * groups))
     chosen = jnp.sort(chosen, axis=1)  # so that equal scores are taken by slot
     candidates = found[chosen // groups, jnp.arange(queries)[:, None], chosen % groups].reshape(queries, -1)
     slots = (chosen[:, :, None] * GROUP + jnp.arange(GROUP)[None, None]).reshape(queries, -1)
-    best, at = _largest(candidates, k)
+    best, at = jax.lax.top_k(candidates, k)
     return best, jnp.take_along_axis(slots, at, axis=1)
 
 
 def _found(best, slots, k: int) -> Found:
-    margins = best[:, 0] - best[:, 1] if best.shape[1] > 1 else jnp.full(best.shape[0], jnp.inf)
-    return Found(slots[:, :k], best[:, :k], margins)
+    """From the best two or more, without slices: merged with one, `top_k` is compiled to a full sort."""
+    first = jnp.arange(best.shape[1])[None] == 0
+    leader = jnp.max(best, axis=1, keepdims=True)
+    margins = leader[:, 0] - jnp.max(jnp.where(first, -jnp.inf, best), axis=1)
+    if k == 1:
+        best, slots = leader, jnp.sum(jnp.where(first, slots, 0), axis=1, keepdims=True)
+    return Found(slots, best, margins)
 
 
 @partial(jax.jit, static_argnames=("k", "mesh"))
@@ -250,7 +250,7 @@ def _top_k(index: Index, queries, *, k: int, mesh: Mesh | None = None) -> Found:
         best, slots = _best(*_scores(index, queries, first), min(most, index.steps.size))
         gather = partial(jax.lax.all_gather, axis_name=axis, axis=1, tiled=True)  # by device, so by slot
         best, slots = gather(best), gather(slots + first)
-        best, at = _largest(best, most)
+        best, at = jax.lax.top_k(best, most)
         return _found(best, jnp.take_along_axis(slots, at, axis=1), k)
 
     along, whole = PartitionSpec(axis), PartitionSpec()
@@ -263,6 +263,6 @@ def _top_k_by(copies, count, queries, *, score: Score, k: int) -> Found:
     def one(query):
         each = jax.vmap(score, in_axes=(None, 0))(query, copies)
         each = jnp.where(jnp.arange(each.shape[0]) < count, each, -jnp.inf)
-        return _largest(each, min(max(k, 2), each.shape[0]))
+        return jax.lax.top_k(each, min(max(k, 2), each.shape[0]))
 
     return _found(*jax.lax.map(one, queries), k)

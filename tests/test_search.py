@@ -133,7 +133,6 @@ def test_a_put_moves_an_ovt_out_of_sight_of_its_old_key():
         (lambda i: search.top_k(i, QUERIES.at[0, 0, 0].set(jnp.inf)), "NaN or infinite"),
         (lambda i: search.top_k(i, QUERIES[:, :8]), "queries of 8 x 6 values, but the bank's keys have 96"),
         (lambda i: search.top_k(i, QUERIES[:0]), "at least one query"),
-        (lambda i: search.top_k(i, QUERIES[0]), "at least one query"),
         (lambda i: search.build(KEYS, 150, format="float8"), "unknown format 'float8'"),
         (
             lambda i: search.build(KEYS, 150, fold=partial(fold, scales=(2, 4), weights=(1.0, 1.0))),
