@@ -1,11 +1,13 @@
 """Strictness for every test: shapes are checked at runtime, ranks and dtypes may not be mixed silently."""
 
+import os
 from pathlib import Path
 
 import jax
 import pytest
 from jaxtyping import install_import_hook
 
+os.environ["COLUMNS"] = "200"  # the consoles ask once, when they are made
 jax.config.update("jax_numpy_rank_promotion", "raise")
 _hook = install_import_hook(
     [f"nvcim_jax.{name}" for name in ("noise", "pooling", "similarity", "selection", "quantise", "devices", "adc",
