@@ -95,7 +95,11 @@ def save(
         }
         metadata["digest"] = digests.of_text(metadata)
         try:
-            ocp.save(path_of(folder, version), arrays, custom_metadata=metadata)
+            options = ocp.options.ArrayOptions.Saving(
+                use_compression=False
+            )  # codes shrink by 8 % at six times the time
+            with ocp.Context(array_options=ocp.options.ArrayOptions(saving=options)):
+                ocp.save(path_of(folder, version), arrays, custom_metadata=metadata)
         except Exception as error:  # Orbax and tensorstore raise many kinds; all mean that nothing was committed
             sweep(folder)
             kept = "the bank that was there is unharmed" if over >= 0 else "nothing was saved"
