@@ -69,7 +69,7 @@ def bandwidth(gigabytes: float = 1.0) -> float:
     return large.nbytes / min(timed({"sum": lambda: total(large).block_until_ready()}, 3)["sum"])
 
 
-def measure(size: int, counts: list[int], seconds: float) -> list[dict]:
+def measure(size: int, counts: list[int], formats: list[str], seconds: float) -> list[dict]:
     """One row for every number of queries and format."""
     import faiss
 
@@ -77,7 +77,7 @@ def measure(size: int, counts: list[int], seconds: float) -> list[dict]:
     for _, keys in chunks(size):
         peer.add(keys.reshape(len(keys), -1))
     rows, exact = [], {}
-    for format in search.FORMATS:
+    for format in formats:
         index = index_of(size, format)
         for count in counts:
             queries, slots = questions(size, count)
@@ -114,6 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 20_000, 1_000_000])
     parser.add_argument("--queries", type=int, nargs="+", default=[1, 16, 256])
+    parser.add_argument("--formats", nargs="+", choices=search.FORMATS, default=list(search.FORMATS))
     parser.add_argument("--seconds", type=float, default=4.0, help="per cell")
     args = parser.parse_args()
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores (a busy machine gives slow figures)")
@@ -123,7 +124,9 @@ def main() -> None:
           f"{'found':>6} {'FAISS':>6} {'same best':>9} {'same 10':>8}")  # fmt: skip
     rows = []
     for size in args.sizes:
-        for row in sorted(measure(size, args.queries, args.seconds), key=lambda row: (row["queries"], row["ms"])):
+        for row in sorted(
+            measure(size, args.queries, args.formats, args.seconds), key=lambda row: (row["queries"], row["ms"])
+        ):
             rows.append(row)
             wanted = WANTED.get(row["queries"], 1.0)
             print(f"{size:>9,} {row['queries']:>7} {row['format']:9} {row['ms']:>9.3f} {row['faiss_ms']:>9.3f} "
