@@ -46,11 +46,7 @@ def checkpoint(folder: Path, layers: int, dim: int, heads: int) -> Config:
         "tie_word_embeddings": False, "dtype": "float32",
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(told))
-    words = {
-        "version": "1.0",
-        "added_tokens": [],
-        "model": {"type": "WordLevel", "vocab": {"<unk>": 0}, "unk_token": "<unk>"},
-    }
+    words = {"type": "WordLevel", "vocab": {"<unk>": 0}, "unk_token": "<unk>"}
     (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": words}))
     return config
 
@@ -207,9 +203,8 @@ def main() -> None:
     torch.set_num_threads(os.cpu_count() or 1)
     console, rate = Console(width=150), matmul_rate()
     load = os.getloadavg()[0]
-    console.print(
-        f"load {load:.1f}, matrix products {rate / 1e9:.0f} GFLOP/s, torch {torch.__version__}, jax {jax.__version__}"
-    )
+    versions = {"jax": jax.__version__, "torch": torch.__version__, "transformers": transformers.__version__}
+    console.print(f"load {load:.1f}, matrix products {rate / 1e9:.0f} GFLOP/s, {versions}")
     results = {name: measure(name, options.rounds, options.new_tokens, console, rate) for name in options.sizes}
     if options.json:
         settings = {"rounds": options.rounds, "new_tokens": options.new_tokens, "load": load, "matmul_flops": rate}
