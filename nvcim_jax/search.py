@@ -197,12 +197,12 @@ def _decode(values, single: bool):
 
 def _scores(index: Index, queries, first):
     """Scores and their maxima by group of the blocks of `index`, the first of which holds slot `first`."""
-    block = index.values.shape[1]
     asked = queries.reshape(queries.shape[0], -1)
     single = asked.shape[0] == 1
 
     def one(part):
         values, steps, start = part
+        block = values.shape[0]
         stored = _decode(values, single)
         dims = (((1,), (1,)), ((), ()))
         product = jax.lax.dot_general(asked.astype(stored.dtype), stored, dims, preferred_element_type=jnp.float32)
@@ -210,9 +210,11 @@ def _scores(index: Index, queries, first):
         found = jnp.where(taken[None], product * steps[None], -jnp.inf).reshape(asked.shape[0], -1, GROUP)
         return found, jnp.max(found, axis=2)
 
-    starts = first + block * jnp.arange(index.values.shape[0])
-    if index.values.shape[0] == 1:
-        return jax.tree.map(lambda leaf: leaf[None], one((index.values[0], index.steps[0], starts[0])))
+    blocks, block, width = index.values.shape
+    if blocks == 1 or (single and index.values.dtype == jnp.float32):  # nothing to decode: stream it in one product
+        whole = one((index.values.reshape(-1, width), index.steps.reshape(-1), first))
+        return jax.tree.map(lambda leaf: leaf[None], whole)
+    starts = first + block * jnp.arange(blocks)
     return jax.lax.map(one, (index.values, index.steps, starts))
 
 

@@ -37,7 +37,13 @@ def main() -> None:
     queries = rng.standard_normal((5, 4, 8), dtype=np.float32)
     saved = store.load(BANK, mesh=mesh)
     answers = {}
-    for format, asked in (("float32", queries), ("bfloat16", queries), ("bfloat16", queries[:1]), ("int8", queries)):
+    for format, asked in (
+        ("float32", queries),
+        ("float32", queries[:1]),
+        ("bfloat16", queries),
+        ("bfloat16", queries[:1]),
+        ("int8", queries),
+    ):
         index = search.build(saved.bank.keys, saved.bank.count, format=format)
         found = search.top_k(spread.over(mesh, index) if together else index, asked, k=7, mesh=mesh)
         answers |= {f"{format} {len(asked)} {name}": leaf for name, leaf in found._asdict().items()}
