@@ -68,7 +68,7 @@ def test_run_leaves_results_that_can_be_repeated(tmp_path):
         (["run", "--device", "NVM-9"], "unknown device 'NVM-9'"),
         (["run", "--task", "LaMP-4"], "unknown task 'LaMP-4'"),
         (["run", "--sigma", "-0.1"], "--sigma -0.1"),
-        (["run", "--model", "/nonexistent"], "holds no config.json"),
+        (["run", "--model", "/nonexistent"], "neither a folder nor a hub name"),
         (["run", "--data", "/nonexistent", "--task", "LaMP-3"], "is not a folder"),
         (["run", "--data", "/nonexistent"], "name it with one --task"),
         (["run", "--out", "/proc/nvcim"], "cannot be written"),
@@ -97,6 +97,7 @@ def test_more_virtual_tokens_than_columns_are_refused():
     assert RECOMMENDED.tokens <= 128
 
 
+@pytest.mark.slow
 def test_real_files_run_through(outside, tmp_path):
     for task, folder in (("LaMP-3", "LaMP_3"), ("LaMP-5", "LaMP_5")):
         text = nvcim(
