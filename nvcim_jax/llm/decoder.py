@@ -37,38 +37,44 @@ class Prefix(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """Keys and values of the tokens seen so far, one array per layer, and the position held by each slot."""
+    """Keys and values of the tokens seen so far, one array per layer, and the position held by each slot.
 
-    keys: tuple[Float[Array, "batch slots kv_heads head_dim"], ...]
-    values: tuple[Float[Array, "batch slots kv_heads head_dim"], ...]
+    Heads come before slots: the other way round every step would turn the whole cache.
+    """
+
+    keys: tuple[Float[Array, "batch kv_heads slots head_dim"], ...]
+    values: tuple[Float[Array, "batch kv_heads slots head_dim"], ...]
     positions: Int[Array, "batch slots"]
 
 
 def empty_cache(config: Config, batch: int, slots: int, dtype=jnp.float32, prefix: Prefix | None = None) -> Cache:
     """A cache of `slots` slots that are still `NOWHERE`, behind those of `prefix`."""
-    zeros = jnp.zeros((batch, slots, config.kv_heads, config.head_dim), dtype)
+    zeros = jnp.zeros((batch, config.kv_heads, slots, config.head_dim), dtype)
     nowhere = jnp.full((batch, slots), NOWHERE, jnp.int32)
     if prefix is None:
         return Cache((zeros,) * config.layers, (zeros,) * config.layers, nowhere)
     keys, values = (
-        tuple(jnp.concatenate([part[:, layer].astype(dtype), zeros], axis=1) for layer in range(config.layers))
+        tuple(
+            jnp.concatenate([part[:, layer].swapaxes(1, 2).astype(dtype), zeros], axis=2)
+            for layer in range(config.layers)
+        )
         for part in prefix
     )
     return Cache(keys, values, jnp.concatenate([causal_positions((batch, prefix.keys.shape[2])), nowhere], axis=1))
 
 
 def rotation(rope: Rope, positions: Int[Array, "batch tokens"], longest: Int[Array, "batch"]):
-    """Cosine and sine of every token's angles, [batch, tokens, 1, pairs]; longrope asks how long its row is by now."""
+    """Cosine and sine of every token's angles, [batch, 1, tokens, pairs]; longrope asks how long its row is by now."""
     place = jnp.where(positions == NOWHERE, 0, positions).astype(jnp.float32)
     frequencies = jnp.asarray(rope.frequencies, jnp.float32)[None]
     if rope.long_frequencies:
         long = jnp.asarray(rope.long_frequencies, jnp.float32)[None]
         frequencies = jnp.where(longest[:, None] > rope.original_context, long, frequencies)
-    angle = (place[..., None] * frequencies[:, None])[:, :, None]
+    angle = (place[..., None] * frequencies[:, None])[:, None]
     return jnp.cos(angle) * rope.scale, jnp.sin(angle) * rope.scale
 
 
-def rotate(x: Float[Array, "batch tokens heads head_dim"], turn) -> Float[Array, "batch tokens heads head_dim"]:
+def rotate(x: Float[Array, "batch heads tokens head_dim"], turn) -> Float[Array, "batch heads tokens head_dim"]:
     """Rotary position embedding (Su et al., 2021): the halves of the turned part of a head are real and imaginary."""
     cos, sin = (part.astype(x.dtype) for part in turn)
     pairs = cos.shape[-1]
@@ -143,7 +149,8 @@ class Attention(nn.Module):
         batch, tokens, _ = x.shape
 
         def heads(name, count):
-            return Linear(c, count * c.head_dim, c.qkv_bias, name=name)(x).reshape(batch, tokens, count, c.head_dim)
+            projected = Linear(c, count * c.head_dim, c.qkv_bias, name=name)(x)
+            return projected.reshape(batch, tokens, count, c.head_dim).swapaxes(1, 2)
 
         query, key, value = heads("q", c.heads), heads("k", c.kv_heads), heads("v", c.kv_heads)
         if c.norm_qk:
@@ -151,11 +158,11 @@ class Attention(nn.Module):
         if turn is not None:
             query, key = rotate(query, turn), rotate(key, turn)
         if cached is not None:
-            key = jax.lax.dynamic_update_slice_in_dim(cached[0], key.astype(cached[0].dtype), slot, axis=1)
-            value = jax.lax.dynamic_update_slice_in_dim(cached[1], value.astype(cached[1].dtype), slot, axis=1)
+            key = jax.lax.dynamic_update_slice_in_dim(cached[0], key.astype(cached[0].dtype), slot, axis=2)
+            value = jax.lax.dynamic_update_slice_in_dim(cached[1], value.astype(cached[1].dtype), slot, axis=2)
         query = query * (c.head_dim**-0.5 if c.attention_scale is None else c.attention_scale)
-        grouped = query.reshape(batch, tokens, c.kv_heads, c.heads // c.kv_heads, c.head_dim)
-        scores = jnp.einsum("btkgh,bskh->bkgts", grouped, key)
+        grouped = query.reshape(batch, c.kv_heads, c.heads // c.kv_heads, tokens, c.head_dim)
+        scores = jnp.einsum("bkgth,bksh->bkgts", grouped, key)
         if c.attention_cap is not None:
             scores = jnp.tanh(scores / c.attention_cap) * c.attention_cap
         distance_ok = seen_positions[:, None, :] <= positions[:, :, None]
@@ -163,7 +170,8 @@ class Attention(nn.Module):
             distance_ok &= seen_positions[:, None, :] > positions[:, :, None] - self.window
         scores = jnp.where(distance_ok[:, None, None], scores.astype(jnp.float32), -1e30)
         weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
-        mixed = jnp.einsum("bkgts,bskh->btkgh", weights, value).reshape(batch, tokens, c.heads * c.head_dim)
+        mixed = jnp.einsum("bkgts,bksh->bkgth", weights, value).reshape(batch, c.heads, tokens, c.head_dim)
+        mixed = mixed.swapaxes(1, 2).reshape(batch, tokens, c.heads * c.head_dim)
         return Linear(c, c.dim, c.out_bias, name="o")(mixed), (key, value)
 
 
