@@ -111,30 +111,24 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        shape = (x.shape[-1], self.features)
-        how = self.config.packed
-        if how is None:
-            kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        if self.config.packed is None:
+            y = x @ self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
         else:
-            kernel = self._dequantised(x, shape, how).astype(x.dtype)
-        y = x @ kernel
+            y = gptq.product(x, self._words(x.shape[-1]), self.config.packed)
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,))[(None,) * (x.ndim - 1)]
         return y
 
-    def _dequantised(self, x, shape, how):
-        fan_in, out = shape
+    def _words(self, fan_in):
+        how, out = self.config.packed, self.features
         groups, per_word = -(-fan_in // how.group) if how.group > 0 else 1, 32 // how.bits
         zeros = nn.initializers.zeros
-        words = (
+        return (
             self.param("qweight", zeros, (fan_in // per_word, out), jnp.int32),
             self.param("qzeros", zeros, (groups, out // per_word), jnp.int32),
             self.param("scales", zeros, (groups, out), jnp.float16),
             self.param("g_idx", zeros, (fan_in,), jnp.int32),
         )
-        # Tied to the layer's input: a compiler that hoisted the weights out of a loop would hold all layers at once.
-        words, _ = jax.lax.optimization_barrier((words, jax.lax.stop_gradient(x)))
-        return gptq.dequantise(*words, bits=how.bits, checkpoint_format=how.checkpoint_format)
 
 
 class Attention(nn.Module):
@@ -216,9 +210,7 @@ class Decoder(nn.Module):
         self.embedding = nn.Embed(c.vocab_size, c.dim)
         if c.rope is None:
             self.places = nn.Embed(c.context + c.position_offset, c.dim)
-        # Packed layers are recomputed in the backward pass: keeping their dequantised kernels would undo the packing.
-        kind = nn.remat(Block) if c.packed else Block
-        self.blocks = [kind(c, c.window(layer)) for layer in range(c.layers)]
+        self.blocks = [Block(c, c.window(layer)) for layer in range(c.layers)]
         self.norm = Norm(c)
         if not c.tied:
             self.head = nn.Dense(c.vocab_size, use_bias=c.head_bias)

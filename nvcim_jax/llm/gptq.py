@@ -1,6 +1,7 @@
 """GPTQ words to weights (Frantar et al., 2023), in the layouts of AutoGPTQ ("gptq") and GPTQModel ("gptq_v2")."""
 
 import warnings
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +39,39 @@ def dequantise(
         zeros = (zeros + 1) & (2**bits - 1)
     scales = scales.astype(jnp.float32)
     return (values - zeros[g_idx]).astype(jnp.float32) * scales[g_idx]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def product(x: Float[Array, "*rows in"], words: tuple[Array, Array, Array, Array], how: Packed):
+    """x @ the dequantised kernel, which lives only while it is used: [*rows, out].
+
+    The backward pass dequantises again; the words themselves get no gradient.
+    """
+    return x @ _kernel(x, words, how)
+
+
+def _product(x, words, how):
+    return product(x, words, how), words
+
+
+def _backward(how, words, slope):
+    nothing = jax.tree.map(
+        lambda leaf: np.zeros(leaf.shape, jax.dtypes.float0) if leaf.dtype == jnp.int32 else leaf * 0, words
+    )
+    return slope @ _kernel(slope, words, how).T, nothing
+
+
+product.defvjp(_product, _backward)
+
+
+def _kernel(beside, words, how):
+    """The kernel, made to depend on what it is multiplied with. Compilers drop barriers before they order the work, and
+    would dequantise all layers at once, or keep them from the forward to the backward pass."""
+    qweight, qzeros, scales, g_idx = words
+    nought = jnp.isnan(beside.reshape(-1)[0]).astype(jnp.int32)  # the compiler cannot know that it is 0
+    tied = (qweight | nought, qzeros, scales, g_idx | nought)  # what is gathered by g_idx is as large as the kernel
+    kernel = dequantise(*tied, bits=how.bits, checkpoint_format=how.checkpoint_format)
+    return kernel.astype(beside.dtype)
 
 
 def _unpack(words, bits):
