@@ -127,3 +127,11 @@ def test_ctrl_c_keeps_the_finished_users(tmp_path):
     assert "interrupted" in text and "Traceback" not in text
     results = json.loads((tmp_path / "results.json").read_text())["tasks"]["LaMP-2"]
     assert 8 <= len(results["users"]) < 40
+
+
+def test_a_device_of_ones_own_is_held_to_its_range(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text('name = "X"\nsource = "a paper"\nlevels = 4\nnoise = [0.1, 0.1, 0.1, 0.1]\nsigma_range = [1, 1]\n')
+    for command in ("run", "vary"):
+        said = nvcim(command, "--device", path, "--sigma", "0.1", code=2)
+        assert "sigma 0.1 is outside 1 to 1, for which X is known (a paper)" in said.replace("\n", " ")

@@ -14,6 +14,7 @@ from nvcim_jax.cli.shared import (
     Preset,
     Seed,
     Sigma,
+    checked_device,
     checked_sigma,
     console,
     plain_errors,
@@ -40,13 +41,12 @@ def learn(
     with plain_errors():
         import jax
 
-        from nvcim_jax import devices, job, lamp, llm, pipeline, store
+        from nvcim_jax import job, lamp, llm, pipeline, store
         from nvcim_jax.presets import PRESETS
 
         if preset not in PRESETS:
             raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
-        chosen, settings, asked = devices.device(device), PRESETS[preset], lamp.task(task)
-        sigma = checked_sigma(sigma)
+        chosen, settings, asked = checked_device(device, checked_sigma(sigma)), PRESETS[preset], lamp.task(task)
         if out.exists():
             raise ValueError(f"{out} exists already: give another folder, or remove it first")
         prepare(out.parent)
@@ -88,10 +88,10 @@ def ask(
         import jax
         import numpy as np
 
-        from nvcim_jax import devices, lamp, llm, pipeline, programs, store, study
+        from nvcim_jax import lamp, llm, pipeline, programs, store, study
         from nvcim_jax.presets import PRESETS
 
-        chosen, sigma = devices.device(device), checked_sigma(sigma)
+        chosen = checked_device(device, checked_sigma(sigma))
         if not question.strip():
             raise ValueError("the question is empty: ask something")
         with console.status(f"loading {model}"):

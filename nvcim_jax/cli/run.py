@@ -12,6 +12,7 @@ from nvcim_jax.cli.shared import (
     Model,
     Seed,
     Sigma,
+    checked_device,
     checked_sigma,
     console,
     plain_errors,
@@ -45,13 +46,13 @@ def run(
     with plain_errors():
         import jax
 
-        from nvcim_jax import devices, job, lamp, llm, show, study
+        from nvcim_jax import job, lamp, llm, show, study
 
         if data and len(task or []) != 1:
             raise ValueError("--data holds one task: name it with one --task, such as --task LaMP-3")
         tasks = [lamp.task(name) for name in task or lamp.TASKS]
-        devices.device(device)
-        cell = study.Cell(device, checked_sigma(sigma))
+        checked_device(device, checked_sigma(sigma))
+        cell = study.Cell(device, sigma)
         prepare(out)
         if out and any(out.glob("bank-*")):
             raise ValueError(f"--out {out} already holds banks: choose another folder, or remove it first")

@@ -1,6 +1,7 @@
 """What the commands share: options, refusals in one sentence, a progress bar with the time left."""
 
 import sys
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -26,21 +27,39 @@ Preset = Annotated[str, typer.Option("--preset", help="paper-literal, paper or r
 
 @contextmanager
 def plain_errors():
-    """One sentence and exit code 2 for what the user can mend; 130 for Ctrl-C. A bug keeps its traceback."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("[yellow]interrupted[/yellow]")
-        sys.exit(130)
+    """One sentence and exit code 2 for what the user can mend; 130 for Ctrl-C. A bug keeps its traceback.
+
+    Warnings are one sentence, too.
+    """
+    stderr = Console(stderr=True)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: stderr.print(
+            f"[yellow]warning:[/yellow] {message}", highlight=False, soft_wrap=True
+        )
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            stderr.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            stderr.print("[yellow]interrupted[/yellow]")
+            sys.exit(130)
 
 
 def checked_sigma(sigma: float) -> float:
     if not 0 <= sigma < 10:
         raise ValueError(f"--sigma {sigma}: a standard deviation from 0 up to 10 is needed; the paper's default is 0.1")
     return sigma
+
+
+def checked_device(name: str, sigma: float):
+    """The device called `name`; a user's own is refused outside the range that its file gives."""
+    from nvcim_jax import devices
+
+    sheet = devices.sheet(name)
+    if name.endswith(".toml"):
+        sheet.check(sigma=sigma)
+    return sheet.device
 
 
 def prepare(folder: Path | None) -> None:

@@ -11,6 +11,7 @@ from nvcim_jax.cli.shared import (
     Data,
     Model,
     Seed,
+    checked_device,
     checked_sigma,
     console,
     plain_errors,
@@ -64,7 +65,8 @@ def vary(
             [checked_sigma(value) for value in sigma or (0.05, 0.1, 0.2, 0.4)],
         )
         for name in names:
-            devices.device(name)
+            for value in sigmas:
+                checked_device(name, value)
         if fidelity not in retrieval.FIDELITIES:
             raise ValueError(f"unknown fidelity {fidelity!r}: choose one of {', '.join(retrieval.FIDELITIES)}")
         if preset is not None and preset not in PRESETS:
