@@ -75,7 +75,7 @@ def curves(path: Path, panels: Sequence[Panel], *, title: str, notes: Sequence[s
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    width = max(6.8, 5.2 * len(panels))
+    width = max(6.8, sum(7.2 if len(panel.lines) > 6 else 5.2 for panel in panels))
     notes = [part for note in notes for part in textwrap.wrap(note, int(17 * width))]
     below = 0.17 * len(notes)
     figure, axes = plt.subplots(1, len(panels), figsize=(width, 4.2 + below), squeeze=False)
@@ -89,7 +89,8 @@ def curves(path: Path, panels: Sequence[Panel], *, title: str, notes: Sequence[s
         axis.set(title=panel.title, xlabel=panel.xlabel, ylabel=panel.ylabel, xscale=panel.scale, yscale=panel.scale)
         axis.title.set_fontsize(10)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
+        crowded = len(panel.lines) > 6  # then the legend would hide lines: it stands beside the panel
+        axis.legend(fontsize=7, **({"loc": "upper left", "bbox_to_anchor": (1.01, 1)} if crowded else {}))
     figure.suptitle(title, fontsize=11)
     figure.text(0.01, 0.01, "\n".join(notes), fontsize=7, va="bottom")
     figure.tight_layout(rect=(0, below / (4.2 + below) + 0.01, 1, 0.98))

@@ -117,6 +117,21 @@ def test_a_prompt_beyond_the_context_is_refused_in_words(tiny):
         llm.generate(tiny.params, tiny.config, *prompts(tiny, [4, 9]), new_tokens=56)
 
 
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"new_tokens": 0}, "0 new tokens: ask for at least one"),
+        ({"sampling": llm.Sampling(-1.0)}, "temperature from 0 on"),
+        ({"sampling": llm.Sampling(1.0, top_p=1.5)}, "top_p above 0 and up to 1"),
+        ({"sampling": llm.Sampling(1.0, top_p=0.0)}, "top_p above 0 and up to 1"),
+        ({"sampling": llm.Sampling(1.0, top_k=0)}, "top_k from 1 on"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(tiny, told, words):
+    with pytest.raises(ValueError, match=words):
+        llm.generate(tiny.params, tiny.config, *prompts(tiny, [4]), **told)
+
+
 def test_drawing_needs_keys(tiny):
     with pytest.raises(ValueError, match="one typed key per row"):
         llm.generate(tiny.params, tiny.config, *prompts(tiny, [4]), new_tokens=2, sampling=llm.Sampling(0.1))

@@ -164,6 +164,11 @@ def _ends(token, end):
 def _checked(config, embeddings, positions, new_tokens, sampling, keys, prefix):
     batch, tokens, _ = embeddings.shape
     first = 0 if prefix is None else prefix.keys.shape[2]
+    if new_tokens < 1:
+        raise ValueError(f"{new_tokens} new tokens: ask for at least one")
+    top_k, top_p = (1 if limit is None else limit for limit in (sampling.top_k, sampling.top_p))
+    if sampling.temperature < 0 or top_k < 1 or not 0 < top_p <= 1:
+        raise ValueError(f"{sampling}: temperature from 0 on, top_k from 1 on, top_p above 0 and up to 1 are allowed")
     if positions is None:
         positions = decoder.causal_positions((batch, tokens), first)
     if keys is None:
