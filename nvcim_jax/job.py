@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from nvcim_jax import bank, figures, lamp, pipeline, store, study, synthetic
+from nvcim_jax import bank, figures, lamp, llm, pipeline, store, study, synthetic
 from nvcim_jax.lamp import Task, User
 from nvcim_jax.llm.weights import Model
 from nvcim_jax.metrics import Interval, interval
@@ -166,6 +166,7 @@ def about_bank(model: Model, task: Task, users: Sequence[User], selected, settin
     samples = [[sample and sample._asdict() for sample in row] for row in selected.samples]
     return {
         "model": store.fingerprint(model),
+        "prompt_space": llm.PROMPT_SPACE,
         "task": task.name,
         "users": [user.id for user in users],
         "samples": samples,

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from nvcim_jax import digests, layout, spread
 from nvcim_jax.bank import Bank
 from nvcim_jax.codec import Codec
+from nvcim_jax.llm.config import PROMPT_SPACE
 from nvcim_jax.llm.weights import Model
 
 KEPT = 2  # versions: the newest, and the one before it to fall back on
@@ -137,6 +138,9 @@ def load(
         raise StoreError(
             f"{folder} was learned with another model (its fingerprint differs): give that one with --model"
         )
+    space = about.get("prompt_space", PROMPT_SPACE)
+    if space != PROMPT_SPACE:
+        raise StoreError(f"{folder}: its virtual tokens live in {space!r}, the models here take {PROMPT_SPACE!r}")
     if codec is not None:
         _require_codec(folder, own, codec, bank)
     return Saved(bank, own, about, version)

@@ -77,3 +77,12 @@ def test_nothing_is_overwritten_and_nothing_empty_written(folder, tmp_path):
         with pytest.raises(ValueError, match="finite values"):
             peft.export_prompt(tmp_path / "other", bad, base_model="x")
     assert not (tmp_path / "other").exists()
+
+
+def test_a_prompt_of_another_space_is_refused(folder):
+    """Gemma's prompts of before transformers 5.5 are scaled by sqrt(dim) inside the model: 45 times too small here."""
+    from safetensors.numpy import save_file
+
+    save_file({"prompt_embeddings": PROMPT}, folder / peft.WEIGHTS, metadata={"prompt_space": "pre_scale"})
+    with pytest.raises(ValueError, match="lives in 'pre_scale', the models here take 'post_scale'"):
+        peft.import_prompt(folder)

@@ -109,6 +109,12 @@ def test_another_model_is_refused(tmp_path, model):
         store.load(tmp_path / "bank", model=model._replace(params=nudged))
 
 
+def test_virtual_tokens_of_another_space_are_refused(tmp_path):
+    store.save(tmp_path / "bank", bank(), CODEC, {"prompt_space": "pre_scale"})
+    with pytest.raises(store.StoreError, match="live in 'pre_scale', the models here take 'post_scale'"):
+        store.load(tmp_path / "bank")
+
+
 def test_another_codec_and_another_code_width_are_refused(folder):
     store.load(folder, codec=CODEC)
     with pytest.raises(store.StoreError, match="coded with another codec"):

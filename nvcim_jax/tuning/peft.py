@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Array, Float
 
+from nvcim_jax.llm.config import PROMPT_SPACE
+
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
@@ -35,7 +37,7 @@ def export_prompt(folder: Path | str, prompt: Float[Array, "tokens dim"], *, bas
     }
     partial = folder.with_name(f"{folder.name}.part")
     partial.mkdir(parents=True, exist_ok=True)
-    save_file({"prompt_embeddings": values}, partial / WEIGHTS, metadata={"format": "pt", "prompt_space": "post_scale"})
+    save_file({"prompt_embeddings": values}, partial / WEIGHTS, metadata={"format": "pt", "prompt_space": PROMPT_SPACE})
     (partial / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     os.rename(partial, folder)
 
@@ -57,11 +59,14 @@ def import_prompt(folder: Path | str) -> Float[Array, "tokens dim"]:
         raise ValueError(f"{folder} holds a {method} adapter: only PROMPT_TUNING can be read")
     try:
         with safe_open(folder / WEIGHTS, framework="np") as tensors:
-            prompt = tensors.get_tensor("prompt_embeddings")
+            prompt, told = tensors.get_tensor("prompt_embeddings"), tensors.metadata() or {}
     except FileNotFoundError as error:
         raise ValueError(f"{folder} holds no {WEIGHTS}: only safetensors are read, never pickles") from error
     except SafetensorError as error:
         raise ValueError(f"{folder / WEIGHTS} is damaged or holds no prompt_embeddings ({error})") from error
+    space = told.get("prompt_space", PROMPT_SPACE)  # peft itself does not say; its present releases mean this one
+    if space != PROMPT_SPACE:
+        raise ValueError(f"{folder}: its prompt lives in {space!r}, the models here take {PROMPT_SPACE!r}: convert it")
     expected = (config.get("num_virtual_tokens"), config.get("token_dim") or prompt.shape[-1])
     if prompt.shape != expected:
         raise ValueError(f"{folder}: the prompt is {prompt.shape}, its {CONFIG} says {expected}")
