@@ -10,6 +10,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from nvcim_jax import llm
+from nvcim_jax.llm.config import Packed, plain_rope
+from nvcim_jax.llm.decoder import Decoder
 from tests.make_golden import GOLDEN
 
 SLICES = ("falcon3_1b_int4", "falcon3_1b_int8", "llama_3_2_1b_gptqmodel_int8", "llama_3_2_1b_int4")
@@ -159,3 +161,29 @@ def test_a_zero_point_that_wraps_is_told(tmp_path):
     save_file(tensors, packed / "model.safetensors", {"format": "pt"})
     with pytest.warns(UserWarning, match=r"model.layers.0.mlp.up_proj: an asymmetric version-1 zero point"):
         llm.load(packed)
+
+
+def test_only_one_layer_is_dequantised_at_a_time():
+    """Neither a gradient nor a generation needs more room for more layers, as it would if kernels were kept."""
+
+    def room(layers, function):
+        config = llm.Config(
+            vocab_size=8, dim=256, hidden_dim=512, layers=layers, heads=2, kv_heads=2, head_dim=128, context=64,
+            rope=plain_rope(1e4, 128), norm_eps=1e-5, tied=True, packed=Packed(4, 128, "gptq"),
+        )  # fmt: skip
+        params = jax.eval_shape(Decoder(config).init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+        x = jax.ShapeDtypeStruct((1, 4, 256), jnp.float32)
+        return (
+            jax.jit(function, static_argnums=2).lower(x, params, config).compile().memory_analysis().temp_size_in_bytes
+        )
+
+    kernels = 4 * (4 * 256 * 256 + 3 * 256 * 512)  # bytes of a layer
+
+    def gradient(x, params, config):
+        return jax.grad(lambda x: llm.logits(params, config, embeddings=x).var())(x)
+
+    def generation(x, params, config):
+        return llm.generate(params, config, x, new_tokens=4)
+
+    for function in (gradient, generation):
+        assert room(4, function) - room(2, function) < 0.2 * kernels
