@@ -53,3 +53,10 @@ def test_training_the_autoencoder_lowers_its_loss():
     start = fit_autoencoder(jax.random.key(2), WORDS, ONES, dim=6, steps=1)
     trained = fit_autoencoder(jax.random.key(2), WORDS, ONES, dim=6, steps=300)
     assert float(loss(trained, WORDS, ONES)) < 0.5 * float(loss(start, WORDS, ONES))
+
+
+def test_no_code_dimension_carries_most_of_the_variance():
+    """Noise scales with the largest code, so a direction that towers over the others would drown them."""
+    words = jax.random.normal(jax.random.key(5), (500, 24)) * jnp.logspace(0, -2, 24)[None]
+    variances = np.var(encode(fit_pca(jax.random.key(1), words, jnp.ones(500), dim=24), words), axis=0)
+    assert variances.max() < 0.2 * variances.sum()  # unrotated, the first direction alone has 0.34

@@ -41,3 +41,11 @@ def test_an_interval_needs_users():
         interval([])
     with pytest.raises(ValueError, match="one each"):
         macro_f1(["a"], [])
+
+
+def test_the_interval_of_many_normal_users_is_196_standard_errors_to_each_side():
+    values = np.random.default_rng(0).normal(size=1000)
+    found = interval(values)
+    half = 1.96 * values.std() / 1000**0.5
+    assert found.high - found.mean == pytest.approx(half, rel=0.08)
+    assert found.mean - found.low == pytest.approx(half, rel=0.08)

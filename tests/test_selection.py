@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nvcim_jax.selection import cluster_count, kmeans, representatives
+from nvcim_jax.selection import Clusters, cluster_count, kmeans, representatives
 
 CENTRES = jnp.array([[10.0, 0.0], [0.0, 10.0], [-10.0, -10.0]])
 
@@ -62,3 +62,19 @@ def test_the_representative_is_nearest_by_angle_and_the_literal_reading_farthest
     clusters = kmeans(jax.random.key(0), points, valid, 1, most=1)  # centroid (1, 0.3667)
     assert int(representatives(points, valid, clusters)[0][0]) == 1
     assert int(representatives(points, valid, clusters, pick=jnp.argmin)[0][0]) == 2
+
+
+def test_more_restarts_find_tighter_clusters():
+    points = jax.random.normal(jax.random.key(3), (30, 2))
+    tight = lambda restarts: np.array([  # noqa: E731
+        kmeans(jax.random.key(at), points, jnp.ones(30, bool), 6, most=6, restarts=restarts).inertia for at in range(6)
+    ])  # fmt: skip
+    assert tight(8).mean() < 0.97 * tight(1).mean()
+
+
+def test_a_point_that_takes_no_part_represents_nothing():
+    points = jnp.concatenate([blobs(), CENTRES])  # the best possible representatives, but not valid
+    assignment = jnp.concatenate([jnp.repeat(jnp.arange(3), 6), jnp.arange(3)])
+    clusters = Clusters(assignment, CENTRES, jnp.float32(0))
+    chosen, _ = representatives(points, jnp.arange(21) < 18, clusters)
+    assert np.all(chosen < 18)
