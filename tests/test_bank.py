@@ -76,3 +76,8 @@ def test_a_content_key_ranks_like_the_cosine_of_the_means():
 def test_more_virtual_tokens_than_columns_are_refused():
     with pytest.raises(ValueError, match="128 columns"):
         store(jax.random.key(0), jnp.ones((129, 48)), NVM3, sigma=0.1)
+
+
+def test_the_draw_of_an_ovt_does_not_depend_on_how_many_there_are():
+    few = programmed(0.1, prompts=PROMPTS[:3], valid=VALID[:3])
+    np.testing.assert_array_equal(few.prompts, programmed(0.1).prompts[:3])

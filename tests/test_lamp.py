@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from nvcim_jax import lamp, synthetic
+from nvcim_jax import lamp, synthetic, text
 
 
 def write(folder, task, questions, golds, split="dev"):
@@ -117,3 +117,9 @@ def test_real_files(outside):
 def test_a_real_malformed_file_is_refused_by_entry_and_field(outside):
     with pytest.raises(lamp.DataError, match=r"recovered_questions.json, entry 0: field 'input' is None"):
         lamp.read(outside / "data/lamp/LaMP_7", lamp.task("LaMP-7"))
+
+
+def test_a_question_that_is_too_long_loses_its_beginning(model):
+    sample = lamp.Sample("one two three four", "", "")
+    whole = text.question_ids(model.tokenizer, sample, 100)
+    assert text.question_ids(model.tokenizer, sample, 3) == whole[-3:] != whole[:3]
