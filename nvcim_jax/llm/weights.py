@@ -89,8 +89,9 @@ def _folder(path_or_hub_name, revision) -> Path:
         try:
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(_WANTED)))
         except Exception as error:  # its errors come from four libraries; what they mean to the user is the same
-            first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise CheckpointError(f"{name} is no folder here, and the hub did not give it ({first_line})") from error
+            raise CheckpointError(
+                f"{name} is no folder here, and the hub did not give it ({_first_line(error)})"
+            ) from error
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} holds no config.json: give the folder of a Hugging Face checkpoint")
     return folder
@@ -109,8 +110,7 @@ def _read_config(folder: Path) -> tuple[str, Config, Packed | None]:
     except CheckpointError as error:
         raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
     except (ValueError, OSError, KeyError, AttributeError, TypeError) as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{folder / 'config.json'} is of no known model family ({first_line})") from error
+        raise CheckpointError(f"{folder / 'config.json'} is of no known model family ({_first_line(error)})") from error
 
 
 def _read_tokenizer(folder: Path) -> tuple[Any, tuple[int, ...]]:
@@ -122,8 +122,7 @@ def _read_tokenizer(folder: Path) -> tuple[Any, tuple[int, ...]]:
         # Lengths are ours to check; the tokenizer would warn about texts that are cut before the model reads them.
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, model_max_length=10**9)
     except Exception as error:  # whatever a damaged file makes the tokenizers raise
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{folder}: the tokenizer cannot be read ({first_line})") from error
+        raise CheckpointError(f"{folder}: the tokenizer cannot be read ({_first_line(error)})") from error
     ends = tokenizer.eos_token_id
     if (folder / "generation_config.json").is_file():
         ends = GenerationConfig.from_pretrained(folder).eos_token_id or ends
@@ -223,15 +222,15 @@ def _tensor_files(folder: Path) -> dict[str, Path]:
         absent = sorted({path.name for path in files.values() if not path.is_file()})
         if absent:
             raise CheckpointError(f"{folder}: shard {absent[0]} is missing: download it again")
+        inside = {path: set(_names_in(path)) for path in set(files.values())}
+        for name, path in files.items():
+            if name not in inside[path]:
+                raise CheckpointError(f"{path} lacks {name}, which the index places there: download it again")
     elif single.is_file() or len(others) == 1:  # GPTQ editions name their one file after the packing
         single = single if single.is_file() else others[0]
         files = dict.fromkeys(_names_in(single), single)
     else:
         raise CheckpointError(f"{folder} holds no model.safetensors (pickled weights are not read: they can run code)")
-    inside = {path: set(_names_in(path)) for path in set(files.values())}
-    for name, path in files.items():
-        if name not in inside[path]:
-            raise CheckpointError(f"{path} lacks {name}, which the index places there: download it again")
     return files
 
 
@@ -241,6 +240,10 @@ def _names_in(path: Path) -> list[str]:
             return list(file.keys())
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged ({error}): download it again") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _turned(ours: str, tensor):
