@@ -105,8 +105,9 @@ def measure(name: str, rounds: int, new_tokens: int, console: Console, rate: flo
     @jax.jit
     def last(params, ids):
         x = llm.embed(params, config, ids)
-        states, _ = llm.hidden(params, config, x, decoder.causal_positions(ids.shape))
-        return llm.unembed(params, config, states[:, -1:])
+        end = jnp.full((len(ids), 1), ids.shape[1] - 1)
+        states, _ = llm.hidden(params, config, x, decoder.causal_positions(ids.shape), at=end)
+        return llm.unembed(params, config, states)
 
     wanted = torch.tensor(ids)
 

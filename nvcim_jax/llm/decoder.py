@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from nvcim_jax.llm import gptq
-from nvcim_jax.llm.config import Config, Rope
+from nvcim_jax.llm.config import Config, Packed, Rope
 
 NOWHERE = jnp.iinfo(jnp.int32).max
 ACTIVATIONS = {
@@ -91,36 +91,80 @@ class Norm(nn.Module):
     def __call__(self, x):
         c, wide = self.config, x.astype(jnp.float32)
         start = nn.initializers.zeros if c.norm == "rms_plus_one" else nn.initializers.ones
-        scale = self.param("scale", start, (x.shape[-1],))[(None,) * (x.ndim - 1)]
+        vector = lambda name, start: self.param(name, start, (x.shape[-1],))[(None,) * (x.ndim - 1)]  # noqa: E731
+        scale = vector("scale", start)
         if c.norm == "layer":
-            bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))[(None,) * (x.ndim - 1)]
+            bias = vector("bias", nn.initializers.zeros).astype(x.dtype)
             wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
         wide = wide * jax.lax.rsqrt(jnp.mean(wide**2, axis=-1, keepdims=True) + c.norm_eps)
         if c.norm == "rms_plus_one":
             return (wide * (1 + scale.astype(jnp.float32))).astype(x.dtype)
-        scaled = wide.astype(x.dtype) * scale
+        scaled = wide.astype(x.dtype) * scale.astype(x.dtype)
         return scaled + bias if c.norm == "layer" else scaled
 
 
-class Linear(nn.Module):
-    """x @ kernel (+ bias), from a plain kernel or from GPTQ words."""
+def product(x: Float[Array, "... inputs"], kernel: Float[Array, "inputs outputs"]) -> Float[Array, "... outputs"]:
+    """x @ kernel, multiplied in the kernel's type, summed up in float32 and returned in the type of x.
 
-    config: Config
+    A bfloat16 product whose result were bfloat16, too, would miss the matrix units of a CPU: it takes seven times as
+    long as this, and the way back likewise.
+    """
+    return x @ kernel if x.dtype == kernel.dtype == jnp.float32 else _mixed(x, kernel)
+
+
+@jax.custom_vjp
+def _mixed(x, kernel):
+    return _contract(x, kernel, x.ndim - 1, 0, kernel.dtype).astype(x.dtype)
+
+
+def _mixed_back(kept, change):
+    x, kernel = kept
+    through = _contract(change, kernel, change.ndim - 1, 1, kernel.dtype).astype(x.dtype)
+    rows = tuple(range(x.ndim - 1))
+    return through, _contract(x, change, rows, rows, kernel.dtype).astype(kernel.dtype)
+
+
+def _contract(a, b, over_a, over_b, dtype):
+    over = tuple((axes,) if isinstance(axes, int) else axes for axes in (over_a, over_b))
+    return jax.lax.dot_general(a.astype(dtype), b.astype(dtype), (over, ((), ())), preferred_element_type=jnp.float32)
+
+
+_mixed.defvjp(lambda x, kernel: (_mixed(x, kernel), (x, kernel)), _mixed_back)
+
+
+class Linear(nn.Module):
+    """x @ kernel (+ bias), from a plain kernel or from GPTQ words, with what a method put beside it in the params.
+
+    Such leaves have a leading axis of rows: `lora_a` [rows, in, rank] and `lora_b` [rows, rank, out] add a low-rank
+    product, `scale_in` [rows, in] and `scale_out` [rows, out] stretch what comes in and what goes out.
+    """
+
+    packed: Packed | None
     features: int
     use_bias: bool
 
     @nn.compact
     def __call__(self, x):
-        if self.config.packed is None:
-            y = x @ self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
+        if (stretch := self._beside("scale_in")) is not None:
+            x = x * stretch[:, None].astype(x.dtype)
+        if self.packed is None:
+            y = product(x, self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features)))
         else:
-            y = gptq.product(x, self._words(x.shape[-1]), self.config.packed)
+            y = gptq.product(x, self._words(x.shape[-1]), self.packed)
         if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,))[(None,) * (x.ndim - 1)]
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            y = y + bias[(None,) * (x.ndim - 1)].astype(x.dtype)
+        if (down := self._beside("lora_a")) is not None:
+            y = y + (x @ down.astype(x.dtype)) @ self._beside("lora_b").astype(x.dtype)
+        if (stretch := self._beside("scale_out")) is not None:
+            y = y * stretch[:, None].astype(y.dtype)
         return y
 
+    def _beside(self, name):
+        return self.get_variable("params", name) if self.has_variable("params", name) else None
+
     def _words(self, fan_in):
-        how, out = self.config.packed, self.features
+        how, out = self.packed, self.features
         groups, per_word = -(-fan_in // how.group) if how.group > 0 else 1, 32 // how.bits
         zeros = nn.initializers.zeros
         return (
@@ -132,25 +176,26 @@ class Linear(nn.Module):
 
 
 class Attention(nn.Module):
-    """Grouped-query attention over the tokens given and those in the cache."""
+    """Grouped-query attention over the tokens given and those in the cache, asked by all tokens or by those `at`."""
 
     config: Config
     window: int | None
 
     @nn.compact
-    def __call__(self, x, positions, seen_positions, turn, cached, slot):
+    def __call__(self, x, positions, seen_positions, turn, cached, slot, at):
         c = self.config
-        batch, tokens, _ = x.shape
 
-        def heads(name, count):
-            projected = Linear(c, count * c.head_dim, c.qkv_bias, name=name)(x)
-            return projected.reshape(batch, tokens, count, c.head_dim).swapaxes(1, 2)
+        def heads(name, count, x):
+            projected = Linear(c.packed, count * c.head_dim, c.qkv_bias, name=name)(x)
+            return projected.reshape(*x.shape[:2], count, c.head_dim).swapaxes(1, 2)
 
-        query, key, value = heads("q", c.heads), heads("k", c.kv_heads), heads("v", c.kv_heads)
+        query, key, value = heads("q", c.heads, _only(at, x)), heads("k", c.kv_heads, x), heads("v", c.kv_heads, x)
+        batch, _, tokens, _ = query.shape
         if c.norm_qk:
             query, key = Norm(c, name="q_norm")(query), Norm(c, name="k_norm")(key)
         if turn is not None:
-            query, key = rotate(query, turn), rotate(key, turn)
+            query, key = rotate(query, tuple(_only(at, part, axis=2) for part in turn)), rotate(key, turn)
+        positions = _only(at, positions)
         if cached is not None:
             key = jax.lax.dynamic_update_slice_in_dim(cached[0], key.astype(cached[0].dtype), slot, axis=2)
             value = jax.lax.dynamic_update_slice_in_dim(cached[1], value.astype(cached[1].dtype), slot, axis=2)
@@ -166,7 +211,7 @@ class Attention(nn.Module):
         weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
         mixed = jnp.einsum("bkgts,bksh->bkgth", weights, value).reshape(batch, c.heads, tokens, c.head_dim)
         mixed = mixed.swapaxes(1, 2).reshape(batch, tokens, c.heads * c.head_dim)
-        return Linear(c, c.dim, c.out_bias, name="o")(mixed), (key, value)
+        return Linear(c.packed, c.dim, c.out_bias, name="o")(mixed), (key, value)
 
 
 class Block(nn.Module):
@@ -176,73 +221,86 @@ class Block(nn.Module):
     window: int | None
 
     @nn.compact
-    def __call__(self, x, positions, seen_positions, turn, cached, slot):
+    def __call__(self, x, positions, seen_positions, turn, cached, slot, at):
         c = self.config
         normed = Norm(c, name="attention_norm")(x)
         attended, cached = Attention(c, self.window, name="attention")(
-            normed, positions, seen_positions, turn, cached, slot
+            normed, positions, seen_positions, turn, cached, slot, at
         )
+        x, normed = _only(at, x), _only(at, normed)
         if c.norm_out:
             attended = Norm(c, name="attention_out_norm")(attended)
         if not c.parallel:
             x = x + attended
         if not c.shared_norm:
             normed = Norm(c, name="mlp_norm")(x)
-        inner = Linear(c, c.hidden_dim, c.mlp_bias, name="up")(normed)
+        inner = Linear(c.packed, c.hidden_dim, c.mlp_bias, name="up")(normed)
         if c.gated:
-            gate = Linear(c, c.hidden_dim, c.mlp_bias, name="gate")(normed)
+            gate = Linear(c.packed, c.hidden_dim, c.mlp_bias, name="gate")(normed)
             inner = ACTIVATIONS[c.activation](gate) * inner
         else:
             inner = ACTIVATIONS[c.activation](inner)
-        fed = Linear(c, c.dim, c.mlp_bias, name="down")(inner)
+        fed = Linear(c.packed, c.dim, c.mlp_bias, name="down")(inner)
         if c.norm_out:
             fed = Norm(c, name="mlp_out_norm")(fed)
         return (x + attended + fed if c.parallel else x + fed), cached
+
+
+def _only(at: Int[Array, "batch some"] | None, x, axis: int = 1):
+    """What lies at the token indices `at` of each row; everything for None."""
+    if at is None:
+        return x
+    index = at.reshape(at.shape[0], *(1,) * (axis - 1), -1, *(1,) * (x.ndim - axis - 1))
+    return jnp.take_along_axis(x, index, axis=axis)
 
 
 class Decoder(nn.Module):
     """Blocks, unrolled: on a CPU a scan over layers costs about half of the speed."""
 
     config: Config
+    recompute: bool = False
 
     def setup(self):
         c = self.config
         self.embedding = nn.Embed(c.vocab_size, c.dim)
         if c.rope is None:
             self.places = nn.Embed(c.context + c.position_offset, c.dim)
-        self.blocks = [Block(c, c.window(layer)) for layer in range(c.layers)]
+        block = nn.remat(Block) if self.recompute else Block
+        self.blocks = [block(c, c.window(layer)) for layer in range(c.layers)]
         self.norm = Norm(c)
         if not c.tied:
-            self.head = nn.Dense(c.vocab_size, use_bias=c.head_bias)
+            self.head = Linear(None, c.vocab_size, c.head_bias)
 
     def __call__(self, ids):
-        return self.unembed(self.hidden(self.embed(ids), causal_positions(ids.shape), None, 0)[0])
+        return self.unembed(self.hidden(self.embed(ids), causal_positions(ids.shape), None, 0, None)[0])
 
     def embed(self, ids):
         x = self.embedding(ids)
         scale = self.config.embedding_scale
         return x if scale == 1.0 else x * jnp.asarray(scale, x.dtype)
 
-    def hidden(self, x, positions, cache, slot):
+    def hidden(self, x, positions, cache, slot, at):
         c, seen, turn = self.config, positions, None
         if cache is not None:
             seen = jax.lax.dynamic_update_slice_in_dim(cache.positions, positions, slot, axis=1)
         if c.rope is None:
-            x = x + self.places(jnp.where(positions == NOWHERE, 0, positions) + c.position_offset)
+            placed = self.places(jnp.where(positions == NOWHERE, 0, positions) + c.position_offset)
+            x = x + placed.astype(x.dtype)
         else:
             longest = 1 + jnp.max(jnp.where(seen == NOWHERE, -1, seen), axis=1)
             turn = rotation(c.rope, positions, longest)
         keys, values = [], []
         for layer, block in enumerate(self.blocks):
             cached = None if cache is None else (cache.keys[layer], cache.values[layer])
-            x, (key, value) = block(x, positions, seen, turn, cached, slot)
+            asking = at if layer == c.layers - 1 else None  # below the last layer every token is seen by others
+            x, (key, value) = block(x, positions, seen, turn, cached, slot, asking)
             keys.append(key)
             values.append(value)
         return self.norm(x), Cache(tuple(keys), tuple(values), seen)
 
     def unembed(self, x):
         c = self.config
-        scores = self.embedding.attend(x) if c.tied else self.head(x)
+        scores = product(x, self.embedding.embedding.T) if c.tied else self.head(x)
         return scores if c.logit_cap is None else jnp.tanh(scores / c.logit_cap) * c.logit_cap
 
 
@@ -263,9 +321,17 @@ def hidden(
     positions: Int[Array, "batch tokens"],
     cache: Cache | None = None,
     slot: Int[Array, ""] | int = 0,
-) -> tuple[Float[Array, "batch tokens dim"], Cache]:
-    """Last hidden states, and the keys and values of all tokens seen, written from `slot` on into `cache`."""
-    return Decoder(config).apply({"params": params}, embeddings, positions, cache, slot, method=Decoder.hidden)
+    *,
+    at: Int[Array, "batch some"] | None = None,
+    recompute: bool = False,
+) -> tuple[Float[Array, "batch some dim"], Cache]:
+    """Last hidden states, and the keys and values of all tokens seen, written from `slot` on into `cache`.
+
+    With `at`, only the states at those token indices: the last layer is then computed for them alone. `recompute`
+    keeps no activations inside a layer for the way back, which then computes them again.
+    """
+    inputs = (embeddings, positions, cache, slot, at)
+    return Decoder(config, recompute).apply({"params": params}, *inputs, method=Decoder.hidden)
 
 
 def unembed(params: PyTree, config: Config, x: Float[Array, "batch tokens dim"]) -> Float[Array, "batch tokens vocab"]:
@@ -301,18 +367,19 @@ def label_loss(
     labels: Int[Array, "batch labels"],
     label_at: Int[Array, "batch labels"],
     prefix: Prefix | None = None,
+    *,
+    recompute: bool = False,
 ) -> Float[Array, "batch"]:
     """Mean cross-entropy per row of `labels`, each predicted from the token at index `label_at`; negative ones
-    are padding. Only label positions meet the vocabulary (256,000 words in Gemma)."""
-    states = _states(params, config, embeddings, positions, prefix)
-    at_labels = jnp.take_along_axis(states, label_at[..., None], axis=1)
-    log_p = jax.nn.log_softmax(unembed(params, config, at_labels).astype(jnp.float32))
+    are padding. Only label positions pass the last layer and meet the vocabulary (256,000 words in Gemma)."""
+    states = _states(params, config, embeddings, positions, prefix, at=label_at, recompute=recompute)
+    log_p = jax.nn.log_softmax(unembed(params, config, states).astype(jnp.float32))
     real = labels >= 0
     picked = jnp.take_along_axis(log_p, jnp.where(real, labels, 0)[..., None], axis=-1)[..., 0]
     return -jnp.sum(jnp.where(real, picked, 0.0), axis=-1) / jnp.maximum(jnp.sum(real, axis=-1), 1)
 
 
-def _states(params, config, x, positions, prefix):
+def _states(params, config, x, positions, prefix, **options):
     batch, tokens, _ = x.shape
     first = 0 if prefix is None else prefix.keys.shape[2]
     if positions is None:
@@ -322,5 +389,6 @@ def _states(params, config, x, positions, prefix):
             )
         positions = causal_positions((batch, tokens), first)
     if prefix is None:
-        return hidden(params, config, x, positions)[0]
-    return hidden(params, config, x, positions, empty_cache(config, batch, tokens, x.dtype, prefix), first)[0]
+        return hidden(params, config, x, positions, **options)[0]
+    cache = empty_cache(config, batch, tokens, x.dtype, prefix)
+    return hidden(params, config, x, positions, cache, first, **options)[0]

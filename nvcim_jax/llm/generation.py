@@ -127,8 +127,8 @@ def _start(params, config, embeddings, positions, keys, prefix, *, new_tokens, e
     first = 0 if prefix is None else prefix.keys.shape[2]
     cache = decoder.empty_cache(config, batch, tokens + new_tokens - 1, embeddings.dtype, prefix)
     last = jnp.argmax(jnp.where(positions == decoder.NOWHERE, -1, positions), axis=1)[:, None]
-    states, cache = decoder.hidden(params, config, embeddings, positions, cache, first)
-    token = _next(params, config, jnp.take_along_axis(states, last[..., None], axis=1), keys, 0, sampling)
+    states, cache = decoder.hidden(params, config, embeddings, positions, cache, first, at=last)
+    token = _next(params, config, states, keys, 0, sampling)
     answer = jnp.full((batch, new_tokens), pad, jnp.int32).at[:, 0].set(token)
     place = jnp.take_along_axis(positions, last, axis=1)[:, 0] + 1
     return State(jnp.int32(1), answer, _ends(token, end), place, cache)
@@ -142,7 +142,7 @@ def _advance(params, config, state, keys, until, *, end, pad, sampling) -> State
     def step(state: State) -> State:
         at, token = state.written, jnp.take(state.answer, state.written - 1, axis=1)
         positions = jnp.where(state.done, decoder.NOWHERE, state.place)[:, None]
-        x = decoder.embed(params, config, token[:, None])
+        x = decoder.embed(params, config, token[:, None]).astype(state.cache.keys[0].dtype)
         states, cache = decoder.hidden(params, config, x, positions, state.cache, behind + at)
         token = jnp.where(state.done, pad, _next(params, config, states, keys, at, sampling))
         answer = state.answer.at[:, at].set(token)
