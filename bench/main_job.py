@@ -17,7 +17,7 @@ import resource  # noqa: E402
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
-from nvcim_jax import devices, job, lamp, llm, pipeline, programs, study, synthetic, text  # noqa: E402
+from nvcim_jax import devices, job, lamp, llm, pipeline, programs, study, synthetic, text, tuning  # noqa: E402
 from nvcim_jax.cli import EMBEDDED  # noqa: E402
 from nvcim_jax.presets import RECOMMENDED  # noqa: E402
 
@@ -69,7 +69,7 @@ def stages(model, task, users, device) -> tuple[dict[str, float], dict[str, floa
     metric = study.metric_of(task)
     score = float(np.mean([metric(answer, query.answer) for answer, query in zip(answers, queries, strict=True)]))
     pairs = [pipeline.pair(model, sample, RECOMMENDED) for row in selected.samples for sample in row if sample]
-    width = RECOMMENDED.tokens + text.bucket(max(len(question) + len(answer) - 1 for question, answer in pairs), 8)
+    width = RECOMMENDED.tokens + text.bucket(max(len(question) + len(answer) - 1 for question, answer, _ in pairs))
     return seconds, {"score": score, "rows": int(selected.valid.sum()), "width": width}
 
 
@@ -90,8 +90,8 @@ def main() -> None:
     for name in warm:
         print(f"{name:20s} {warm[name]:7.2f} s warm, {cold[name]:6.2f} s with compilation")
 
-    rows = pipeline.TUNE_ROWS * -(-out["rows"] // pipeline.TUNE_ROWS)
-    tokens = rows * RECOMMENDED.steps * out["width"]
+    rows = tuning.ROWS * -(-out["rows"] // tuning.ROWS)
+    tokens = rows * RECOMMENDED.training.steps * out["width"]
     rate = tokens / warm["tune"]
     peak = matrix_rate()
     share = rate * operations_per_token(model.config) / peak

@@ -57,8 +57,8 @@ METHODS = {  # name -> (how the OVTs were trained, write)
 
 def sensitivities(model, selected, learned, place) -> jax.Array:
     """Curvature of each OVT's label loss on its own sample, in code space: [ovts, tokens, code]."""
-    pools = [[pipeline.pair(model, selected.samples[u][s], RECOMMENDED)] for u, s in zip(*place, strict=True)]
-    batch = jax.tree.map(lambda leaf: leaf[:, 0], text.batch(pools, RECOMMENDED.tokens))
+    pools = [[pipeline.pair(model, selected.samples[u][s], RECOMMENDED)[:2]] for u, s in zip(*place, strict=True)]
+    batch = jax.tree.map(lambda leaf: leaf[:, 0], text.batch(pools))
 
     @jax.jit
     def run(params, codecs, codes, batch):
@@ -66,8 +66,8 @@ def sensitivities(model, selected, learned, place) -> jax.Array:
 
         def one(code, codec, asked, *rest):
             def loss(code):
-                row = (leaf[None] for leaf in (decode(codec, code), asked, *rest))
-                return tuning.prompt_loss(params, model.config, *row)[0]
+                row = (leaf[None] for leaf in (asked, *rest))
+                return tuning.label_loss(params, model.config, tuning.Adapted(decode(codec, code)[None]), *row)[0]
 
             return curvature(jax.random.key(0), loss, code)
 

@@ -26,10 +26,14 @@ def inject(
     *,
     sigma: Float[Array, ""] | float,
     factors: Float[Array, "4"],
+    through_peak: bool = False,
 ) -> Float[Array, "tokens dim"]:
     """The prompt as a noisy device returns it: `S' = S + N max|S|` (Eq. 4).
 
-    The standard deviation is held constant under differentiation, so the gradient is that of the identity.
+    The standard deviation is held constant under differentiation, so the gradient is that of the identity; with
+    `through_peak` the gradient flows through max|S| as well, and training learns to keep the largest value small.
     """
-    std = jax.lax.stop_gradient(noise_std(prompt, sigma=sigma, factors=factors))
+    std = noise_std(prompt, sigma=sigma, factors=factors)
+    if not through_peak:
+        std = jax.lax.stop_gradient(std)
     return prompt + std * jax.random.normal(key, prompt.shape, prompt.dtype)

@@ -5,8 +5,11 @@ Everything runs for a block of users at once. Randomness follows the user's name
 does not depend on who else is in the block.
 """
 
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -14,17 +17,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from nvcim_jax import bank, lamp, llm, programs, selection, text, tuning
-from nvcim_jax.codec import Codec, fit_pca
+from nvcim_jax import bank, crossbar, lamp, llm, programs, selection, text, tuning
+from nvcim_jax.codec import DIM, Codec, fit_pca
 from nvcim_jax.devices import Device
 from nvcim_jax.lamp import Sample, Task, User
 from nvcim_jax.llm.weights import Model
 from nvcim_jax.presets import Settings
 
-TUNE_ROWS, ANSWER_ROWS = 48, 64  # of one compiled program
+ANSWER_ROWS = 64  # of one compiled program
 SLOTS = 8  # a user's slots come in multiples of it, so that nearby counts share a program
 MOST_CLUSTERS = 10
 Report = Callable[[int], None]
+TuneReport = Callable[[tuning.Progress], None]
 
 
 class Selected(NamedTuple):
@@ -92,17 +96,22 @@ def learn(
     *,
     sigma: float,
     settings: Settings,
-    report: Report = lambda rows: None,
+    folder: Path | None = None,
+    report: TuneReport = lambda progress: None,
 ) -> Learned:
     """Tune one OVT per selected sample under `settings.train_sigma` times the device's noise, and code it.
 
-    `codec` comes from `fit_codecs`. `report` is told the number of finished rows after each block. Zero steps leave
-    the start untuned.
+    `codec` comes from `fit_codecs`. With a `folder`, an interrupted run goes on from what it kept there (`tuning.run`).
+    Zero steps leave the start untuned.
     """
     slots = [(u, s) for u, row in enumerate(selected.samples) for s, sample in enumerate(row) if sample is not None]
     samples = [selected.samples[u][s] for u, s in slots]
-    pools = [[pair(model, each, settings) for each in lamp.both_orders(task, sample)] for sample in samples]
-    codes, losses = _tuned_codes(key, model, task, users, slots, samples, pools, codec, device, sigma, settings, report)
+    pools = [lamp.both_orders(task, sample) for sample in samples]
+    tuned = tune(
+        key, model, task, users, slots, samples, pools, codec, device,
+        sigma=sigma, settings=settings, folder=folder, report=report,
+    )  # fmt: skip
+    codes = stored(model, tuned.values, _rows_of(codec, slots), settings)
     content = content_codes(model, [[sample] for sample in samples], _rows_of(codec, slots), settings.tokens)[:, 0]
     keys = jax.vmap(settings.key)(content, codes)
     user, slot = np.array(slots).T
@@ -111,7 +120,7 @@ def learn(
         user=jnp.asarray(user),
         sample=jnp.asarray(slot),
         domain=jnp.array([names.index(sample.domain) if sample.domain else -1 for sample in samples]),
-        loss=losses,
+        loss=tuned.losses[-1] if tuned.losses.shape[0] else jnp.full(len(slots), jnp.nan),
         key=jax.random.key_data(_slot_keys(key, users, slots)),
     )
     put = lambda leaf: jnp.zeros((*selected.valid.shape, *leaf.shape[1:]), leaf.dtype).at[user, slot].set(leaf)  # noqa: E731
@@ -134,18 +143,18 @@ def learn_one_for_all(
     *,
     sigma: float,
     settings: Settings,
-    report: Report = lambda rows: None,
+    folder: Path | None = None,
+    report: TuneReport = lambda progress: None,
 ) -> Learned:
     """Tune one prompt on each user's whole buffer, reading as many samples in all as the user's OVTs do together."""
     slots = [(u, 0) for u in range(len(users))]
-    first = [row[0] for row in selected.samples]
-    most = max(len(user.history) for user in users)
-    whole = [(user.history * most)[:most] for user in users]
-    pools = [[pair(model, sample, settings) for sample in history] for history in whole]
     per_step = int(np.median(np.asarray(selected.valid).sum(axis=1)))
-    codes, _ = _tuned_codes(
-        key, model, task, users, slots, first, pools, codec, device, sigma, settings, report, per_step=per_step
-    )
+    whole = replace(settings, training=replace(settings.training, per_step=per_step))
+    tuned = tune(
+        key, model, task, users, slots, [row[0] for row in selected.samples], histories(users), codec, device,
+        sigma=sigma, settings=whole, folder=folder, report=report,
+    )  # fmt: skip
+    codes = stored(model, tuned.values, _rows_of(codec, slots), settings)
     is_first = jnp.arange(selected.valid.shape[1]) == 0
     alone = jnp.where(is_first[None, :, None, None], codes[:, None], 0)
     origin = bank.unknown(selected.valid.shape)
@@ -255,37 +264,74 @@ def tell(
             told = whole
 
 
-def _tuned_codes(key, model, task, users, slots, samples, pools, codec, device, sigma, settings, report, per_step=None):
-    """Code and last loss of every (user, slot): start, train in blocks of rows of one shape, leave that space."""
+def histories(users: Sequence[User]) -> list[list[Sample]]:
+    """Every user's history, repeated until all are equally long: pools for one adapter per user."""
+    most = max(len(user.history) for user in users)
+    return [list((user.history * most)[:most]) for user in users]
+
+
+def tune(
+    key: PRNGKeyArray,
+    model: Model,
+    task: Task,
+    users: Sequence[User],
+    slots: Sequence[tuple[int, int]],
+    samples: Sequence[Sample],
+    pools: Sequence[Sequence[Sample]],
+    codec: Codec,
+    device: Device,
+    *,
+    sigma: float,
+    settings: Settings,
+    folder: Path | None = None,
+    report: TuneReport = lambda progress: None,
+) -> tuning.Tuned:
+    """Whatever `settings.method` trains, one row for each (user, slot): started from `samples`, trained on `pools`.
+
+    A step sees a row's whole pool unless `settings.training.per_step` says otherwise. Raises ValueError for more
+    virtual tokens than an array has columns and for samples without an answer.
+    """
+    check_tokens(model, settings)
+    cut, pairs = 0, []
+    for pool in pools:
+        pairs.append([pair(model, sample, settings) for sample in pool])
+        cut += sum(was_cut for *_, was_cut in pairs[-1])
+    if cut:
+        told = (
+            f"{cut} of {sum(map(len, pools))} samples are longer than {settings.longest} tokens or the model's context"
+        )
+        if not settings.cut:
+            raise ValueError(f"{told}: allow them to be cut, or shorten them")
+        warnings.warn(f"{told}: they lost their beginnings", stacklevel=2)
     ids = np.array([text.start_ids(model.tokenizer, task, sample, settings.tokens) for sample in samples], np.int32)
-    keys = _slot_keys(key, users, slots)
-    codecs = _rows_of(codec, slots)
-    start, rate, limit = programs.start(
-        keys, programs.embed(model.params, model.config, ids), codecs, settings=settings
-    )
-    values, losses = start, jnp.full(len(slots), jnp.nan)
-    if settings.steps:
-        on_host = jax.tree.map(np.asarray, (start, codecs, rate, limit))  # rows are then picked without compiling
-        job = tuning.Job(keys, *on_host, text.batch(pools, settings.tokens))
-        block = min(TUNE_ROWS, text.bucket(len(slots), 8))
-        parts = []
-        for first in range(0, len(slots), block):
-            rows = np.resize(np.arange(first, min(first + block, len(slots))), block)
-            tuned = tuning.tune(
-                model.params,
-                jax.tree.map(lambda leaf, rows=rows: leaf[rows], job),
-                device,
-                jnp.float32(sigma * settings.train_sigma),
-                config=model.config,
-                render=settings.space.render,
-                steps=settings.steps,
-                per_step=per_step or len(pools[0]),
-            )
-            kept = min(block, len(slots) - first)
-            parts.append((tuned.values[:kept].block_until_ready(), tuned.losses[-1, :kept]))
-            report(kept)
-        values, losses = (jnp.concatenate(part) for part in zip(*parts, strict=True))
-    return jax.vmap(settings.space.leave)(codecs, values), losses
+    keys, codecs = _slot_keys(key, users, slots), _rows_of(codec, slots)
+    start, rate, limit = programs.start(model.params, keys, ids, codecs, config=model.config, settings=settings)
+    if not settings.training.steps:
+        return tuning.Tuned(start, jnp.zeros((0, len(slots))), jnp.zeros(len(slots), bool))
+    job = tuning.Job(keys, start, codecs, rate, limit, text.batch([[row[:2] for row in pool] for pool in pairs]))
+    if settings.training.pull:
+        contents = [[text.encode(model.tokenizer, sample.content)] for sample in samples]
+        job = job._replace(content=_mean_embeddings(model, contents)[0][:, 0])
+    names = [f"{users[u].id}, {sample.content[:40]!r}" for (u, _), sample in zip(slots, samples, strict=True)]
+    return tuning.run(
+        model.params, job, device, sigma * settings.train_sigma, config=model.config, method=settings.method,
+        training=settings.training, names=names, folder=folder, report=report,
+    )  # fmt: skip
+
+
+def stored(model: Model, values, codecs: Codec, settings: Settings):
+    """What the memory keeps of trained rows, each with its own codec."""
+    return jax.vmap(lambda own, codec: settings.method.stored(own, codec, model.config))(values, codecs)
+
+
+def check_tokens(model: Model, settings: Settings) -> None:
+    """ValueError for more virtual tokens than an array has columns, or than leave the model room for a question."""
+    crossbar.check_fits(settings.tokens, DIM)
+    if settings.tokens > model.config.context // 2:
+        raise ValueError(
+            f"{settings.tokens} virtual tokens leave no room in the model's context of {model.config.context}: "
+            "ask for fewer"
+        )
 
 
 def _slot_keys(key: PRNGKeyArray, users: Sequence[User], slots: Sequence[tuple[int, int]]) -> PRNGKeyArray:
@@ -293,11 +339,17 @@ def _slot_keys(key: PRNGKeyArray, users: Sequence[User], slots: Sequence[tuple[i
     return jax.vmap(jax.random.fold_in)(user_keys(key, users)[user], jnp.asarray(slot))
 
 
-def pair(model: Model, sample: Sample, settings: Settings) -> tuple[text.Ids, text.Ids]:
-    """Question and answer ids of a sample as tuning reads them."""
+def pair(model: Model, sample: Sample, settings: Settings) -> tuple[text.Ids, text.Ids, bool]:
+    """Question and answer ids of a sample as tuning reads them, and whether the question lost its beginning.
+
+    ValueError for a sample without an answer.
+    """
+    if not sample.answer.strip():
+        raise ValueError(f"the sample {sample.content[:60]!r} has no answer: there is nothing to learn from it")
     answer = text.answer_ids(model.tokenizer, sample)[: model.config.context // 4]
     room = min(settings.longest, model.config.context - settings.tokens - len(answer))
-    return text.question_ids(model.tokenizer, sample, room), answer
+    whole = text.encode(model.tokenizer, sample.question + lamp.ANSWER, special=True)
+    return whole[-room:], answer, len(whole) > room
 
 
 def _summary(model: Model, task: Task, sample: Sample) -> text.Ids:

@@ -1,7 +1,7 @@
 """Three named ways to run NVCiM-PT, each a plain record of settings."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import partial
 
 import jax.numpy as jnp
@@ -52,10 +52,10 @@ class Settings:
     """What a run of NVCiM-PT can vary; hashable, so it is static under jit."""
 
     start: Callable  # of the virtual tokens
-    space: tuning.Space  # in which they are trained
+    method: tuning.Method  # which trains them, in the model's space or in the code's
     fit_codec: Callable
     learning_rate: Callable
-    steps: int
+    training: tuning.Training
     train_sigma: float  # training noise as a multiple of the device's sigma
     clip: float  # quantile of the start's magnitudes beyond which codes are clipped; 1 leaves them free
     key: Callable  # what an OVT is found by
@@ -63,6 +63,7 @@ class Settings:
     tokens: int = 16
     buffer: int = 25
     longest: int = 192  # tokens of a question that tuning reads; of a longer one it reads the end
+    cut: bool = True  # longer ones, with a warning; else they are refused
     write: Callable = crossbar.write_values
 
     def describe(self) -> dict[str, object]:
@@ -73,18 +74,22 @@ class Settings:
 def _plain(value):
     if isinstance(value, partial):
         return {"function": value.func.__name__, **{name: _plain(bound) for name, bound in value.keywords.items()}}
-    if isinstance(value, tuning.Space):
-        return "code" if value is tuning.CODE_SPACE else "embedding"
+    if is_dataclass(value):
+        return (
+            {"method": type(value).__name__, **asdict(value)}
+            if not isinstance(value, tuning.Training)
+            else asdict(value)
+        )
     return getattr(value, "__name__", value)
 
 
 # The paper to the letter where it speaks, its silence filled by the nearest convention.
 PAPER_LITERAL = Settings(
     start=tuning.random_tokens,
-    space=tuning.EMBEDDING_SPACE,
+    method=tuning.Prompt(),
     fit_codec=codec.fit_autoencoder,
     learning_rate=partial(fixed_rate, rate=1e-4),
-    steps=30,
+    training=tuning.Training(steps=30),
     train_sigma=1.0,
     clip=1.0,
     key=prompt_key,
@@ -94,10 +99,10 @@ PAPER_LITERAL = Settings(
 # The paper's three parts in the reading that works: own-token start, trained in the space that is stored.
 PAPER = Settings(
     start=tuning.own_tokens,
-    space=tuning.CODE_SPACE,
+    method=tuning.CodePrompt(),
     fit_codec=codec.fit_pca,
     learning_rate=partial(relative_rate, share=0.06),
-    steps=30,
+    training=tuning.Training(steps=30),
     train_sigma=1.0,
     clip=1.0,
     key=prompt_key,
@@ -107,10 +112,10 @@ PAPER = Settings(
 # What measured best on users that no result is reported on.
 RECOMMENDED = Settings(
     start=tuning.own_tokens,
-    space=tuning.CODE_SPACE,
+    method=tuning.CodePrompt(),
     fit_codec=codec.fit_pca,
     learning_rate=partial(relative_rate, share=0.06),
-    steps=30,
+    training=tuning.Training(steps=30),
     train_sigma=2.0,
     clip=0.9,
     key=content_key,

@@ -60,17 +60,18 @@ def fit_codecs(keys, vectors, counts, *, fit):
     return jax.vmap(fit)(keys, vectors, counts)
 
 
-@partial(jax.jit, static_argnames=("settings",))
-def start(keys, tokens, codecs, *, settings):
-    """What training starts from, its learning rate and its limit, row by row."""
+@partial(jax.jit, static_argnames=("config", "settings"))
+def start(params, keys, ids, codecs, *, config, settings):
+    """What training starts from, its learning rates and its limits, row by row."""
 
-    def one(key, tokens, codec):
-        values = settings.space.enter(codec, settings.start(jax.random.fold_in(key, 2), tokens))
+    def one(key, ids, codec):
+        tokens = settings.start(jax.random.fold_in(key, 2), params, config, ids)
+        values = settings.method.init(jax.random.fold_in(key, 3), tokens, codec, config)
         free = settings.clip >= 1
-        limit = jnp.inf if free else jnp.quantile(jnp.abs(values), settings.clip)
-        return values, settings.learning_rate(values), jnp.asarray(limit, values.dtype)
+        limit = lambda leaf: jnp.asarray(jnp.inf if free else jnp.quantile(jnp.abs(leaf), settings.clip), leaf.dtype)  # noqa: E731
+        return values, settings.learning_rate(values), jax.tree.map(limit, values)
 
-    return jax.vmap(one)(keys, tokens, codecs)
+    return jax.vmap(one)(keys, ids, codecs)
 
 
 @partial(jax.jit, static_argnames=("write", "draws"))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from nvcim_jax import crossbar, lamp, pipeline, store, synthetic, variation
+from nvcim_jax import crossbar, lamp, pipeline, store, synthetic, tuning, variation
 from nvcim_jax.devices import Device, device
 from nvcim_jax.figures import Line, Panel
 from nvcim_jax.lamp import Sample, Task, User
@@ -83,7 +83,7 @@ def embedded(
 ) -> tuple[list[User], Learned, list[list[Sample | None]]]:
     """Users, what they learned and the samples of their slots. A key that is all content needs no tuned code."""
     if settings.key is content_key:
-        settings = replace(settings, steps=0)
+        settings = replace(settings, training=tuning.Training(steps=0))
     users = pipeline.buffered(users, settings.buffer)
     select_key, codec_key, learn_key = jax.random.split(key, 3)
     selected = pipeline.select(select_key, model, users)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from nvcim_jax import devices, metrics, pipeline, programs, text
+from nvcim_jax import devices, metrics, pipeline, programs, text, tuning
 from nvcim_jax.codec import Codec
 from nvcim_jax.lamp import Sample, Task, User
 from nvcim_jax.llm.weights import Model
@@ -85,7 +85,7 @@ def ladder(
     def learn(settings: Settings, cell: Cell | None, how: Callable = pipeline.learn) -> pipeline.Learned:
         """`cell` is None for training without noise, so that all cells share it."""
         device, sigma = (devices.device(cell.device), cell.sigma) if cell else (devices.device("NVM-1"), 0.0)
-        told = partial(_times, report, settings.steps)
+        told = lambda progress: report(progress.row_steps)  # noqa: E731
         bound = {"sigma": sigma, "settings": settings, "report": told}
         return how(learn_key, model, task, users, selected, codec(settings.fit_codec), device, **bound)
 
@@ -119,7 +119,9 @@ def ladder(
     for cell in cells:
         trained_for = Cell(train_device or cell.device, cell.sigma)
         scores = table[cell] = {BASE: base}
-        scores[OWN] = stored(*programmed(cell, replace(RECOMMENDED, steps=0), None), RECOMMENDED)[0]
+        scores[OWN] = stored(
+            *programmed(cell, replace(RECOMMENDED, training=tuning.Training(steps=0)), None), RECOMMENDED
+        )[0]
         one = stored(*programmed(cell, RECOMMENDED, trained_for, pipeline.learn_one_for_all), RECOMMENDED)[0]
         scores[ONE] = one._replace(right_domain=None)
         if known is not None:
@@ -144,10 +146,10 @@ def ladder(
 
 def work(users: Sequence[User], model: Model, cells: int, draws: int, presets: Mapping[str, Settings] = PRESETS) -> int:
     """Units of work that `ladder` will report, roughly: tuned rows times steps, answers times their length."""
-    steps = sum((1 + cells) * settings.steps for settings in presets.values())
+    steps = sum((1 + cells) * settings.training.steps for settings in presets.values())
     queries = sum(len(user.queries) for user in users)
     answers = queries * (1 + cells * (1 + draws * (2 + 4 * len(presets))))
-    tuned = 6 * len(users) * steps + cells * len(users) * RECOMMENDED.steps
+    tuned = 6 * len(users) * steps + cells * len(users) * RECOMMENDED.training.steps
     return tuned + answers * answer_room(model, users)
 
 

@@ -16,13 +16,13 @@ Ids = list[int]
 class Batch(NamedTuple):
     """Labelled samples for rows of prompts; `pool` counts the samples that one prompt is tuned on.
 
-    Padding has the position NOWHERE and the label -1. Positions leave room for the virtual tokens in front.
+    Padding has the position NOWHERE and the label -1. Positions count from the question's first token.
     """
 
     ids: np.ndarray  # [rows, pool, tokens]
     positions: np.ndarray  # [rows, pool, tokens]
     labels: np.ndarray  # [rows, pool, labels]
-    label_at: np.ndarray  # [rows, pool, labels]: the token that predicts the label, counted with the virtual tokens
+    label_at: np.ndarray  # [rows, pool, labels]: the token that predicts the label
 
 
 class Questions(NamedTuple):
@@ -80,19 +80,23 @@ def questions(asked: Sequence[Ids], prefix: int, width: int | None = None) -> Qu
     return Questions(pad(asked, width, 0), _positions([len(row) for row in asked], width, prefix))
 
 
-def batch(pools: Sequence[Sequence[tuple[Ids, Ids]]], prefix: int) -> Batch:
-    """One row per prompt, each a pool of (question ids, answer ids), behind `prefix` virtual tokens.
+def batch(pools: Sequence[Sequence[tuple[Ids, Ids]]]) -> Batch:
+    """One row per prompt, each a pool of (question ids, answer ids).
 
-    Every row must hold equally many samples. The last label needs no successor, so it is not fed in.
+    Every row must hold equally many samples. The last label needs no successor, so it is not fed in. ValueError names
+    a row that has a sample without question or answer.
     """
+    for row, pool in enumerate(pools):
+        if not pool or not all(question and answer for question, answer in pool):
+            raise ValueError(f"row {row} has a sample without question or label tokens: there is nothing to tune on")
     pairs = [pair for pool in pools for pair in pool]
     whole = [question + answer[:-1] for question, answer in pairs]
     width, labels = bucket(max(map(len, whole)), 8), bucket(max(len(answer) for _, answer in pairs), 4)
-    label_at = [list(range(prefix + len(q) - 1, prefix + len(q) + len(a) - 1)) for q, a in pairs]
+    label_at = [list(range(len(q) - 1, len(q) + len(a) - 1)) for q, a in pairs]
     shape = (len(pools), len(pools[0]))
     parts = (
         pad(whole, width, 0),
-        _positions([len(row) for row in whole], width, prefix),
+        _positions([len(row) for row in whole], width, 0),
         pad([answer for _, answer in pairs], labels, -1),
         pad(label_at, labels, 0),
     )

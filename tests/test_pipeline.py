@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nvcim_jax import bank, lamp, metrics, pipeline, programs, study, synthetic
+from nvcim_jax import bank, lamp, metrics, pipeline, programs, study, synthetic, tuning
 from nvcim_jax.devices import device
 from nvcim_jax.presets import PRESETS, RECOMMENDED
 
 NVM3, KEY, CELL = device("NVM-3"), jax.random.key(0), study.Cell("NVM-3", 0.1)
 TASK = lamp.task("LaMP-2")
-QUICK = replace(RECOMMENDED, steps=5)
+QUICK = replace(RECOMMENDED, training=tuning.Training(steps=5))
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_answers_do_not_depend_on_the_batch(model, users):
 
 def test_zero_steps_store_the_samples_own_tokens(model, users):
     selected = pipeline.select(KEY, model, users)
-    untuned = learn(model, users, selected, replace(QUICK, steps=0))
+    untuned = learn(model, users, selected, replace(QUICK, training=tuning.Training(steps=0)))
     prompts = programs.prompts_of(untuned.codec, untuned.bank.prompts)
     from nvcim_jax import llm, text
 
@@ -100,12 +100,12 @@ def test_presets_describe_themselves_as_json(name):
     import json
 
     described = json.loads(json.dumps(PRESETS[name].describe()))
-    assert described["tokens"] == 16 and described["steps"] == PRESETS[name].steps
+    assert described["tokens"] == 16 and described["training"]["steps"] == PRESETS[name].training.steps
 
 
 def test_the_ladder_scores_every_method_on_the_same_users(model):
     users = synthetic.users(TASK, 2, queries=2)
-    quick = {name: replace(preset, steps=2) for name, preset in PRESETS.items()}
+    quick = {name: replace(preset, training=tuning.Training(steps=2)) for name, preset in PRESETS.items()}
     climbed = study.ladder(KEY, model, TASK, users, [CELL], draws=2, presets=quick)
     assert len(climbed.scores[CELL]) == 4 + 4 * len(PRESETS)
     assert all(score.scores.shape == (2,) and 0 <= score.scores.min() <= score.scores.max() <= 1

@@ -1,7 +1,5 @@
 """Many prompts, one program: rows do not influence each other."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +9,10 @@ from nvcim_jax import text, tuning
 from nvcim_jax.codec import fit_pca
 from nvcim_jax.devices import device
 from nvcim_jax.llm import decoder
+from nvcim_jax.tuning.method import device_noise
 from tests.test_llm import TINY
 
+CODE = tuning.CodePrompt()
 NVM3 = device("NVM-3")
 
 
@@ -30,23 +30,24 @@ def job(params, rows=3, pool=2, tokens=8):
     return tuning.Job(
         jax.random.split(jax.random.key(3), rows), start,
         jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (rows, *leaf.shape)), codec),
-        jnp.full(rows, 0.01), jnp.full(rows, jnp.inf), text.batch(pools, tokens),
+        jnp.full(rows, 0.01), jnp.full(rows, jnp.inf), text.batch(pools),
     )  # fmt: skip
 
 
-def tune(params, work, sigma=0.1, steps=20, space=tuning.CODE_SPACE, **options):
-    return tuning.tune(params, work, NVM3, sigma, config=TINY, render=space.render, steps=steps, **options)
+def tune(params, work, sigma=0.1, steps=20, method=CODE, **options):
+    training = tuning.Training(**{"steps": steps, "per_step": 1} | options)
+    return tuning.tune(params, work, NVM3, sigma, config=TINY, method=method, training=training)
 
 
 def only(work, row):
     return jax.tree.map(lambda leaf: leaf[row : row + 1], work)
 
 
-@pytest.mark.parametrize("space", [tuning.CODE_SPACE, tuning.EMBEDDING_SPACE])
-def test_a_batch_is_its_rows_one_by_one(params, space):
+@pytest.mark.parametrize("method", [tuning.CodePrompt(), tuning.Prompt()])
+def test_a_batch_is_its_rows_one_by_one(params, method):
     work = job(params)
-    together = tune(params, work, space=space)
-    alone = [tune(params, only(work, row), space=space) for row in range(3)]
+    together = tune(params, work, method=method)
+    alone = [tune(params, only(work, row), method=method) for row in range(3)]
     np.testing.assert_allclose(together.values, jnp.concatenate([one.values for one in alone]), atol=1e-5)
 
 
@@ -101,18 +102,26 @@ def test_one_trace_for_all_values_of_one_shape(params):
     assert tuning.tune._cache_size() == 1
 
 
-def test_random_starts_are_as_large_as_the_tokens():
-    tokens = 3.0 * jax.random.normal(jax.random.key(0), (64, 32))
-    start = tuning.random_tokens(jax.random.key(1), tokens)
-    assert float(jnp.std(start)) == pytest.approx(float(jnp.std(tokens)), rel=0.1)
-    np.testing.assert_array_equal(tuning.own_tokens(jax.random.key(1), tokens), tokens)
+def test_starts(params):
+    ids, key = jnp.arange(1, 33, dtype=jnp.int32), jax.random.key(1)
+    own = tuning.own_tokens(key, params, TINY, ids)
+    np.testing.assert_array_equal(own, params["embedding"]["embedding"][1:33])
+    random = tuning.random_tokens(key, params, TINY, ids)
+    assert float(jnp.std(random)) == pytest.approx(float(jnp.sqrt(jnp.mean(own**2))), rel=0.15)
+    words = np.asarray(tuning.vocabulary_tokens(key, params, TINY, ids))
+    table = np.asarray(params["embedding"]["embedding"])
+    assert all(any(np.array_equal(word, row) for row in table) for word in words)
+    assert len(np.unique(words, axis=0)) > 10 and not np.array_equal(words, own)
 
 
-def test_code_space_renders_what_the_memory_returns(params):
-    work = only(job(params), 0)
-    codec = jax.tree.map(lambda leaf: leaf[0], work.codec)
-    render = partial(tuning.CODE_SPACE.render, jax.random.key(0), work.start[0], codec, NVM3)
+def test_code_space_reads_what_the_memory_returns(params):
     from nvcim_jax.codec import decode
 
-    np.testing.assert_allclose(render(jnp.float32(0.0)), decode(codec, work.start[0]), atol=1e-6)
-    assert np.abs(render(jnp.float32(0.1)) - render(jnp.float32(0.0))).max() > 1e-3
+    work = only(job(params), 0)
+    codec, code = jax.tree.map(lambda leaf: leaf[0], (work.codec, work.start))
+
+    def read(sigma):
+        return CODE.apply(code, codec, TINY, device_noise(jax.random.key(0), NVM3, sigma, False)).front
+
+    np.testing.assert_allclose(read(0.0), decode(codec, code), atol=1e-6)
+    assert np.abs(read(0.1) - read(0.0)).max() > 1e-3

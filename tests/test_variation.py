@@ -163,7 +163,8 @@ def test_200_ovts_five_devices_three_sigmas_20_000_draws(rows):
     hits = np.concatenate(
         list(variation.monte_carlo(jax.random.key(1), trial, (queries, keys, right), draws=20_000, chunk=4000))
     )
-    off = np.abs(hits.mean(0) - expected) / (hits.std(0) / 20_000**0.5)
+    error = np.maximum(hits.std(0) / 20_000**0.5, 1 / 20_000)  # what no draw has shown may still be that frequent
+    off = np.abs(hits.mean(0) - expected) / error
     assert hits.shape == (20_000, 5, 3) and 0.02 < float(expected.min()) < float(expected.max()) < 0.98
     assert np.max(off) < 3, off
 

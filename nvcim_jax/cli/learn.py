@@ -1,5 +1,6 @@
 """`nvcim learn` and `nvcim ask`: one user's bank."""
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,7 @@ from nvcim_jax.cli.shared import (
     console,
     plain_errors,
     prepare,
-    progress_bar,
+    tuning_bar,
 )
 
 app = typer.Typer()
@@ -56,14 +57,15 @@ def learn(
         select_key, codec_key, learn_key, _ = jax.random.split(jax.random.key(seed), 4)
         selected = pipeline.select(select_key, loaded, people)
         codec = pipeline.fit_codecs(codec_key, loaded, asked, people, fit=settings.fit_codec)
-        with progress_bar() as progress:
-            bar = progress.add_task("tuning", total=int(selected.valid.sum()))
+        unfinished = out.with_name(f"{out.name}.unfinished")
+        with tuning_bar(int(selected.valid.sum()) * settings.training.steps, unfinished) as report:
             learned = pipeline.learn(
                 learn_key, loaded, asked, people, selected, codec, chosen,
-                sigma=sigma, settings=settings, report=lambda rows: progress.advance(bar, rows),
+                sigma=sigma, settings=settings, folder=unfinished, report=report,
             )  # fmt: skip
         options = {"preset": preset, "device": device, "sigma": sigma, "seed": seed}
         store.save(out, job.now(learned.bank), codec, job.about_bank(loaded, asked, people, selected, options))
+        shutil.rmtree(unfinished)
         table = Table("slot", "sample", "answer", title=f"the OVTs of user {people[0].id}")
         for slot, sample in enumerate(selected.samples[0]):
             if sample:

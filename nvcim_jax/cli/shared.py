@@ -1,6 +1,7 @@
 """What the commands share: options, refusals in one sentence, a progress bar with the time left."""
 
 import sys
+import time
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,3 +79,27 @@ def prepare(folder: Path | None) -> None:
 def progress_bar() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console)
+
+
+@contextmanager
+def tuning_bar(row_steps: int, kept: Path):
+    """A progress bar with loss, tokens per second and time left; gives what `pipeline.learn` reports to.
+
+    Ctrl-C says where the finished part is kept.
+    """
+    told = TextColumn("loss {task.fields[loss]:.3f}, {task.fields[rate]:,.0f} tokens/s")
+    started, tokens = time.monotonic(), 0
+    with Progress(*progress_bar().columns, told, console=console) as progress:
+        bar = progress.add_task("tuning", total=row_steps, loss=float("nan"), rate=0.0)
+
+        def report(done) -> None:
+            nonlocal tokens
+            tokens += done.tokens
+            progress.update(bar, advance=done.row_steps, loss=done.loss, rate=tokens / (time.monotonic() - started))
+
+        try:
+            yield report
+        except KeyboardInterrupt:
+            progress.stop()
+            console.print(f"stopped; {kept} keeps what is done: run the same command again to go on", soft_wrap=True)
+            raise

@@ -80,6 +80,14 @@ class Config:
         """How many tokens layer `layer` sees, itself included; None for all."""
         return self.windows[layer] if self.windows else None
 
+    def kernel_sizes(self) -> dict[str, tuple[int, int]]:
+        """Inputs and outputs of every kernel in a layer, by module."""
+        asked, seen = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        sizes = {"attention/q": (self.dim, asked), "attention/k": (self.dim, seen), "attention/v": (self.dim, seen)}
+        sizes |= {"attention/o": (asked, self.dim), "up": (self.dim, self.hidden_dim)}
+        sizes |= {"gate": (self.dim, self.hidden_dim)} if self.gated else {}
+        return sizes | {"down": (self.hidden_dim, self.dim)}
+
 
 def from_hf(hf) -> Config:
     """Config of a transformers configuration object.

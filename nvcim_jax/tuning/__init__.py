@@ -1,16 +1,15 @@
-"""Prompt tuning of a frozen model with Optax: what is trained, and the program that trains it."""
+"""Adapting a frozen model with Optax: methods (what is trained, read and stored), and the program that trains them."""
 
-from nvcim_jax.tuning.prompt import CODE_SPACE, EMBEDDING_SPACE, Space, own_tokens, random_tokens
-from nvcim_jax.tuning.train import Job, Tuned, prompt_loss, tune
+from nvcim_jax.tuning.dept import Dept
+from nvcim_jax.tuning.ia3 import Ia3
+from nvcim_jax.tuning.lora import Lora
+from nvcim_jax.tuning.method import Adapted, Method, label_loss, place, quiet
+from nvcim_jax.tuning.prefix import Prefix
+from nvcim_jax.tuning.prompt import CodePrompt, Prompt, own_tokens, random_tokens, vocabulary_tokens
+from nvcim_jax.tuning.run import Progress, run
+from nvcim_jax.tuning.train import Job, Training, Tuned, tune
 
 __all__ = [
-    "CODE_SPACE",
-    "EMBEDDING_SPACE",
-    "Job",
-    "Space",
-    "Tuned",
-    "own_tokens",
-    "prompt_loss",
-    "random_tokens",
-    "tune",
-]
+    "Adapted", "CodePrompt", "Dept", "Ia3", "Job", "Lora", "Method", "Prefix", "Progress", "Prompt", "Training",
+    "Tuned", "label_loss", "own_tokens", "place", "quiet", "random_tokens", "run", "tune", "vocabulary_tokens",
+]  # fmt: skip

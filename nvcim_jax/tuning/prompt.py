@@ -1,49 +1,63 @@
-"""Where a prompt is trained: in the model's embedding space, or in the space that the memory stores."""
+"""Prompt tuning (Lester et al., 2021): virtual tokens before the question. The form in which an OVT is stored.
 
-from collections.abc import Callable
-from typing import NamedTuple
+The paper's reading trains the tokens in the model's embedding space and squeezes them into their code afterwards
+(`Prompt`); `CodePrompt` trains the stored code itself, through the decoder: what the memory will return.
+"""
+
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from nvcim_jax.codec import Codec, decode, encode
-from nvcim_jax.devices import Device
-from nvcim_jax.noise import inject
+from nvcim_jax.llm import decoder
+from nvcim_jax.llm.config import Config
+from nvcim_jax.tuning.method import Adapted, Noise
 
 
-class Space(NamedTuple):
-    """How a prompt enters the space it is trained in, what the model reads of it under noise, and its final code."""
+@dataclass(frozen=True)
+class Prompt:
+    """Virtual tokens, trained in embedding space under the noise of Eq. 4, stored as their code."""
 
-    enter: Callable[[Codec, Float[Array, "tokens dim"]], Float[Array, "tokens width"]]
-    render: Callable[..., Float[Array, "tokens dim"]]
-    leave: Callable[[Codec, Float[Array, "tokens width"]], Float[Array, "tokens code"]]
+    def init(self, key: PRNGKeyArray, tokens: Float[Array, "tokens dim"], codec: Codec, config: Config):
+        return tokens
 
+    def apply(self, trained: Float[Array, "tokens dim"], codec: Codec, config: Config, noise: Noise) -> Adapted:
+        return Adapted(front=noise(trained))
 
-def own_tokens(key: PRNGKeyArray, tokens: Float[Array, "tokens dim"]) -> Float[Array, "tokens dim"]:
-    """Start from the embeddings of the sample's own tokens."""
-    return tokens
-
-
-def random_tokens(key: PRNGKeyArray, tokens: Float[Array, "tokens dim"]) -> Float[Array, "tokens dim"]:
-    """Start from Gaussian values as large as the sample's embeddings: the paper's random set of virtual tokens."""
-    return jax.random.normal(key, tokens.shape) * jnp.sqrt(jnp.mean(tokens**2))
+    def stored(self, trained: Float[Array, "tokens dim"], codec: Codec, config: Config) -> Float[Array, "tokens code"]:
+        return encode(codec, trained)
 
 
-def _in_embedding_space(key: PRNGKeyArray, prompt, codec: Codec, device: Device, sigma):
-    return inject(key, prompt, sigma=sigma, factors=device.factors)
+@dataclass(frozen=True)
+class CodePrompt:
+    """The stored code, trained under the device's noise through the codec's decoder."""
+
+    def init(self, key: PRNGKeyArray, tokens: Float[Array, "tokens dim"], codec: Codec, config: Config):
+        return encode(codec, tokens)
+
+    def apply(self, trained: Float[Array, "tokens code"], codec: Codec, config: Config, noise: Noise) -> Adapted:
+        return Adapted(front=decode(codec, noise(trained)))
+
+    def stored(self, trained: Float[Array, "tokens code"], codec: Codec, config: Config) -> Float[Array, "tokens code"]:
+        return trained
 
 
-def _in_code_space(key: PRNGKeyArray, code, codec: Codec, device: Device, sigma):
-    return decode(codec, inject(key, code, sigma=sigma, factors=device.factors))
+# Starts: the embeddings of virtual tokens, from the ids that sum up a sample (`text.start_ids`) or another text.
 
 
-def _unchanged(codec: Codec, values):
-    return values
+def own_tokens(key: PRNGKeyArray, params: PyTree, config: Config, ids: Int[Array, "tokens"]):
+    """The embeddings of the ids: the sample's own content and answer, or a given text."""
+    return decoder.embed(params, config, ids[None])[0]
 
 
-# The paper's reading of noise-aware training: the prompt is trained under Eq. 4, and squeezed into its code afterwards.
-EMBEDDING_SPACE = Space(_unchanged, _in_embedding_space, encode)
+def vocabulary_tokens(key: PRNGKeyArray, params: PyTree, config: Config, ids: Int[Array, "tokens"]):
+    """The embeddings of words drawn from the vocabulary, as many as there are ids (Lester et al., 2021)."""
+    return own_tokens(key, params, config, jax.random.randint(key, ids.shape, 0, config.vocab_size))
 
-# The stored code is trained, under the device's noise and through the decoder: what the memory will return.
-CODE_SPACE = Space(encode, _in_code_space, _unchanged)
+
+def random_tokens(key: PRNGKeyArray, params: PyTree, config: Config, ids: Int[Array, "tokens"]):
+    """Gaussian values as large as the embeddings of the ids: the paper's random set of virtual tokens."""
+    tokens = own_tokens(key, params, config, ids)
+    return jax.random.normal(key, tokens.shape, tokens.dtype) * jnp.sqrt(jnp.mean(tokens**2))

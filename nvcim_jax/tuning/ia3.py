@@ -1,0 +1,36 @@
+"""IA3 (Liu et al., 2022): vectors that stretch keys, values and what goes into the feed-forward's last product."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from nvcim_jax.codec import Codec
+from nvcim_jax.llm.config import Config
+from nvcim_jax.tuning.lora import in_layers
+from nvcim_jax.tuning.method import Adapted, Noise
+
+
+@dataclass(frozen=True)
+class Ia3:
+    """A vector for what leaves each of `outputs` and what enters each of `inputs`, in every layer; ones at first."""
+
+    outputs: tuple[str, ...] = ("attention/k", "attention/v")
+    inputs: tuple[str, ...] = ("down",)
+
+    def init(self, key: PRNGKeyArray, tokens: Float[Array, "start dim"], codec: Codec, config: Config):
+        sizes = config.kernel_sizes()
+        for target in (*self.outputs, *self.inputs):
+            if target not in sizes:
+                raise ValueError(f"no module {target!r} in a layer: choose among {', '.join(sizes)}")
+        wide = {target: sizes[target][1] for target in self.outputs} | {t: sizes[t][0] for t in self.inputs}
+        return {target: jnp.ones((config.layers, width)) for target, width in wide.items()}
+
+    def apply(
+        self, trained: dict[str, Float[Array, "layers width"]], codec: Codec, config: Config, noise: Noise
+    ) -> Adapted:
+        side = lambda target: "scale_in" if target in self.inputs else "scale_out"  # noqa: E731
+        return Adapted(layers=in_layers({target: {side(target): own} for target, own in noise(trained).items()}))
+
+    def stored(self, trained: dict[str, Float[Array, "layers width"]], codec: Codec, config: Config):
+        return trained
