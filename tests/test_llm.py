@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -168,3 +169,54 @@ def test_a_real_checkpoint_tells_its_story(outside):
     assert told.startswith(
         "Once upon a time, there was a little girl named Lily. She loved to play outside in the park."
     )
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"windows": (3, None)}, {"parallel": True, "shared_norm": True, "norm": "layer"}]
+)
+def test_the_last_layer_where_it_is_asked_is_the_last_layer(params, change):
+    config = replace(TINY, **change)
+    own = decoder.Decoder(config).init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+    x = decoder.embed(own, config, ids(2, 9))
+    at, positions = jnp.array([[8, 2, 2], [0, 5, 7]]), decoder.causal_positions((2, 9))
+    whole, seen = decoder.hidden(own, config, x, positions)
+    some, also = decoder.hidden(own, config, x, positions, at=at)
+    np.testing.assert_allclose(some, jnp.take_along_axis(whole, at[..., None], axis=1), atol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), seen, also)
+
+
+def test_recomputed_activations_give_the_same_gradient(params):
+    x, labels, at = decoder.embed(params, TINY, ids(2, 7)), ids(2, 2), jnp.array([[4, 5]] * 2)
+
+    def gradient(recompute):
+        run = lambda x: decoder.label_loss(  # noqa: E731
+            params, TINY, x, decoder.causal_positions((2, 7)), labels, at, recompute=recompute
+        ).sum()
+        return jax.grad(run)(x), str(jax.make_jaxpr(jax.grad(run))(x)).count("remat")
+
+    (plain, no), (again, yes) = gradient(False), gradient(True)
+    np.testing.assert_allclose(again, plain, atol=1e-6)
+    assert no == 0 and yes >= TINY.layers
+
+
+def test_a_bfloat16_kernel_multiplies_float32_activations():
+    """As the product of the rounded values, summed in float32; the way back likewise."""
+    x, kernel = jax.random.normal(jax.random.key(0), (3, 5, 64)), jax.random.normal(jax.random.key(1), (64, 32))
+    half = kernel.astype(jnp.bfloat16)
+    change = jax.random.normal(jax.random.key(2), (3, 5, 32))
+    y, back = jax.vjp(decoder.product, x, half)
+    dx, dk = back(change)
+    rounded = lambda a: np.asarray(a.astype(jnp.bfloat16).astype(jnp.float32))  # noqa: E731
+    assert y.dtype == dx.dtype == jnp.float32 and dk.dtype == jnp.bfloat16
+    np.testing.assert_allclose(y, rounded(x) @ rounded(half), atol=1e-4)
+    np.testing.assert_allclose(dx, rounded(change) @ rounded(half).T, atol=1e-4)
+    expected = np.einsum("bti,bto->io", rounded(x), rounded(change))
+    np.testing.assert_allclose(dk.astype(jnp.float32), expected, rtol=1e-2, atol=1e-2)
+
+
+def test_bfloat16_weights_answer_nearly_like_float32_ones(params):
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    x = decoder.embed(params, TINY, ids(2, 8))
+    exact, near = (llm.logits(each, TINY, embeddings=x) for each in (params, half))
+    assert near.dtype == jnp.float32 and 1e-5 < np.abs(near - exact).max() < 0.05 * np.abs(exact).max()
+    assert llm.generate(half, TINY, x, new_tokens=3).shape == (2, 3)

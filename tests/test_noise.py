@@ -59,3 +59,15 @@ def test_vmap_is_the_loop():
 def test_a_batch_is_refused_because_the_largest_value_is_per_prompt():
     with pytest.raises(Exception, match="prompt"):
         noise_std(jnp.ones((2, 3, 4)), sigma=0.1, factors=FACTORS)
+
+
+def test_the_gradient_through_the_largest_value_is_that_of_finite_differences():
+    prompt, key = jnp.array([[1.0, 0.4], [-0.3, 0.6]]), jax.random.key(0)
+    total = lambda p: jnp.sum(inject(key, p, sigma=0.5, factors=FACTORS, through_peak=True) ** 2)  # noqa: E731
+    gradient = jax.grad(total)(prompt)
+    for at in ((0, 0), (1, 1)):  # the largest value, and another
+        step = jnp.zeros_like(prompt).at[at].set(1e-3)
+        slope = (total(prompt + step) - total(prompt - step)) / 2e-3
+        assert float(gradient[at]) == pytest.approx(float(slope), rel=1e-2)
+    held = jax.grad(lambda p: jnp.sum(inject(key, p, sigma=0.5, factors=FACTORS) ** 2))(prompt)
+    assert abs(float(held[0, 0] - gradient[0, 0])) > 0.1 and float(held[1, 1]) == pytest.approx(float(gradient[1, 1]))
