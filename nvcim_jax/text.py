@@ -91,7 +91,7 @@ def batch(pools: Sequence[Sequence[tuple[Ids, Ids]]]) -> Batch:
             raise ValueError(f"row {row} has a sample without question or label tokens: there is nothing to tune on")
     pairs = [pair for pool in pools for pair in pool]
     whole = [question + answer[:-1] for question, answer in pairs]
-    width, labels = bucket(max(map(len, whole)), 8), bucket(max(len(answer) for _, answer in pairs), 4)
+    width, labels = bucket(max(map(len, whole))), bucket(max(len(answer) for _, answer in pairs), 4)
     label_at = [list(range(len(q) - 1, len(q) + len(a) - 1)) for q, a in pairs]
     shape = (len(pools), len(pools[0]))
     parts = (

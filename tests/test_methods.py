@@ -10,7 +10,6 @@ from nvcim_jax.codec import fit_pca
 from nvcim_jax.devices import device
 from nvcim_jax.llm import decoder
 from nvcim_jax.tuning.dept import Trained
-from nvcim_jax.tuning.lora import Factors
 from tests.test_llm import TINY
 
 METHODS = {

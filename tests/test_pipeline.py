@@ -133,3 +133,25 @@ def test_a_single_sample_makes_a_bank_of_one(model, users):
     assert [bool(sample) for sample in selected.samples[0]] == [True] + [False] * 7
     bank_of_one = learn(model, lonely, selected)
     assert np.all(found(model, lonely, bank_of_one, 1).index == 0) and np.isfinite(bank_of_one.bank.prompts).all()
+
+
+def test_what_cannot_be_tuned_is_refused_or_counted(model, users):
+    with pytest.raises(ValueError, match="129 virtual tokens, but an array has 128 columns"):
+        select_and_learn(model, users, replace(QUICK, tokens=129))
+    with pytest.raises(ValueError, match="leave no room in the model's context"):
+        small = model._replace(config=replace(model.config, context=100))
+        pipeline.check_tokens(small, replace(QUICK, tokens=51))
+    silent = [user._replace(history=tuple(each._replace(answer=" ") for each in user.history)) for user in users]
+    with pytest.raises(ValueError, match="has no answer: there is nothing to learn"):
+        select_and_learn(model, silent, QUICK)
+    short = replace(QUICK, longest=20)
+    with pytest.warns(UserWarning, match=r"\d+ of 18 samples are longer than 20 tokens.*lost their beginnings"):
+        select_and_learn(model, users, short)
+    with pytest.raises(ValueError, match="of 18 samples are longer than 20 tokens"):
+        select_and_learn(model, users, replace(short, cut=False))
+    with pytest.raises(ValueError, match="has an empty history"):
+        pipeline.buffered([users[0]._replace(history=())], 25)
+
+
+def select_and_learn(model, users, settings):
+    return learn(model, users, pipeline.select(KEY, model, users), settings)

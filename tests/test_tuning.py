@@ -9,6 +9,7 @@ from nvcim_jax import text, tuning
 from nvcim_jax.codec import fit_pca
 from nvcim_jax.devices import device
 from nvcim_jax.llm import decoder
+from nvcim_jax.tuning import train
 from nvcim_jax.tuning.method import device_noise
 from tests.test_llm import TINY
 
@@ -125,3 +126,90 @@ def test_code_space_reads_what_the_memory_returns(params):
 
     np.testing.assert_allclose(read(0.0), decode(codec, code), atol=1e-6)
     assert np.abs(read(0.1) - read(0.0)).max() > 1e-3
+
+
+def test_in_stretches_the_bits_are_those_of_one_call(params):
+    work, training = job(params), tuning.Training(steps=9)
+    fixed = {"config": TINY, "method": CODE, "training": training}
+    state = train.begin(work, training=training)
+    for until in (2, 3, 9):
+        state = train.advance(params, work, NVM3, 0.1, state, until, **fixed)
+    whole = tuning.tune(params, work, NVM3, 0.1, **fixed)
+    jax.tree.map(np.testing.assert_array_equal, train.finish(state), whole)
+
+
+def test_passes_of_few_samples_add_up_to_one_of_all(params):
+    work = job(params, pool=4)
+    whole = tune(params, work, per_step=4, steps=6)
+    parts = tune(params, work, per_step=4, at_once=2, steps=6)
+    np.testing.assert_allclose(parts.values, whole.values, atol=2e-5)
+    np.testing.assert_allclose(parts.losses, whole.losses, rtol=1e-5)
+    with pytest.raises(ValueError, match="4 samples a step, 3 at once"):
+        tune(params, work, per_step=4, at_once=3)
+
+
+def test_draws_average_the_noise(params):
+    work = job(params, pool=1)._replace(learning_rate=jnp.zeros(3))
+    one, many = (np.asarray(tune(params, work, 0.3, steps=30, draws=draws).losses) for draws in (1, 16))
+    ratio = np.var(many, axis=0).mean() / np.var(one, axis=0).mean()
+    assert 1 / 32 < ratio < 1 / 8
+    np.testing.assert_allclose(many.mean(), one.mean(), rtol=0.1)
+
+
+def test_the_learning_rate_rises_and_falls():
+    rate = train._schedule(tuning.Training(steps=12, warmup=2))
+    np.testing.assert_allclose([rate(at) for at in (0, 1, 2, 7, 12)], [1 / 3, 2 / 3, 1, 0.5, 0], atol=1e-6)
+    flat = train._schedule(tuning.Training(steps=10))
+    np.testing.assert_allclose([flat(at) for at in (0, 5, 10)], [1, 0.5, 0], atol=1e-6)
+
+
+def test_a_row_that_no_longer_improves_stops_alone(params):
+    work = job(params, pool=1)._replace(learning_rate=jnp.array([0.0, 0.01, 0.01]))
+    tuned = tune(params, work, 0.0, steps=30, patience=4)
+    taken = np.isfinite(tuned.losses).sum(axis=0)
+    assert taken[0] == 5 and taken[1] > 10  # the first loss, and four without a smaller one
+    np.testing.assert_array_equal(tuned.values[0], work.start[0])
+    np.testing.assert_array_equal(tuned.values[1:], tune(params, work, 0.0, steps=30, patience=30).values[1:])
+
+
+def test_when_all_rows_have_stopped_the_program_ends(params):
+    work, training = job(params, pool=1), tuning.Training(steps=1000, patience=3)
+    still = work._replace(learning_rate=jnp.zeros(3))
+    state = train.begin(still, training=training)
+    state = train.advance(params, still, NVM3, 0.0, state, 1000, config=TINY, method=CODE, training=training)
+    assert int(state.step) == 4
+
+
+def test_a_broken_row_keeps_its_last_finite_values_and_harms_nobody(params):
+    work = job(params, pool=1)
+    tuned = tune(params, work._replace(learning_rate=jnp.array([jnp.inf, 0.01, 0.01])), steps=6)
+    assert list(tuned.broken) == [True, False, False] and np.isnan(tuned.losses[2:, 0]).all()
+    np.testing.assert_array_equal(tuned.values[0], work.start[0])
+    np.testing.assert_array_equal(tuned.values[1:], tune(params, work, steps=6).values[1:])
+
+
+def test_the_pull_draws_the_mean_token_to_the_content(params):
+    content = params["embedding"]["embedding"][jnp.array([3, 8, 20])]
+    work = job(params, pool=1)._replace(content=content)
+    gap = lambda tuned: np.linalg.norm(tuned.values.mean(1) - content, axis=1)  # noqa: E731
+    method = tuning.Prompt()
+    free, pulled = (tune(params, work, 0.0, 80, method, pull=pull) for pull in (0.0, 30.0))
+    assert np.all(gap(pulled) < 0.3 * gap(free))
+    first = tune(params, work._replace(start=jnp.zeros_like(work.start)), 0.0, 1, method, pull=2.0).losses[0]
+    bare = tune(params, work._replace(start=jnp.zeros_like(work.start)), 0.0, 1, method).losses[0]
+    np.testing.assert_allclose(first - bare, 2.0, rtol=1e-4)  # a mean of zero is one whole content away
+
+
+def test_gradients_through_the_peak_are_an_option_of_training(params):
+    work = job(params)
+    plain, through = (tune(params, work, 0.2, through_peak=option).values for option in (False, True))
+    assert np.abs(plain - through).max() > 1e-4
+    zero = [tune(params, work, 0.0, through_peak=option).values for option in (False, True)]
+    np.testing.assert_array_equal(*zero)
+
+
+def test_bfloat16_weights_tune_nearly_like_float32_ones(params):
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    exact, near = (tune(each, job(params, pool=1), 0.0, steps=60) for each in (params, half))
+    assert near.values.dtype == jnp.float32
+    np.testing.assert_allclose(near.losses[-1], exact.losses[-1], rtol=0.05)

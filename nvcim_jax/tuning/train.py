@@ -102,8 +102,8 @@ def begin(job: Job, *, training: Training) -> State:
     values = jax.tree.map(_within, job.start, job.limit)
     no = jnp.zeros(rows, bool)
     return State(
-        jnp.int32(0), values, _ADAM.init(values), jnp.full((training.steps, rows), jnp.nan), values,
-        jnp.full(rows, jnp.inf), jnp.zeros(rows, jnp.int32), no, no,
+        jnp.int32(0), values, _ADAM.init(values), jnp.full((training.steps, rows), jnp.nan, jnp.float32), values,
+        jnp.full(rows, jnp.inf, jnp.float32), jnp.zeros(rows, jnp.int32), no, no,
     )  # fmt: skip
 
 

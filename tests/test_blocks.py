@@ -1,0 +1,148 @@
+"""Rows in blocks: in their own order, told as they go, and kept so that a run that was cut off goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nvcim_jax import text, tuning
+from nvcim_jax.codec import fit_pca
+from nvcim_jax.devices import device
+from nvcim_jax.llm import decoder
+from nvcim_jax.tuning import train
+from tests.test_llm import TINY
+
+NVM3, CODE, STEPS = device("NVM-3"), tuning.CodePrompt(), 6
+LENGTHS = (30, 4, 9, 33, 5)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return weights()
+
+
+def weights():
+    return decoder.Decoder(TINY).init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+
+
+def job(params, lengths=LENGTHS):
+    rng, rows = np.random.default_rng(0), len(lengths)
+    sentence = lambda size: list(map(int, rng.integers(1, 37, size)))  # noqa: E731
+    codec = fit_pca(jax.random.key(1), params["embedding"]["embedding"], jnp.ones(37), dim=16)
+    return tuning.Job(
+        jax.random.split(jax.random.key(3), rows), 0.1 * jax.random.normal(jax.random.key(2), (rows, 4, 16)),
+        jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (rows, *leaf.shape)), codec),
+        jnp.full(rows, 0.01), jnp.full(rows, jnp.inf), text.batch([[(sentence(size), sentence(2))] for size in lengths]),
+    )  # fmt: skip
+
+
+def run(params, work, steps=STEPS, sigma=0.1, rows=2, **options):
+    training = tuning.Training(steps=steps)
+    return tuning.run(params, work, NVM3, sigma, config=TINY, method=CODE, training=training, rows=rows, **options)
+
+
+def test_blocks_by_length_are_one_batch(params):
+    work = job(params)
+    whole = tuning.tune(params, work, NVM3, 0.1, config=TINY, method=CODE, training=tuning.Training(steps=STEPS))
+    parts = run(params, work)
+    np.testing.assert_allclose(parts.values, whole.values, atol=1e-5)
+    np.testing.assert_allclose(parts.losses, whole.losses, atol=1e-5)
+
+
+def test_lengths_share_a_program_by_bucket(params):
+    train.advance.clear_cache()
+    run(params, job(params))
+    assert train.advance._cache_size() == 3  # up to 16, 32 and 48 tokens
+    run(params, job(params, lengths=(3, 14, 29, 20, 40, 33)))
+    assert train.advance._cache_size() == 3
+
+
+def test_all_that_is_done_is_told(params):
+    told = []
+    tuned = run(params, job(params), report=told.append)
+    assert sum(each.row_steps for each in told) == len(LENGTHS) * STEPS
+    # blocks of two by length (4 and 5, 9 and 30, 33), padded to a multiple of 16, behind 4 virtual tokens
+    assert sum(each.tokens for each in told) == STEPS * (2 * (16 + 4) + 2 * (32 + 4) + 1 * (48 + 4))
+    assert told[-1].loss == pytest.approx(float(tuned.losses[-1, 3]))
+
+
+def stop_after(reports):
+    left = [reports]
+
+    def report(_):
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    return report
+
+
+@pytest.mark.parametrize("reports", [1, 3])
+def test_an_interrupted_run_goes_on_bit_by_bit(params, tmp_path, reports):
+    work = job(params)
+    with pytest.raises(KeyboardInterrupt):
+        run(params, work, folder=tmp_path / "kept", report=stop_after(reports))
+    kept = {path: path.read_bytes() for path in (tmp_path / "kept").iterdir()}
+    assert kept
+    told = []
+    resumed = run(params, work, folder=tmp_path / "kept", report=told.append)
+    jax.tree.map(np.testing.assert_array_equal, resumed, run(params, work))
+    assert sum(each.row_steps for each in told) == len(LENGTHS) * STEPS
+    assert told[0].tokens == 0 and told[0].row_steps > 0  # what was found is told first
+
+
+def test_a_killed_run_goes_on_bit_by_bit(params, tmp_path):
+    script = f"""
+        import os, signal
+        from nvcim_jax.tuning import blocks
+        from tests import test_blocks as own
+        blocks.KEEP_EVERY = 0.0
+        params, reports = own.weights(), []
+
+        def report(done):
+            reports.append(done)
+            if len(reports) == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        own.run(params, own.job(params), folder=own.Path({str(tmp_path)!r}) / "kept", report=report)
+    """
+    script = script.replace("own.Path", "__import__('pathlib').Path")
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=os.environ, check=False)
+    assert killed.returncode == -signal.SIGKILL and list((tmp_path / "kept").glob("*.safetensors"))
+    told = []
+    resumed = run(params, job(params), folder=tmp_path / "kept", report=told.append)
+    jax.tree.map(np.testing.assert_array_equal, resumed, run(params, job(params)))
+    assert told[0].tokens == 0 and told[0].row_steps > 0
+
+
+def test_another_jobs_leavings_are_refused(params, tmp_path):
+    run(params, job(params), folder=tmp_path)
+    for options in ({"sigma": 0.2}, {"steps": STEPS + 1}):
+        with pytest.raises(ValueError, match="keeps another job"):
+            run(params, job(params), folder=tmp_path, **options)
+    other = job(params)._replace(learning_rate=jnp.full(len(LENGTHS), 0.02))
+    with pytest.raises(ValueError, match="keeps another job"):
+        run(params, other, folder=tmp_path)
+
+
+def test_a_damaged_file_is_named(params, tmp_path):
+    run(params, job(params), folder=tmp_path)
+    path = min(tmp_path.iterdir())
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match="rows-0000000.safetensors is damaged"):
+        run(params, job(params), folder=tmp_path)
+
+
+def test_a_row_without_a_finite_loss_is_named(params):
+    work = job(params)
+    work = work._replace(learning_rate=work.learning_rate.at[2].set(jnp.inf))
+    with pytest.warns(UserWarning, match=r"1 of 5 rows was not finite.*: anna\. A smaller"):
+        tuned = run(params, work, names=["a", "b", "anna", "d", "e"])
+    np.testing.assert_array_equal(tuned.values[2], work.start[2])
+    assert list(np.flatnonzero(tuned.broken)) == [2]
