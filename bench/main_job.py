@@ -65,7 +65,10 @@ def stages(model, task, users, device) -> tuple[dict[str, float], dict[str, floa
     prompts = programs.prompts_of(learned.codec, match.prompt[:, 0])
     queries = [query for user in users for query in user.queries]
     flat = prompts.reshape(-1, *prompts.shape[-2:])
-    answers = lap("generate", pipeline.answer(model, queries, flat, new_tokens=study.answer_room(model, users)))
+    answers = lap(
+        "generate",
+        pipeline.answer(model, queries, tuning.Adapted(front=flat), new_tokens=study.answer_room(model, users)),
+    )
     metric = study.metric_of(task)
     score = float(np.mean([metric(answer, query.answer) for answer, query in zip(answers, queries, strict=True)]))
     pairs = [pipeline.pair(model, sample, RECOMMENDED) for row in selected.samples for sample in row if sample]

@@ -36,7 +36,7 @@ def main() -> None:
         for count in (0, 1, 3):
             end = model.tokenizer.eos_token
             asked = [reminded(task, user, query, count, end) for user in users for query in user.queries]
-            answers = pipeline.answer(model, asked, None, new_tokens=room)
+            answers = pipeline.answer(model, asked, new_tokens=room)
             scores = [metric(answer, query.answer) for answer, query in zip(answers, asked, strict=True)]
             mean, low, high, _ = metrics.interval(np.reshape(scores, (len(users), -1)).mean(axis=1))
             cells.append(f"{mean:.3f} ± {(high - low) / 2:.3f}")

@@ -108,19 +108,10 @@ def scores(model, task, users, known, codec, values) -> np.ndarray:
     each = []
     for drawn in values:
         prompts = programs.prompts_of(codec, drawn)[owners, known]
-        answers = pipeline.answer(model, queries, prompts, new_tokens=room)
+        answers = pipeline.answer(model, queries, tuning.Adapted(front=prompts), new_tokens=room)
         each.append([metric(answer, query.answer) for answer, query in zip(answers, queries, strict=True)])
     per_question = np.mean(each, axis=0)
     return np.array([per_question[owners == at].mean() for at in range(len(users))])
-
-
-def known_slots(users, selected) -> np.ndarray:
-    """For every question the first slot of its domain."""
-    slots = []
-    for user, row in zip(users, selected.samples, strict=True):
-        domains = [sample.domain if sample else None for sample in row]
-        slots += [domains.index(query.domain) if query.domain in domains else 0 for query in user.queries]
-    return np.array(slots)
 
 
 def run_task(model, task, args) -> list[dict]:
@@ -129,7 +120,7 @@ def run_task(model, task, args) -> list[dict]:
     key = jax.random.key(args.seed)
     selected = pipeline.select(key, model, users, extra_domains=True)
     codec = pipeline.fit_codecs(key, model, task, users)
-    known, rows = known_slots(users, selected), []
+    known, rows = study.slots_of_known_domain(users, selected), []
     held = [(u, s) for u, row in enumerate(selected.samples) for s, sample in enumerate(row) if sample is not None]
     place = tuple(np.array(held).T)
     for sigma in track(args.sigma, description=task.name):

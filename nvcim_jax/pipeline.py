@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, PRNGKeyArray
 
 from nvcim_jax import bank, crossbar, lamp, llm, programs, selection, text, tuning
 from nvcim_jax.codec import DIM, Codec, fit_pca
@@ -27,6 +27,7 @@ from nvcim_jax.presets import Settings
 ANSWER_ROWS = 64  # of one compiled program
 SLOTS = 8  # a user's slots come in multiples of it, so that nearby counts share a program
 MOST_CLUSTERS = 10
+BARE = tuning.Adapted()
 Report = Callable[[int], None]
 TuneReport = Callable[[tuning.Progress], None]
 
@@ -213,14 +214,13 @@ def search(
 def answer(
     model: Model,
     queries: Sequence[Sample],
-    prompts: Float[Array, "rows tokens dim"] | None,
+    adapted: tuning.Adapted = BARE,
     *,
     new_tokens: int,
     report: Report = lambda rows: None,
 ) -> list[str]:
-    """The model's greedy answers to `queries`, each behind its own prompt (None: the bare model)."""
-    prefix = 0 if prompts is None else prompts.shape[1]
-    room = model.config.context - prefix - new_tokens
+    """The model's greedy answers to `queries`, each behind its own row of what a method adapted."""
+    room = model.config.context - tuning.taken(adapted) - new_tokens
     asked = [text.question_ids(model.tokenizer, query, room) for query in queries]
     pad = model.tokenizer.pad_token_id or 0
     answers = []
@@ -229,11 +229,10 @@ def answer(
     for start in range(0, len(asked), block):
         part = asked[start : start + block]
         rows = np.resize(np.arange(start, start + len(part)), block)  # a short last block repeats its rows
-        padded = text.questions([asked[row] for row in rows], prefix, width)
-        chosen = None if prompts is None else prompts[rows]
-        embeddings, positions = programs.behind(model.params, model.config, chosen, *padded)
+        own = jax.tree.map(lambda leaf, rows=rows: leaf[rows], adapted)
+        params, embeddings, positions, prefix = _placed(model, own, [asked[row] for row in rows], width)
         out = llm.generate(
-            model.params, model.config, embeddings, positions, new_tokens=new_tokens, end=model.ends, pad=pad
+            params, model.config, embeddings, positions, prefix=prefix, new_tokens=new_tokens, end=model.ends, pad=pad
         )
         answers += [text.decode(model.tokenizer, row, model.ends) for row in np.asarray(out)[: len(part)]]
         report(len(part))
@@ -243,25 +242,28 @@ def answer(
 def tell(
     model: Model,
     query: Sample,
-    prompt: Float[Array, "1 tokens dim"] | None,
+    adapted: tuning.Adapted = BARE,
     *,
     new_tokens: int,
     sampling: llm.Sampling,
     key: PRNGKeyArray,
 ) -> Iterator[str]:
     """The answer to one query, piece by piece as its tokens are known."""
-    prefix = 0 if prompt is None else prompt.shape[1]
-    asked = text.question_ids(model.tokenizer, query, model.config.context - prefix - new_tokens)
-    placed = programs.behind(model.params, model.config, prompt, *text.questions([asked], prefix))
+    asked = text.question_ids(model.tokenizer, query, model.config.context - tuning.taken(adapted) - new_tokens)
+    params, embeddings, positions, prefix = _placed(model, adapted, [asked], text.bucket(len(asked)))
+    how = {"new_tokens": new_tokens, "end": model.ends, "sampling": sampling, "keys": key[None], "prefix": prefix}
     tokens, told = [], ""
-    for token in llm.stream(
-        model.params, model.config, *placed, new_tokens=new_tokens, end=model.ends, sampling=sampling, keys=key[None]
-    ):
+    for token in llm.stream(params, model.config, embeddings, positions, **how):
         tokens.append(int(token[0]))
         whole = text.decode(model.tokenizer, tokens, model.ends)
         if not whole.endswith("\ufffd"):  # half of a character waits for its other half
             yield whole[len(told) :]
             told = whole
+
+
+def _placed(model: Model, adapted: tuning.Adapted, asked: Sequence[text.Ids], width: int) -> tuning.Placed:
+    ids, positions = text.questions(asked, width)
+    return tuning.place(model.params, adapted, programs.embed(model.params, model.config, ids), jnp.asarray(positions))
 
 
 def histories(users: Sequence[User]) -> list[list[Sample]]:

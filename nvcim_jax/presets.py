@@ -4,21 +4,22 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import partial
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from nvcim_jax import codec, crossbar, tuning
 from nvcim_jax.similarity import aligned, aligned_mean, mips, pairwise_mean, stored_wmsdp
 
 
-def fixed_rate(start: Float[Array, "tokens width"], *, rate: float) -> Float[Array, ""]:
-    """The same learning rate whatever the prompt."""
-    return jnp.asarray(rate, start.dtype)
+def fixed_rate(start: PyTree, *, rate: float) -> PyTree:
+    """The same learning rate for every array that is trained, whatever it holds."""
+    return jax.tree.map(lambda leaf: jnp.asarray(rate, leaf.dtype), start)
 
 
-def relative_rate(start: Float[Array, "tokens width"], *, share: float) -> Float[Array, ""]:
-    """A share of the root mean square of the start, so that a step means the same in every model and space."""
-    return share * jnp.sqrt(jnp.mean(start**2))
+def relative_rate(start: PyTree, *, share: float) -> PyTree:
+    """A share of each array's root mean square, so that a step means the same in every model and space."""
+    return jax.tree.map(lambda leaf: share * jnp.sqrt(jnp.mean(leaf**2)), start)
 
 
 def prompt_key(content: Float[Array, "tokens code"], prompt: Float[Array, "tokens code"]):

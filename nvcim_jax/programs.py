@@ -108,13 +108,3 @@ def append(grown: bank.Bank, ovt: bank.Ovt) -> bank.Bank:
     """`bank.append` in the bank's own memory. ValueError if it is full."""
     bank.require_room(grown)
     return _append(grown, ovt)
-
-
-@partial(jax.jit, static_argnames=("config",))
-def behind(params, config, prompts, ids, positions):
-    """Embeddings and positions of questions behind their prompts; None for the bare model."""
-    asked = decoder.embed(params, config, ids)
-    if prompts is None:
-        return asked, positions
-    first = decoder.causal_positions(prompts.shape[:2])
-    return jnp.concatenate([prompts.astype(asked.dtype), asked], 1), jnp.concatenate([first, positions], 1)

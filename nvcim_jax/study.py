@@ -91,7 +91,7 @@ def ladder(
 
     def reply(asked: Sequence[Sample], prompts) -> list[str]:
         told = partial(_times, report, new_tokens)
-        return pipeline.answer(model, asked, prompts, new_tokens=new_tokens, report=told)
+        return pipeline.answer(model, asked, tuning.Adapted(front=prompts), new_tokens=new_tokens, report=told)
 
     @cache
     def programmed(cell: Cell, settings: Settings, trained_for: Cell | None, how: Callable = pipeline.learn):
@@ -109,11 +109,11 @@ def ladder(
         asked = [users[u].queries[q] for u, _, q in rows]
         answers = reply(asked, prompts)
         picked = [selected.samples[u][s] for (u, _, _), s in zip(rows, np.asarray(match.index)[place], strict=True)]
-        return _score(task, users, [u for u, _, _ in rows], asked, answers, picked), answers, picked
+        return score_of(task, users, [u for u, _, _ in rows], asked, answers, picked), answers, picked
 
     without = reply(queries, None)
-    base = _score(task, users, owners, queries, without, None)
-    known = _slots_of_known_domain(users, selected)
+    base = score_of(task, users, owners, queries, without, None)
+    known = slots_of_known_domain(users, selected)
     table: dict[Cell, dict[str, Score]] = {}
     examples: list[Example] = []
     for cell in cells:
@@ -127,7 +127,7 @@ def ladder(
         if known is not None:
             best = learn(RECOMMENDED, trained_for)
             prompts = programs.prompts_of(best.codec, best.bank.prompts)[np.array(owners), known]
-            scores[KNOWN] = _score(task, users, owners, queries, reply(queries, prompts), None)
+            scores[KNOWN] = score_of(task, users, owners, queries, reply(queries, prompts), None)
         for name, settings in presets.items():
             flat, mean = replace(settings, score=flat_mips), replace(settings, score=mean_mips)
             bare, tuned = programmed(cell, settings, None), programmed(cell, settings, trained_for)
@@ -164,7 +164,15 @@ def metric_of(task: Task) -> Callable[[str, str], float]:
     return metrics.exact if task.metric == "accuracy" else metrics.rouge1
 
 
-def _score(task, users, owners, asked, answers, picked) -> Score:
+def score_of(
+    task: Task,
+    users: Sequence[User],
+    owners: Sequence[int],
+    asked: Sequence[Sample],
+    answers: Sequence[str],
+    picked: Sequence[Sample] | None = None,
+) -> Score:
+    """Mean score of each user over the questions `asked`, of which question i is `owners[i]`'s; `picked` was found."""
     metric = metric_of(task)
     each = np.array([metric(answer, sample.answer) for answer, sample in zip(answers, asked, strict=True)])
     owners = np.array(owners)
@@ -183,7 +191,7 @@ def _mean_by(owners, count, values) -> np.ndarray:
     return np.array([values[owners == user].mean() for user in range(count)])
 
 
-def _slots_of_known_domain(users, selected) -> np.ndarray | None:
+def slots_of_known_domain(users: Sequence[User], selected: pipeline.Selected) -> np.ndarray | None:
     """For every question the first slot whose sample is of its domain; None where domains are unknown."""
     if any(query.domain is None for user in users for query in user.queries):
         return None

@@ -26,7 +26,7 @@ class Batch(NamedTuple):
 
 
 class Questions(NamedTuple):
-    """Questions side by side; padding has the position NOWHERE. Positions leave room for the virtual tokens."""
+    """Questions side by side; padding has the position NOWHERE."""
 
     ids: np.ndarray  # [rows, tokens]
     positions: np.ndarray  # [rows, tokens]
@@ -74,10 +74,10 @@ def pad(rows: Sequence[Ids], width: int, fill: int) -> np.ndarray:
     return out
 
 
-def questions(asked: Sequence[Ids], prefix: int, width: int | None = None) -> Questions:
-    """Questions behind `prefix` virtual tokens (0 for the bare model), padded to `width` or the next bucket."""
+def questions(asked: Sequence[Ids], width: int | None = None) -> Questions:
+    """Questions padded to `width` or the next bucket."""
     width = width or bucket(max(map(len, asked)))
-    return Questions(pad(asked, width, 0), _positions([len(row) for row in asked], width, prefix))
+    return Questions(pad(asked, width, 0), _positions([len(row) for row in asked], width))
 
 
 def batch(pools: Sequence[Sequence[tuple[Ids, Ids]]]) -> Batch:
@@ -96,13 +96,13 @@ def batch(pools: Sequence[Sequence[tuple[Ids, Ids]]]) -> Batch:
     shape = (len(pools), len(pools[0]))
     parts = (
         pad(whole, width, 0),
-        _positions([len(row) for row in whole], width, 0),
+        _positions([len(row) for row in whole], width),
         pad([answer for _, answer in pairs], labels, -1),
         pad(label_at, labels, 0),
     )
     return Batch(*(part.reshape(*shape, -1) for part in parts))
 
 
-def _positions(lengths: Sequence[int], width: int, prefix: int) -> np.ndarray:
+def _positions(lengths: Sequence[int], width: int) -> np.ndarray:
     place = np.arange(width, dtype=np.int32)[None]
-    return np.where(place < np.asarray(lengths)[:, None], place + prefix, NOWHERE).astype(np.int32)
+    return np.where(place < np.asarray(lengths)[:, None], place, NOWHERE).astype(np.int32)

@@ -79,7 +79,7 @@ def greedy_without_cache(params, tokens, count):
 def test_generation_with_cache_is_generation_without_whatever_the_neighbours(params):
     prompts = [ids(1, 4, 5), ids(1, 9, 6)]
     alone = [greedy_without_cache(params, prompt, 12) for prompt in prompts]
-    asked = text.questions([list(map(int, prompt[0])) for prompt in prompts], 0)
+    asked = text.questions([list(map(int, prompt[0])) for prompt in prompts])
     out = llm.generate(
         params, TINY, decoder.embed(params, TINY, asked.ids), jnp.asarray(asked.positions),
         new_tokens=12, pad=0,

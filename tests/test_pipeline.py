@@ -79,8 +79,8 @@ def test_a_block_is_programmed_as_its_banks_one_by_one(users, learned):
 
 def test_answers_do_not_depend_on_the_batch(model, users):
     queries = [query for user in users for query in user.queries]
-    together = pipeline.answer(model, queries, None, new_tokens=8)
-    assert together == [pipeline.answer(model, [query], None, new_tokens=8)[0] for query in queries]
+    together = pipeline.answer(model, queries, new_tokens=8)
+    assert together == [pipeline.answer(model, [query], new_tokens=8)[0] for query in queries]
 
 
 def test_zero_steps_store_the_samples_own_tokens(model, users):

@@ -141,7 +141,10 @@ def test_closed_form_against_brute_force(law, write, reduce):
 
 @pytest.mark.parametrize(
     ("rows", "sigmas"),  # at which neither every question nor hardly any finds its OVT
-    [pytest.param(2, (0.1, 0.2, 0.4), id="small"), pytest.param(16, (0.8, 1.6, 3.2), id="full", marks=pytest.mark.slow)],
+    [
+        pytest.param(2, (0.1, 0.2, 0.4), id="small"),
+        pytest.param(16, (0.8, 1.6, 3.2), id="full", marks=pytest.mark.slow),
+    ],
 )
 def test_200_ovts_five_devices_three_sigmas_20_000_draws(rows, sigmas):
     """Expected accuracy within 3 standard errors, every cell of the grid reading the same draws."""

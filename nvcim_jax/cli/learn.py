@@ -90,7 +90,7 @@ def ask(
         import jax
         import numpy as np
 
-        from nvcim_jax import lamp, llm, pipeline, programs, store, study
+        from nvcim_jax import lamp, llm, pipeline, programs, store, study, tuning
         from nvcim_jax.presets import PRESETS
 
         chosen = checked_device(device, checked_sigma(sigma))
@@ -128,7 +128,8 @@ def ask(
         keys, sampling = jax.random.split(jax.random.fold_in(jax.random.key(seed), 4)), llm.Sampling(temperature)
         for label, behind, own_key in zip(("with the OVT:", "without:"), (prompt, None), keys, strict=True):
             console.print(f"{label:<15}", end="")
-            pieces = pipeline.tell(loaded, query, behind, new_tokens=new_tokens, sampling=sampling, key=own_key)
+            adapted = tuning.Adapted(front=behind)
+            pieces = pipeline.tell(loaded, query, adapted, new_tokens=new_tokens, sampling=sampling, key=own_key)
             for piece in pieces:
                 console.out(piece, end="", style=None if behind is None else "bold green", highlight=False)
             console.print()

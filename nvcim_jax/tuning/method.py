@@ -74,6 +74,12 @@ def device_noise(key: PRNGKeyArray, device: Device, sigma: Float[Array, ""] | fl
     return noise
 
 
+def taken(adapted: Adapted) -> int:
+    """Positions that stand before the question."""
+    front, prefix = adapted.front, adapted.prefix
+    return (0 if front is None else front.shape[-2]) + (0 if prefix is None else prefix.keys.shape[-3])
+
+
 def place(
     params: PyTree,
     adapted: Adapted,
