@@ -265,6 +265,7 @@ def main() -> None:
     options = parser.parse_args()
     cores, load, console = os.cpu_count() or 1, os.getloadavg()[0], Console(width=150)
     torch.set_num_threads(cores)
+    transformers.utils.logging.disable_progress_bar()
     versions = {module.__name__: module.__version__ for module in (jax, torch, transformers, peft)}
     console.print(f"load average {load:.1f} on {cores} cores, {versions}")
     if load > 0.5 * cores:
