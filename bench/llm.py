@@ -31,16 +31,16 @@ VOCAB, CONTEXT, PROMPTS, VIRTUAL, ASKED, LABELS = 32_000, 1024, 25, 16, 40, 8
 TARGETS = {"prefill": 1.5, "decode, batch 1": 2.0, "decode, batch 25": 3.0, "gradient": 1.7}
 
 
-def checkpoint(folder: Path, layers: int, dim: int, heads: int) -> Config:
+def checkpoint(folder: Path, layers: int, dim: int, heads: int, words: int = VOCAB) -> Config:
     """A random Llama as a Hugging Face folder."""
     config = Config(
-        vocab_size=VOCAB, dim=dim, hidden_dim=round(dim * 8 / 3 / 32) * 32, layers=layers, heads=heads, kv_heads=heads,
+        vocab_size=words, dim=dim, hidden_dim=round(dim * 8 / 3 / 32) * 32, layers=layers, heads=heads, kv_heads=heads,
         head_dim=dim // heads, context=CONTEXT, norm_eps=1e-5, tied=False, rope=plain_rope(1e4, dim // heads),
     )  # fmt: skip
     shapes = decoder.Decoder(config).init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
     weights.save_weights(folder / "model.safetensors", shapes, config, np.float32)
     told = {
-        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": VOCAB, "hidden_size": dim,
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": words, "hidden_size": dim,
         "intermediate_size": config.hidden_dim, "num_hidden_layers": layers, "num_attention_heads": heads,
         "num_key_value_heads": heads, "max_position_embeddings": CONTEXT, "rms_norm_eps": 1e-5,
         "tie_word_embeddings": False, "dtype": "float32",

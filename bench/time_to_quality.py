@@ -1,0 +1,298 @@
+"""Seconds until 25 prompts of one sample each (OVTs) are as good as they get: ours and PEFT, each with its defaults.
+
+    python bench/time_to_quality.py
+    python bench/time_to_quality.py --task LaMP-2 --rows 25 --steps 300 --json quality.json
+
+Same embedded model and samples, of users that no result is reported on. Held-out score: answers to other questions of
+the same user and domain behind the prompt as it was trained, by one generator for all. A method is there once it is
+within one point of a final score: its own, ours, the best of all.
+
+Ours: the recommended preset (own tokens, code space, 30 steps, training noise of twice sigma 0.1 of NVM-3), its seconds
+with the fit of the codecs and the start. PEFT, one by one: `PromptTuningConfig` as it comes (random start) with 16
+tokens, under the defaults of transformers' Trainer (AdamW at 5e-5 without weight decay, linear decay to 0, gradients
+clipped at norm 1), and under the best of a grid of learning rates, chosen on other users. PEFT's seconds are those of
+the training steps alone, with one thread or all cores, whichever is faster; the best rate is the one that is first
+within a point of the grid's best final score. Run it on quiet cores (needs the `bench` extra).
+"""
+
+import argparse
+import json
+import os
+import time
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import peft
+import torch
+import transformers
+from rich.console import Console
+from rich.table import Table
+
+from nvcim_jax import devices, lamp, llm, pipeline, programs, study, synthetic, text, tuning
+from nvcim_jax.cli import EMBEDDED
+from nvcim_jax.lamp import Sample, Task, User
+from nvcim_jax.presets import RECOMMENDED
+from nvcim_jax.tuning import train
+
+FIRST, FIRST_OF_GRID = 2_000_000, 2_500_000  # numbers of the users
+TRAINER_RATE, GRID = 5e-5, (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+MARKS = (0, 1, 2, 3, 5, 8, 12, 20, 30, 50, 75, 100, 150, 200, 300)
+POINT = 0.01
+MOST_DOMAINS = 6  # of a user
+OURS, DEFAULT, BEST = "ours, defaults", "PEFT, defaults", "PEFT, best learning rate"
+TARGETS = {DEFAULT: 20.0, BEST: 5.0}
+
+
+class Case(NamedTuple):
+    """Samples to tune one prompt on each, and what its prompt is judged by."""
+
+    task: Task
+    users: list[User]
+    owners: np.ndarray  # [rows], index of the sample's user
+    samples: list[Sample]  # [rows]
+    queries: list[list[Sample]]  # [rows][questions], of the same user and domain
+
+
+class Curve(NamedTuple):
+    """A method's prompts after some numbers of steps, and the seconds up to there."""
+
+    marks: tuple[int, ...]
+    seconds: np.ndarray  # [marks]
+    prompts: np.ndarray  # [marks, rows, tokens, dim]
+    once: float = 0.0  # seconds of compilation
+
+
+def case_of(model, task: Task, first: int, rows: int, queries: int) -> Case:
+    """The representatives of the users from number `first` on, until there are `rows`."""
+    found = synthetic.users(task, -(-rows // 3), first=first, queries=queries * MOST_DOMAINS)
+    users = pipeline.buffered(found, RECOMMENDED.buffer)
+    selected = pipeline.select(jax.random.key(0), model, users, extra_domains=True)
+    slots = [(u, sample) for u, row in enumerate(selected.samples) for sample in row if sample is not None][:rows]
+    asked = [[query for query in users[u].queries if query.domain == sample.domain][:queries] for u, sample in slots]
+    owners = np.array([u for u, _ in slots])
+    return Case(task, users[: owners.max() + 1], owners, [sample for _, sample in slots], asked)
+
+
+def pairs_of(model, case: Case) -> list:
+    """Question and answer ids of every sample, the same for all methods."""
+    return [pipeline.pair(model, sample, RECOMMENDED)[:2] for sample in case.samples]
+
+
+def marks_to(steps: int) -> tuple[int, ...]:
+    """Where a curve of so many steps is looked at."""
+    return (*(mark for mark in MARKS if mark < steps), steps)
+
+
+def ours(model, case: Case, sigma: float, rounds: int) -> Curve:
+    """Our defaults; compiled in a first pass, then the median of `rounds`."""
+    marks = marks_to(RECOMMENDED.training.steps)
+    jax.clear_caches()
+    cold, _ = trained(model, case, sigma, marks)
+    passes = [trained(model, case, sigma, marks) for _ in range(rounds)]
+    warm = np.median([seconds for seconds, _ in passes], axis=0)
+    return Curve(marks, warm, np.asarray(passes[0][1]), float(cold[-1] - warm[-1]))
+
+
+def trained(model, case: Case, sigma: float, marks: tuple[int, ...]):
+    """One pass of ours: seconds up to every mark, and the prompts there."""
+    key, device = jax.random.key(0), devices.device("NVM-3")
+    fixed = {"config": model.config, "method": RECOMMENDED.method, "training": RECOMMENDED.training}
+    started, seconds, prompts = time.perf_counter(), [], []
+    codec = pipeline.fit_codecs(key, model, case.task, case.users, fit=RECOMMENDED.fit_codec)
+    codecs = jax.tree.map(lambda leaf: leaf[case.owners], codec)
+    ids = [text.start_ids(model.tokenizer, case.task, sample, RECOMMENDED.tokens) for sample in case.samples]
+    keys = jax.random.split(key, len(ids))
+    start = partial(programs.start, config=model.config, settings=RECOMMENDED)
+    begun = start(model.params, keys, np.array(ids, np.int32), codecs)
+    batch = text.batch([[pair] for pair in pairs_of(model, case)])
+    job = tuning.Job(keys, begun[0], codecs, *begun[1:], batch)
+    state = train.begin(job, training=RECOMMENDED.training)
+    for mark in marks:
+        state = train.advance(
+            model.params, job, device, jnp.float32(sigma * RECOMMENDED.train_sigma), state, mark, **fixed
+        )
+        jax.block_until_ready(state)
+        seconds.append(time.perf_counter() - started)
+        codes = pipeline.stored(model, state.values, codecs, RECOMMENDED)
+        prompts.append(programs.prompts_of(codecs, codes[:, None])[:, 0])
+        jax.block_until_ready(prompts)
+        started = time.perf_counter() - seconds[-1]  # without reading the prompts
+    return np.array(seconds), jnp.stack(prompts)
+
+
+def theirs(base, model, case: Case, rate: float, steps: int) -> Curve:
+    """PEFT's prompt tuning, one sample after the other; making the adapters is not timed."""
+    marks = marks_to(steps)
+    rows = [one_of_theirs(base, *pair, rate, marks, seed) for seed, pair in enumerate(pairs_of(model, case))]
+    seconds, prompts = zip(*rows, strict=True)
+    return Curve(marks, np.sum(seconds, axis=0), np.stack(prompts, axis=1))
+
+
+def one_of_theirs(base, question: list[int], answer: list[int], rate: float, marks: tuple[int, ...], seed: int):
+    """Seconds up to every mark, and the prompts there, of one sample."""
+    torch.manual_seed(seed)
+    config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=RECOMMENDED.tokens)
+    adapted = peft.get_peft_model(base, config).train()
+    prompt = next(parameter for parameter in adapted.parameters() if parameter.requires_grad)
+    row, labels = torch.tensor([question + answer]), torch.tensor([[-100] * len(question) + answer])
+    optimiser = torch.optim.AdamW([prompt], lr=rate, weight_decay=0.0, fused=True)
+    schedule = transformers.get_linear_schedule_with_warmup(optimiser, 0, marks[-1])
+    seconds, kept, taken, done = [], [], 0.0, 0
+    for mark in marks:
+        started = time.perf_counter()
+        for _ in range(mark - done):
+            adapted(input_ids=row, labels=labels).loss.backward()
+            torch.nn.utils.clip_grad_norm_([prompt], 1.0)
+            optimiser.step()
+            schedule.step()
+            optimiser.zero_grad()
+        taken, done = taken + time.perf_counter() - started, mark
+        seconds.append(taken)
+        kept.append(prompt.detach().numpy().copy())
+    return seconds, np.stack(kept)
+
+
+def fastest_threads(base, model, case: Case) -> int:
+    """One thread or all cores, whichever PEFT is faster with: its steps are small."""
+    seconds = {}
+    for count in (1, os.cpu_count() or 1):
+        torch.set_num_threads(count)
+        one_of_theirs(base, *pairs_of(model, case)[0], TRAINER_RATE, (3,), 0)
+        seconds[count] = one_of_theirs(base, *pairs_of(model, case)[0], TRAINER_RATE, (30,), 0)[0][-1]
+    return min(seconds, key=seconds.get)
+
+
+def scores(model, case: Case, prompts) -> np.ndarray:
+    """Held-out score of prompts [marks, rows, tokens, dim]: [marks]."""
+    owners = np.repeat(np.arange(len(case.queries)), [len(row) for row in case.queries])
+    asked = [query for row in case.queries for query in row]
+    flat = jnp.asarray(prompts[:, owners].reshape(-1, *prompts.shape[-2:]))
+    metric, new_tokens = study.metric_of(case.task), study.answer_room(model, case.users)
+    answers = pipeline.answer(model, asked * len(prompts), flat, new_tokens=new_tokens)
+    each = [metric(answer, query.answer) for answer, query in zip(answers, asked * len(prompts), strict=True)]
+    return np.reshape(each, (len(prompts), -1)).mean(axis=1)
+
+
+def reached(curve: Curve, score: np.ndarray, target: float) -> tuple[int, float] | None:
+    """Steps and seconds at the first mark within a point of `target`; None if there is none."""
+    there = np.flatnonzero(score >= target - POINT)
+    return (curve.marks[there[0]], float(curve.seconds[there[0]])) if there.size else None
+
+
+def best_rate(base, model, task: Task, args) -> tuple[float, dict[float, float]]:
+    """The rate that is first within a point of the grid's best final score on other users, and all final scores."""
+    case = case_of(model, task, FIRST_OF_GRID, args.grid_rows, args.queries)
+    curves = {rate: theirs(base, model, case, rate, args.steps) for rate in GRID}
+    score = {rate: scores(model, case, curve.prompts) for rate, curve in curves.items()}
+    finals = {rate: float(each[-1]) for rate, each in score.items()}
+    target = max(finals.values())
+    there = {rate: reached(curves[rate], score[rate], target) or (args.steps + 1, 0.0) for rate in GRID}
+    return min(GRID, key=lambda rate: (there[rate][0], -finals[rate])), finals
+
+
+def measure(model, base, task: Task, args) -> dict:
+    """Curves of the three, and when each is where."""
+    case = case_of(model, task, FIRST, args.rows, args.queries)
+    threads = fastest_threads(base, model, case)
+    torch.set_num_threads(threads)
+    rate, grid = best_rate(base, model, task, args)
+    curves = {
+        OURS: ours(model, case, args.sigma, args.rounds),
+        DEFAULT: theirs(base, model, case, TRAINER_RATE, args.steps),
+        BEST: theirs(base, model, case, rate, args.steps),
+    }
+    score = {name: scores(model, case, curve.prompts) for name, curve in curves.items()}
+    best = max(float(each[-1]) for each in score.values())
+    found = {}
+    for name, curve in curves.items():
+        targets = {"own": score[name][-1], "ours": score[OURS][-1], "best": best}
+        found[name] = {
+            "marks": curve.marks, "seconds": curve.seconds.tolist(), "scores": score[name].tolist(),
+            "compile_s": curve.once, "reached": {key: reached(curve, score[name], at) for key, at in targets.items()},
+        }  # fmt: skip
+    about = {"questions": sum(map(len, case.queries)), "rows": len(case.samples), "threads": threads}
+    return about | {"best_rate": rate, "grid": grid, "methods": found}
+
+
+def told(row: dict, key: str) -> str:
+    """When a method reached a final score, or how long it was tried in vain."""
+    if row["reached"][key] is None:
+        return f"not in {row['seconds'][-1]:.1f} s ({row['marks'][-1]})"
+    steps, seconds = row["reached"][key]
+    return f"{seconds:.2f} s ({steps})" + (f"; {seconds + row['compile_s']:.1f} s" if row["compile_s"] else "")
+
+
+def faster(found: dict, name: str, key: str) -> str:
+    """Their seconds over ours, without and with our compilation; a lower bound where they were not done in time."""
+    mine, other = found[OURS]["reached"][key], found[name]["reached"][key]
+    if other is not None and other[0] == 0:
+        return "never left its start"
+    if mine is None:
+        return "ours not there"
+    bound, seconds = (">", found[name]["seconds"][-1]) if other is None else ("", other[1])
+    return f"{bound}{seconds / mine[1]:.1f}x; {bound}{seconds / (mine[1] + found[OURS]['compile_s']):.2g}x"
+
+
+def show(task: Task, result: dict, console: Console) -> None:
+    """A table of one task, the ratios, and the curves."""
+    found, title = result["methods"], f"{task.name}: {result['rows']} prompts, {result['questions']} questions"
+    ends = ("own", "ours", "best")
+    goals = ("to its own final score", "to ours", "to the best of all")
+    table = Table(
+        "method", "first score", "final", "all steps", *goals, title=f"{title}: seconds (steps); with compilation"
+    )
+    for name, row in found.items():
+        name += f" {result['best_rate']:g}" if name == BEST else ""
+        whole = f"{row['seconds'][-1]:.2f} s ({row['marks'][-1]})"
+        table.add_row(name, *(f"{row['scores'][at]:.3f}" for at in (0, -1)), whole, *(told(row, key) for key in ends))
+    console.print(table)
+    table = Table("ours is faster than", *goals, "its own against all our steps", "target")
+    for name, target in TARGETS.items():
+        strict = found[name]["reached"]["own"][1] / found[OURS]["seconds"][-1]
+        table.add_row(name, *(faster(found, name, key) for key in ends), f"{strict:.1f}x", f"{target:.0f}x")
+    console.print(table)
+    for name, row in found.items():
+        console.print(name, *(f"{k}:{score:.3f}" for k, score in zip(row["marks"], row["scores"], strict=True)))
+    console.print("final scores on the grid's users:", {f"{rate:g}": round(s, 3) for rate, s in result["grid"].items()})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--task", nargs="*", default=["LaMP-2", "LaMP-5"], choices=["LaMP-2", "LaMP-3", "LaMP-5", "LaMP-7"]
+    )
+    parser.add_argument("--rows", type=int, default=25, help="prompts")
+    parser.add_argument("--steps", type=int, default=300, help="of PEFT; ours takes its own 30")
+    parser.add_argument("--queries", type=int, default=12, help="questions that judge each prompt")
+    parser.add_argument("--grid-rows", type=int, default=4, help="prompts that judge each learning rate of the grid")
+    parser.add_argument("--sigma", type=float, default=0.1, help="of the device that ours trains for")
+    parser.add_argument("--rounds", type=int, default=3, help="passes of ours after the first; medians count")
+    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    args = parser.parse_args()
+    cores, load, console = os.cpu_count() or 1, os.getloadavg()[0], Console(width=150)
+    transformers.utils.logging.disable_progress_bar()
+    versions = {module.__name__: module.__version__ for module in (jax, torch, transformers, peft)}
+    console.print(f"load average {load:.1f} on {cores} cores, {versions}")
+    if load > 0.5 * cores:
+        console.print("[bold red]the cores are shared: PyTorch suffers far more than JAX, so the ratios flatter us")
+    model = llm.load(EMBEDDED)
+    base = transformers.AutoModelForCausalLM.from_pretrained(EMBEDDED, dtype=torch.float32)
+    base.config.use_cache = False
+    results = {}
+    for name in args.task:
+        results[name] = measure(model, base, lamp.task(name), args)
+        show(lamp.task(name), results[name], console)
+    if args.json:
+        settings = {key: str(value) if key == "json" else value for key, value in vars(args).items()}
+        whole = {"settings": settings | {"load": load}, "versions": versions, "results": results}
+        args.json.write_text(json.dumps(whole, indent=1))
+
+
+if __name__ == "__main__":
+    main()
