@@ -17,7 +17,7 @@ import resource  # noqa: E402
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
-from nvcim_jax import devices, job, lamp, llm, pipeline, programs, study, synthetic, text, tuning  # noqa: E402
+from nvcim_jax import devices, job, lamp, llm, pipeline, programs, reply, study, synthetic, text, tuning  # noqa: E402
 from nvcim_jax.cli import EMBEDDED  # noqa: E402
 from nvcim_jax.presets import RECOMMENDED  # noqa: E402
 
@@ -67,7 +67,7 @@ def stages(model, task, users, device) -> tuple[dict[str, float], dict[str, floa
     flat = prompts.reshape(-1, *prompts.shape[-2:])
     answers = lap(
         "generate",
-        pipeline.answer(model, queries, tuning.Adapted(front=flat), new_tokens=study.answer_room(model, users)),
+        reply.answer(model, queries, tuning.Adapted(front=flat), new_tokens=study.answer_room(model, users)),
     )
     metric = study.metric_of(task)
     score = float(np.mean([metric(answer, query.answer) for answer, query in zip(answers, queries, strict=True)]))

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from nvcim_jax import lamp, llm, metrics, pipeline, study, synthetic
+from nvcim_jax import lamp, llm, metrics, reply, study, synthetic
 from nvcim_jax.cli import EMBEDDED
 
 
@@ -36,7 +36,7 @@ def main() -> None:
         for count in (0, 1, 3):
             end = model.tokenizer.eos_token
             asked = [reminded(task, user, query, count, end) for user in users for query in user.queries]
-            answers = pipeline.answer(model, asked, new_tokens=room)
+            answers = reply.answer(model, asked, new_tokens=room)
             scores = [metric(answer, query.answer) for answer, query in zip(answers, asked, strict=True)]
             mean, low, high, _ = metrics.interval(np.reshape(scores, (len(users), -1)).mean(axis=1))
             cells.append(f"{mean:.3f} ± {(high - low) / 2:.3f}")

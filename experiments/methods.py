@@ -5,9 +5,9 @@
 
 First table: the model alone; the sample's own tokens untuned; one adapter for a user's whole buffer (prompt tuning,
 DEPT, P-tuning v2, prefix tuning, LoRA, IA3), each reading as many tokens as all OVTs of the user together; one OVT for
-each representative sample, the right domain known (the paper's Fig. 1). Nothing is stored there. Second table: OVTs
-coded, written and read back from every device at every sigma, trained in five ways for NVM-3. Writes results.json,
-table.md and results.png after every task.
+each representative sample, the right domain known (the paper's Fig. 1). Nothing is stored there. Second table: what a
+start means for the search. Then OVTs coded, written and read back from every device at every sigma, trained for NVM-3.
+Writes results.json, table.md and results.png after every task.
 """
 
 import argparse
@@ -24,11 +24,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from nvcim_jax import figures, job, lamp, llm, pipeline, programs, study, synthetic, tuning
+from nvcim_jax import figures, job, lamp, llm, pipeline, programs, reply, study, synthetic, tuning
 from nvcim_jax.cli import EMBEDDED
 from nvcim_jax.devices import RATIOS, device
 from nvcim_jax.metrics import interval
-from nvcim_jax.presets import RECOMMENDED, Settings, fixed_rate, relative_rate
+from nvcim_jax.presets import RECOMMENDED, Settings, fixed_rate, prompt_key, relative_rate
 from nvcim_jax.tuning.dept import Trained
 
 SIGMAS = (0.025, 0.05, 0.1, 0.15)
@@ -84,6 +84,16 @@ TRAINED = {
 }
 
 
+# Where virtual tokens start, and the penalty that keeps them near their sample's content.
+STARTS = {
+    "own tokens": (tuning.own_tokens, 0.0),
+    "random": (tuning.random_tokens, 0.0),
+    "random, penalty 0.3": (tuning.random_tokens, 0.3),
+    "random, penalty 3": (tuning.random_tokens, 3.0),
+    "vocabulary": (tuning.vocabulary_tokens, 0.0),
+}
+
+
 class Crowd(NamedTuple):
     """Users of one task with what all methods share."""
 
@@ -98,7 +108,7 @@ class Crowd(NamedTuple):
     def scores(self, adapted: tuning.Adapted) -> np.ndarray:
         """Mean score of each user; row i of `adapted` stands before question i."""
         queries = [query for user in self.users for query in user.queries]
-        answers = pipeline.answer(self.model, queries, adapted, new_tokens=study.answer_room(self.model, self.users))
+        answers = reply.answer(self.model, queries, adapted, new_tokens=study.answer_room(self.model, self.users))
         return study.score_of(self.task, self.users, self.owners, queries, answers).scores
 
 
@@ -184,19 +194,48 @@ def stored(c: Crowd, key: jax.Array, draws: int) -> dict[tuple[str, float, str],
     return scores
 
 
+def found(c: Crowd, key: jax.Array) -> dict[str, dict[str, np.ndarray]]:
+    """By start and penalty, each user's score with the right domain known and share of questions whose domain the
+    search finds, OVTs being their own keys; coded, but without noise."""
+    domains = [[sample and sample.domain for sample in row] for row in c.selected.samples]
+    asked = [query.domain for user in c.users for query in user.queries]
+    shares = {}
+    for name, (start, pull) in STARTS.items():
+        settings = replace(
+            CLEAN, method=tuning.Prompt(), start=start, key=prompt_key, training=tuning.Training(steps=30, pull=pull)
+        )
+        learned = pipeline.learn(key, c.model, c.task, c.users, c.selected, c.codec, NVM3, sigma=0.0, settings=settings)
+        banks = pipeline.program(key, c.users, learned, NVM3, sigma=0.0, settings=settings, draws=1)
+        match = pipeline.search(c.model, c.users, learned, banks, settings=settings)
+        slots = [
+            slot for user, row in zip(c.users, match.index[:, 0], strict=True) for slot in row[: len(user.queries)]
+        ]
+        hits = [domains[u][int(slot)] == own for u, slot, own in zip(c.owners, slots, asked, strict=True)]
+        by_user = [np.mean(np.array(hits)[c.owners == user]) for user in range(len(c.users))]
+        prompts = programs.prompts_of(c.codec, learned.bank.prompts)[c.owners, c.known]
+        shares[name] = {"found": np.array(by_user), "score": c.scores(tuning.Adapted(front=prompts))}
+    return shares
+
+
 def cell(scores: np.ndarray) -> str:
     known = interval(scores)
     return f"{known.mean:.3f} ± {(known.high - known.low) / 2:.3f}"
 
 
-def markdown(finished: dict[str, tuple[dict, dict]]) -> str:
-    """The ladder, the stored OVTs on NVM-3 by sigma with the paired gain over no training noise, and all devices."""
+def markdown(finished: dict[str, tuple[dict, dict, dict]]) -> str:
+    """The ladder, the starts, and stored OVTs: by sigma with the paired gain over no training noise, and by device."""
     tasks = list(finished)
     lines = ["| method | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
     for method in next(iter(finished.values()))[0]:
         lines.append(f"| {method} | " + " | ".join(cell(finished[task][0][method]) for task in tasks) + " |")
+    lines += ["", "| start, found and score | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
+    for name in STARTS:
+        own = [finished[task][1][name] for task in tasks]
+        lines.append(
+            f"| {name} | " + " | ".join(f"{cell(each['found'])}, {cell(each['score'])}" for each in own) + " |"
+        )
     for task in tasks:
-        held = finished[task][1]
+        held = finished[task][2]
         lines += ["", f"| {task}, NVM-3 | " + " | ".join(f"sigma {sigma}" for sigma in SIGMAS) + " |", "|---" * 5 + "|"]
         bare = next(iter(TRAINED))
         for name in TRAINED:
@@ -218,16 +257,19 @@ def write(out: Path, finished: dict, settings: dict) -> None:
     tasks = {
         task: {
             "ladder": {name: each.tolist() for name, each in climbed.items()},
+            "starts": {name: {part: own.tolist() for part, own in each.items()} for name, each in starts.items()},
             "stored": [
                 {"training": name, "sigma": sigma, "device": written, "scores": each.tolist()}
                 for (name, sigma, written), each in held.items()
             ],
         }
-        for task, (climbed, held) in finished.items()
+        for task, (climbed, starts, held) in finished.items()
     }
     job.write_json(out / "results.json", {"settings": settings, "provenance": job.provenance(), "tasks": tasks})
     (out / "table.md").write_text(markdown(finished), encoding="utf-8")
-    tables = {task: {name: interval(each) for name, each in climbed.items()} for task, (climbed, _) in finished.items()}
+    tables = {
+        task: {name: interval(each) for name, each in climbed.items()} for task, (climbed, *_) in finished.items()
+    }
     figures.bars(out / "results.png", tables, title=f"{settings['users']} held-out users, nothing stored")
 
 
@@ -261,7 +303,7 @@ def main() -> None:
     for task in tasks:
         own = crowd(jax.random.key(args.seed), model, task, args.users, synthetic.HELD_OUT)
         key = jax.random.key(args.seed + 1)
-        finished[task.name] = ladder(own, key), stored(own, key, args.draws)
+        finished[task.name] = ladder(own, key), found(own, key), stored(own, key, args.draws)
         settings["seconds"] = round(time.perf_counter() - started)
         write(args.out, finished, settings)
     console.print(markdown(finished), highlight=False, soft_wrap=True)

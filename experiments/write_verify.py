@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.progress import track
 
-from nvcim_jax import job, lamp, llm, pipeline, programs, study, synthetic, text, tuning
+from nvcim_jax import job, lamp, llm, pipeline, programs, reply, study, synthetic, text, tuning
 from nvcim_jax.cli import EMBEDDED
 from nvcim_jax.codec import decode
 from nvcim_jax.devices import device
@@ -108,7 +108,7 @@ def scores(model, task, users, known, codec, values) -> np.ndarray:
     each = []
     for drawn in values:
         prompts = programs.prompts_of(codec, drawn)[owners, known]
-        answers = pipeline.answer(model, queries, tuning.Adapted(front=prompts), new_tokens=room)
+        answers = reply.answer(model, queries, tuning.Adapted(front=prompts), new_tokens=room)
         each.append([metric(answer, query.answer) for answer, query in zip(answers, queries, strict=True)])
     per_question = np.mean(each, axis=0)
     return np.array([per_question[owners == at].mean() for at in range(len(users))])

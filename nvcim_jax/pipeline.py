@@ -7,7 +7,7 @@ does not depend on who else is in the block.
 
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -17,18 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
 
-from nvcim_jax import bank, crossbar, lamp, llm, programs, selection, text, tuning
+from nvcim_jax import bank, crossbar, lamp, programs, selection, text, tuning
 from nvcim_jax.codec import DIM, Codec, fit_pca
 from nvcim_jax.devices import Device
 from nvcim_jax.lamp import Sample, Task, User
 from nvcim_jax.llm.weights import Model
 from nvcim_jax.presets import Settings
 
-ANSWER_ROWS = 64  # of one compiled program
 SLOTS = 8  # a user's slots come in multiples of it, so that nearby counts share a program
 MOST_CLUSTERS = 10
-BARE = tuning.Adapted()
-Report = Callable[[int], None]
 TuneReport = Callable[[tuning.Progress], None]
 
 
@@ -211,61 +208,6 @@ def search(
     return programs.search(banks, codes, score=settings.score)
 
 
-def answer(
-    model: Model,
-    queries: Sequence[Sample],
-    adapted: tuning.Adapted = BARE,
-    *,
-    new_tokens: int,
-    report: Report = lambda rows: None,
-) -> list[str]:
-    """The model's greedy answers to `queries`, each behind its own row of what a method adapted."""
-    room = model.config.context - tuning.taken(adapted) - new_tokens
-    asked = [text.question_ids(model.tokenizer, query, room) for query in queries]
-    pad = model.tokenizer.pad_token_id or 0
-    answers = []
-    block = min(ANSWER_ROWS, text.bucket(len(asked), 8))
-    width = text.bucket(max(map(len, asked)))
-    for start in range(0, len(asked), block):
-        part = asked[start : start + block]
-        rows = np.resize(np.arange(start, start + len(part)), block)  # a short last block repeats its rows
-        own = jax.tree.map(lambda leaf, rows=rows: leaf[rows], adapted)
-        params, embeddings, positions, prefix = _placed(model, own, [asked[row] for row in rows], width)
-        out = llm.generate(
-            params, model.config, embeddings, positions, prefix=prefix, new_tokens=new_tokens, end=model.ends, pad=pad
-        )
-        answers += [text.decode(model.tokenizer, row, model.ends) for row in np.asarray(out)[: len(part)]]
-        report(len(part))
-    return answers
-
-
-def tell(
-    model: Model,
-    query: Sample,
-    adapted: tuning.Adapted = BARE,
-    *,
-    new_tokens: int,
-    sampling: llm.Sampling,
-    key: PRNGKeyArray,
-) -> Iterator[str]:
-    """The answer to one query, piece by piece as its tokens are known."""
-    asked = text.question_ids(model.tokenizer, query, model.config.context - tuning.taken(adapted) - new_tokens)
-    params, embeddings, positions, prefix = _placed(model, adapted, [asked], text.bucket(len(asked)))
-    how = {"new_tokens": new_tokens, "end": model.ends, "sampling": sampling, "keys": key[None], "prefix": prefix}
-    tokens, told = [], ""
-    for token in llm.stream(params, model.config, embeddings, positions, **how):
-        tokens.append(int(token[0]))
-        whole = text.decode(model.tokenizer, tokens, model.ends)
-        if not whole.endswith("\ufffd"):  # half of a character waits for its other half
-            yield whole[len(told) :]
-            told = whole
-
-
-def _placed(model: Model, adapted: tuning.Adapted, asked: Sequence[text.Ids], width: int) -> tuning.Placed:
-    ids, positions = text.questions(asked, width)
-    return tuning.place(model.params, adapted, programs.embed(model.params, model.config, ids), jnp.asarray(positions))
-
-
 def histories(users: Sequence[User]) -> list[list[Sample]]:
     """Every user's history, repeated until all are equally long: pools for one adapter per user."""
     most = max(len(user.history) for user in users)
@@ -305,7 +247,7 @@ def tune(
         if not settings.cut:
             raise ValueError(f"{told}: allow them to be cut, or shorten them")
         warnings.warn(f"{told}: they lost their beginnings", stacklevel=2)
-    ids = np.array([text.start_ids(model.tokenizer, task, sample, settings.tokens) for sample in samples], np.int32)
+    ids = np.array([start_ids(model, task, sample, settings) for sample in samples], np.int32)
     keys, codecs = _slot_keys(key, users, slots), _rows_of(codec, slots)
     start, rate, limit = programs.start(model.params, keys, ids, codecs, config=model.config, settings=settings)
     if not settings.training.steps:
@@ -319,6 +261,16 @@ def tune(
         model.params, job, device, sigma * settings.train_sigma, config=model.config, method=settings.method,
         training=settings.training, names=names, folder=folder, report=report,
     )  # fmt: skip
+
+
+def start_ids(model: Model, task: Task, sample: Sample, settings: Settings) -> text.Ids:
+    """What the virtual tokens of a sample start from: `settings.start_text`, or its own content and answer."""
+    if settings.start_text is None:
+        return text.start_ids(model.tokenizer, task, sample, settings.tokens)
+    given = text.encode(model.tokenizer, settings.start_text)
+    if not given:
+        raise ValueError("the text to start from is empty: give at least one word, or leave it out")
+    return (given * settings.tokens)[: settings.tokens]
 
 
 def stored(model: Model, values, codecs: Codec, settings: Settings):

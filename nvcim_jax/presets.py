@@ -61,6 +61,7 @@ class Settings:
     clip: float  # quantile of the start's magnitudes beyond which codes are clipped; 1 leaves them free
     key: Callable  # what an OVT is found by
     score: Callable  # the scaled search
+    start_text: str | None = None  # what the virtual tokens say at first; None: the sample's own content and answer
     tokens: int = 16
     buffer: int = 25
     longest: int = 192  # tokens of a question that tuning reads; of a longer one it reads the end

@@ -89,9 +89,9 @@ def ladder(
         bound = {"sigma": sigma, "settings": settings, "report": told}
         return how(learn_key, model, task, users, selected, codec(settings.fit_codec), device, **bound)
 
-    def reply(asked: Sequence[Sample], prompts) -> list[str]:
+    def replies(asked: Sequence[Sample], prompts) -> list[str]:
         told = partial(_times, report, new_tokens)
-        return pipeline.answer(model, asked, tuning.Adapted(front=prompts), new_tokens=new_tokens, report=told)
+        return reply.answer(model, asked, tuning.Adapted(front=prompts), new_tokens=new_tokens, report=told)
 
     @cache
     def programmed(cell: Cell, settings: Settings, trained_for: Cell | None, how: Callable = pipeline.learn):
@@ -107,11 +107,11 @@ def ladder(
         flat = match.prompt.reshape(len(users), -1, *match.prompt.shape[-2:])
         prompts = programs.prompts_of(learned.codec, flat).reshape(*match.prompt.shape[:-1], -1)[place]
         asked = [users[u].queries[q] for u, _, q in rows]
-        answers = reply(asked, prompts)
+        answers = replies(asked, prompts)
         picked = [selected.samples[u][s] for (u, _, _), s in zip(rows, np.asarray(match.index)[place], strict=True)]
         return score_of(task, users, [u for u, _, _ in rows], asked, answers, picked), answers, picked
 
-    without = reply(queries, None)
+    without = replies(queries, None)
     base = score_of(task, users, owners, queries, without, None)
     known = slots_of_known_domain(users, selected)
     table: dict[Cell, dict[str, Score]] = {}
@@ -127,7 +127,7 @@ def ladder(
         if known is not None:
             best = learn(RECOMMENDED, trained_for)
             prompts = programs.prompts_of(best.codec, best.bank.prompts)[np.array(owners), known]
-            scores[KNOWN] = score_of(task, users, owners, queries, reply(queries, prompts), None)
+            scores[KNOWN] = score_of(task, users, owners, queries, replies(queries, prompts), None)
         for name, settings in presets.items():
             flat, mean = replace(settings, score=flat_mips), replace(settings, score=mean_mips)
             bare, tuned = programmed(cell, settings, None), programmed(cell, settings, trained_for)

@@ -15,6 +15,7 @@ FLOORS = [
     {"lamp", "llm", "text", "tuning", "synthetic"},
     {"presets"},
     {"programs"},
+    {"reply"},
     {"pipeline"},
     {"store", "study", "figures"},
     {"retrieval", "comparison", "repair"},

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nvcim_jax import llm, text
-from nvcim_jax.llm import decoder
+from nvcim_jax.llm import decoder, layers
 from nvcim_jax.llm.config import plain_rope
 from tests.conftest import EMBEDDED
 
@@ -48,7 +48,7 @@ def test_padding_anywhere_changes_nothing(params):
 def test_rotation_depends_on_distance_only():
     q, k = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 8))
     rope = plain_rope(10000.0, 8)
-    at = lambda x, p: decoder.rotate(x, decoder.rotation(rope, jnp.array([[p]]), jnp.array([p])))  # noqa: E731
+    at = lambda x, p: layers.rotate(x, layers.rotation(rope, jnp.array([[p]]), jnp.array([p])))  # noqa: E731
     near, far = (float(jnp.vdot(at(q, p), at(k, p + 3))) for p in (0, 40))
     assert near == pytest.approx(far, abs=1e-4)
 
@@ -204,7 +204,7 @@ def test_a_bfloat16_kernel_multiplies_float32_activations():
     x, kernel = jax.random.normal(jax.random.key(0), (3, 5, 64)), jax.random.normal(jax.random.key(1), (64, 32))
     half = kernel.astype(jnp.bfloat16)
     change = jax.random.normal(jax.random.key(2), (3, 5, 32))
-    y, back = jax.vjp(decoder.product, x, half)
+    y, back = jax.vjp(layers.product, x, half)
     dx, dk = back(change)
     rounded = lambda a: np.asarray(a.astype(jnp.bfloat16).astype(jnp.float32))  # noqa: E731
     assert y.dtype == dx.dtype == jnp.float32 and dk.dtype == jnp.bfloat16

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nvcim_jax import bank, lamp, metrics, pipeline, programs, study, synthetic, tuning
+from nvcim_jax import bank, lamp, metrics, pipeline, programs, reply, study, synthetic, tuning
 from nvcim_jax.devices import device
 from nvcim_jax.presets import PRESETS, RECOMMENDED
 
@@ -79,8 +79,8 @@ def test_a_block_is_programmed_as_its_banks_one_by_one(users, learned):
 
 def test_answers_do_not_depend_on_the_batch(model, users):
     queries = [query for user in users for query in user.queries]
-    together = pipeline.answer(model, queries, new_tokens=8)
-    assert together == [pipeline.answer(model, [query], new_tokens=8)[0] for query in queries]
+    together = reply.answer(model, queries, new_tokens=8)
+    assert together == [reply.answer(model, [query], new_tokens=8)[0] for query in queries]
 
 
 def test_zero_steps_store_the_samples_own_tokens(model, users):

@@ -129,7 +129,7 @@ def ask(
         for label, behind, own_key in zip(("with the OVT:", "without:"), (prompt, None), keys, strict=True):
             console.print(f"{label:<15}", end="")
             adapted = tuning.Adapted(front=behind)
-            pieces = pipeline.tell(loaded, query, adapted, new_tokens=new_tokens, sampling=sampling, key=own_key)
+            pieces = reply.tell(loaded, query, adapted, new_tokens=new_tokens, sampling=sampling, key=own_key)
             for piece in pieces:
                 console.out(piece, end="", style=None if behind is None else "bold green", highlight=False)
             console.print()

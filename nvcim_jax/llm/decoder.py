@@ -14,16 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from nvcim_jax.llm import gptq
-from nvcim_jax.llm.config import Config, Packed, Rope
-
-NOWHERE = jnp.iinfo(jnp.int32).max
-ACTIVATIONS = {
-    "silu": nn.silu,
-    "relu": nn.relu,
-    "gelu": lambda x: nn.gelu(x, approximate=False),
-    "gelu_tanh": lambda x: nn.gelu(x, approximate=True),
-}
+from nvcim_jax.llm.config import Config
+from nvcim_jax.llm.layers import ACTIVATIONS, NOWHERE, Linear, Norm, product, rotate, rotation
 
 
 class Prefix(NamedTuple):
@@ -61,118 +53,6 @@ def empty_cache(config: Config, batch: int, slots: int, dtype=jnp.float32, prefi
         for part in prefix
     )
     return Cache(keys, values, jnp.concatenate([causal_positions((batch, prefix.keys.shape[2])), nowhere], axis=1))
-
-
-def rotation(rope: Rope, positions: Int[Array, "batch tokens"], longest: Int[Array, "batch"]):
-    """Cosine and sine of every token's angles, [batch, 1, tokens, pairs]; longrope asks how long its row is by now."""
-    place = jnp.where(positions == NOWHERE, 0, positions).astype(jnp.float32)
-    frequencies = jnp.asarray(rope.frequencies, jnp.float32)[None]
-    if rope.long_frequencies:
-        long = jnp.asarray(rope.long_frequencies, jnp.float32)[None]
-        frequencies = jnp.where(longest[:, None] > rope.original_context, long, frequencies)
-    angle = (place[..., None] * frequencies[:, None])[:, None]
-    return jnp.cos(angle) * rope.scale, jnp.sin(angle) * rope.scale
-
-
-def rotate(x: Float[Array, "batch heads tokens head_dim"], turn) -> Float[Array, "batch heads tokens head_dim"]:
-    """Rotary position embedding (Su et al., 2021): the halves of the turned part of a head are real and imaginary."""
-    cos, sin = (part.astype(x.dtype) for part in turn)
-    pairs = cos.shape[-1]
-    first, second, rest = x[..., :pairs], x[..., pairs : 2 * pairs], x[..., 2 * pairs :]
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin, rest], axis=-1)
-
-
-class Norm(nn.Module):
-    """Root-mean-square norm, Gemma's (which scales by 1 + weight), or layer norm; computed in float32."""
-
-    config: Config
-
-    @nn.compact
-    def __call__(self, x):
-        c, wide = self.config, x.astype(jnp.float32)
-        start = nn.initializers.zeros if c.norm == "rms_plus_one" else nn.initializers.ones
-        vector = lambda name, start: self.param(name, start, (x.shape[-1],))[(None,) * (x.ndim - 1)]  # noqa: E731
-        scale = vector("scale", start)
-        if c.norm == "layer":
-            bias = vector("bias", nn.initializers.zeros).astype(x.dtype)
-            wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
-        wide = wide * jax.lax.rsqrt(jnp.mean(wide**2, axis=-1, keepdims=True) + c.norm_eps)
-        if c.norm == "rms_plus_one":
-            return (wide * (1 + scale.astype(jnp.float32))).astype(x.dtype)
-        scaled = wide.astype(x.dtype) * scale.astype(x.dtype)
-        return scaled + bias if c.norm == "layer" else scaled
-
-
-def product(x: Float[Array, "... inputs"], kernel: Float[Array, "inputs outputs"]) -> Float[Array, "... outputs"]:
-    """x @ kernel, multiplied in the kernel's type, summed up in float32 and returned in the type of x.
-
-    A bfloat16 product whose result were bfloat16, too, would miss the matrix units of a CPU: it takes seven times as
-    long as this, and the way back likewise.
-    """
-    return x @ kernel if x.dtype == kernel.dtype == jnp.float32 else _mixed(x, kernel)
-
-
-@jax.custom_vjp
-def _mixed(x, kernel):
-    return _contract(x, kernel, x.ndim - 1, 0, kernel.dtype).astype(x.dtype)
-
-
-def _mixed_back(kept, change):
-    x, kernel = kept
-    through = _contract(change, kernel, change.ndim - 1, 1, kernel.dtype).astype(x.dtype)
-    rows = tuple(range(x.ndim - 1))
-    return through, _contract(x, change, rows, rows, kernel.dtype).astype(kernel.dtype)
-
-
-def _contract(a, b, over_a, over_b, dtype):
-    over = tuple((axes,) if isinstance(axes, int) else axes for axes in (over_a, over_b))
-    return jax.lax.dot_general(a.astype(dtype), b.astype(dtype), (over, ((), ())), preferred_element_type=jnp.float32)
-
-
-_mixed.defvjp(lambda x, kernel: (_mixed(x, kernel), (x, kernel)), _mixed_back)
-
-
-class Linear(nn.Module):
-    """x @ kernel (+ bias), from a plain kernel or from GPTQ words, with what a method put beside it in the params.
-
-    Such leaves have a leading axis of rows: `lora_a` [rows, in, rank] and `lora_b` [rows, rank, out] add a low-rank
-    product, `scale_in` [rows, in] and `scale_out` [rows, out] stretch what comes in and what goes out.
-    """
-
-    packed: Packed | None
-    features: int
-    use_bias: bool
-
-    @nn.compact
-    def __call__(self, x):
-        if (stretch := self._beside("scale_in")) is not None:
-            x = x * stretch[:, None].astype(x.dtype)
-        if self.packed is None:
-            y = product(x, self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features)))
-        else:
-            y = gptq.product(x, self._words(x.shape[-1]), self.packed)
-        if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,))
-            y = y + bias[(None,) * (x.ndim - 1)].astype(x.dtype)
-        if (down := self._beside("lora_a")) is not None:
-            y = y + (x @ down.astype(x.dtype)) @ self._beside("lora_b").astype(x.dtype)
-        if (stretch := self._beside("scale_out")) is not None:
-            y = y * stretch[:, None].astype(y.dtype)
-        return y
-
-    def _beside(self, name):
-        return self.get_variable("params", name) if self.has_variable("params", name) else None
-
-    def _words(self, fan_in):
-        how, out = self.packed, self.features
-        groups, per_word = -(-fan_in // how.group) if how.group > 0 else 1, 32 // how.bits
-        zeros = nn.initializers.zeros
-        return (
-            self.param("qweight", zeros, (fan_in // per_word, out), jnp.int32),
-            self.param("qzeros", zeros, (groups, out // per_word), jnp.int32),
-            self.param("scales", zeros, (groups, out), jnp.float16),
-            self.param("g_idx", zeros, (fan_in,), jnp.int32),
-        )
 
 
 class Attention(nn.Module):
