@@ -174,7 +174,7 @@ def scores(model, case: Case, prompts) -> np.ndarray:
     asked = [query for row in case.queries for query in row]
     flat = jnp.asarray(prompts[:, owners].reshape(-1, *prompts.shape[-2:]))
     metric, new_tokens = study.metric_of(case.task), study.answer_room(model, case.users)
-    answers = reply.answer(model, asked * len(prompts), flat, new_tokens=new_tokens)
+    answers = reply.answer(model, asked * len(prompts), tuning.Adapted(front=flat), new_tokens=new_tokens)
     each = [metric(answer, query.answer) for answer, query in zip(answers, asked * len(prompts), strict=True)]
     return np.reshape(each, (len(prompts), -1)).mean(axis=1)
 
