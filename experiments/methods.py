@@ -68,9 +68,9 @@ RIVALS = {
     "prompt tuning": Rival(tuning.Prompt(), relative, 0.06, (0.02, 0.06, 0.2)),
     "DEPT": Rival(tuning.Dept(tokens=8, longest=64, rank=8), both, 0.06, (0.02, 0.06, 0.2)),
     "P-tuning v2": Rival(tuning.Prefix(), fixed, 0.03, (0.003, 0.01, 0.03, 0.1)),
-    "prefix tuning": Rival(tuning.Prefix(hidden=128), fixed, 0.003, (0.001, 0.003, 0.01, 0.03)),
+    "prefix tuning": Rival(tuning.Prefix(hidden=128), fixed, 0.001, (0.001, 0.003, 0.01, 0.03)),
     "LoRA": Rival(tuning.Lora(), fixed, 0.01, (0.001, 0.003, 0.01, 0.03)),
-    "IA3": Rival(tuning.Ia3(), fixed, 0.03, (0.01, 0.03, 0.1, 0.3)),
+    "IA3": Rival(tuning.Ia3(), fixed, 0.1, (0.01, 0.03, 0.1, 0.3)),
 }  # fmt: skip
 
 # How OVTs are trained before they are stored: settings, of which the training noise is a multiple of the device's.
