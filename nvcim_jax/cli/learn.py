@@ -90,7 +90,7 @@ def ask(
         import jax
         import numpy as np
 
-        from nvcim_jax import lamp, llm, pipeline, programs, store, study, tuning
+        from nvcim_jax import lamp, llm, pipeline, programs, reply, store, study, tuning
         from nvcim_jax.presets import PRESETS
 
         chosen = checked_device(device, checked_sigma(sigma))
