@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from nvcim_jax import devices, metrics, pipeline, programs, text, tuning
+from nvcim_jax import devices, metrics, pipeline, programs, reply, text, tuning
 from nvcim_jax.codec import Codec
 from nvcim_jax.lamp import Sample, Task, User
 from nvcim_jax.llm.weights import Model
