@@ -32,7 +32,7 @@ class Adapted(NamedTuple):
     front: Float[Array, "*rows tokens dim"] | None = None  # virtual tokens before the question
     shift: Float[Array, "*rows longest dim"] | None = None  # added to the embeddings of the question's first tokens
     prefix: Prefix | None = None  # keys and values before every layer
-    layers: PyTree | None = None  # leaves beside the kernels of the layers, as `decoder.Linear` reads them
+    layers: PyTree | None = None  # leaves beside the kernels of the layers, as `layers.Linear` reads them
 
 
 class Method(Protocol):
