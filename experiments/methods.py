@@ -79,7 +79,7 @@ TRAINED = {
     "noise in embedding space": replace(CLEAN, method=tuning.Prompt(), train_sigma=1.0),
     "noise in code space": replace(CLEAN, train_sigma=1.0),
     "noise in code space, twice": replace(CLEAN, train_sigma=2.0),
-    "… through the largest value": replace(CLEAN, train_sigma=2.0, training=tuning.Training(steps=30, through_peak=True)),
+    "… through the largest value": replace(CLEAN, train_sigma=2.0, training=tuning.Training(through_peak=True)),
     "… range projection (recommended)": RECOMMENDED,
 }
 
