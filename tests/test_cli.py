@@ -129,6 +129,22 @@ def test_ctrl_c_keeps_the_finished_users(tmp_path):
     assert 8 <= len(results["users"]) < 40
 
 
+@pytest.mark.slow
+def test_ctrl_c_while_learning_keeps_what_is_done(tmp_path):
+    command = [sys.executable, "-m", "nvcim_jax", "learn", "--out", str(tmp_path / "bank")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ)
+    unfinished, deadline = tmp_path / "bank.unfinished", time.time() + 120
+    while not unfinished.exists() and time.time() < deadline and process.poll() is None:
+        time.sleep(0.1)
+    time.sleep(1)  # by now the first program is being compiled
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, text
+    assert "keeps what is done" in text and "Traceback" not in text
+    assert list(unfinished.glob("rows-*.safetensors")) and not (tmp_path / "bank").exists()
+    assert "the OVTs of user" in nvcim("learn", "--out", tmp_path / "bank") and not unfinished.exists()
+
+
 def test_a_device_of_ones_own_is_held_to_its_range(tmp_path):
     path = tmp_path / "own.toml"
     path.write_text('name = "X"\nsource = "a paper"\nlevels = 4\nnoise = [0.1, 0.1, 0.1, 0.1]\nsigma_range = [1, 1]\n')

@@ -1,5 +1,6 @@
 """What the commands share: options, refusals in one sentence, a progress bar with the time left."""
 
+import os
 import sys
 import time
 import warnings
@@ -44,7 +45,8 @@ def plain_errors():
             sys.exit(2)
         except KeyboardInterrupt:
             stderr.print("[yellow]interrupted[/yellow]")
-            sys.exit(130)
+            sys.stdout.flush()
+            os._exit(130)  # a program that is still being compiled crashes an orderly end
 
 
 def checked_sigma(sigma: float) -> float:
