@@ -109,8 +109,9 @@ def learn(
         key, model, task, users, slots, samples, pools, codec, device,
         sigma=sigma, settings=settings, folder=folder, report=report,
     )  # fmt: skip
-    codes = stored(model, tuned.values, _rows_of(codec, slots), settings)
-    content = content_codes(model, [[sample] for sample in samples], _rows_of(codec, slots), settings.tokens)[:, 0]
+    codecs = _rows_of(codec, slots)
+    codes = stored(model, tuned.values, codecs, settings)
+    content = content_codes(model, [[sample] for sample in samples], codecs, settings.tokens)[:, 0]
     keys = jax.vmap(settings.key)(content, codes)
     user, slot = np.array(slots).T
     names = domains(selected)
@@ -302,7 +303,7 @@ def pair(model: Model, sample: Sample, settings: Settings) -> tuple[text.Ids, te
         raise ValueError(f"the sample {sample.content[:60]!r} has no answer: there is nothing to learn from it")
     answer = text.answer_ids(model.tokenizer, sample)[: model.config.context // 4]
     room = min(settings.longest, model.config.context - settings.tokens - len(answer))
-    whole = text.encode(model.tokenizer, sample.question + lamp.ANSWER, special=True)
+    whole = text.question_ids(model.tokenizer, sample)
     return whole[-room:], answer, len(whole) > room
 
 

@@ -37,9 +37,10 @@ def encode(tokenizer: Any, text: str, *, special: bool = False) -> Ids:
     return tokenizer(text, add_special_tokens=special).input_ids
 
 
-def question_ids(tokenizer: Any, sample: Sample, room: int) -> Ids:
-    """The question up to the answer's place; one longer than `room` tokens loses its beginning."""
-    return encode(tokenizer, sample.question + ANSWER, special=True)[-room:]
+def question_ids(tokenizer: Any, sample: Sample, room: int | None = None) -> Ids:
+    """The question up to the answer's place; one longer than `room` tokens, where given, loses its beginning."""
+    whole = encode(tokenizer, sample.question + ANSWER, special=True)
+    return whole if room is None else whole[-room:]
 
 
 def answer_ids(tokenizer: Any, sample: Sample) -> Ids:

@@ -155,3 +155,15 @@ def test_what_cannot_be_tuned_is_refused_or_counted(model, users):
 
 def select_and_learn(model, users, settings):
     return learn(model, users, pipeline.select(KEY, model, users), settings)
+
+
+def test_virtual_tokens_may_start_from_a_given_text(model, users):
+    sample, start = (
+        users[0].history[0],
+        lambda said: pipeline.start_ids(model, TASK, sample, replace(QUICK, start_text=said, tokens=5)),
+    )
+    word = model.tokenizer(" comedy", add_special_tokens=False).input_ids
+    assert start(" comedy") == (word * 5)[:5]
+    assert start(None) != start(" comedy") and len(start(None)) == 5
+    with pytest.raises(ValueError, match="the text to start from is empty"):
+        start("")

@@ -2,9 +2,9 @@
 
 A method is a frozen record of its settings with three functions, each of one row:
 
-    init(key, tokens, codec, config) -> trained     what is trained, from the embeddings `tokens` [tokens, dim]
-    apply(trained, codec, config, noise) -> Adapted         how the model reads it, disturbed by `noise(tree) -> tree`
-    stored(trained, codec, config) -> tree                  what a memory or a file keeps
+    init(key, tokens, codec, config) -> trained         what is trained, from the embeddings `tokens` [tokens, dim]
+    apply(trained, codec, config, noise) -> Adapted     how the model reads it, disturbed by `noise(tree) -> tree`
+    stored(trained, codec, config) -> tree              what a memory or a file keeps
 
 One adapter for a whole buffer or one for each sample are ways of using a method, not methods.
 """
@@ -97,12 +97,12 @@ def place(
         shift = jnp.pad(adapted.shift[:, :width], ((0, 0), (0, tokens - width), (0, 0))).astype(asked.dtype)
         inside = True if lengths is None else jnp.arange(tokens)[None] < lengths[:, None]
         asked = asked + jnp.where(jnp.broadcast_to(inside, (rows, tokens))[..., None], shift, 0)
-    before = 0 if adapted.prefix is None else adapted.prefix.keys.shape[2]
-    front = 0 if adapted.front is None else adapted.front.shape[1]
-    positions = jnp.where(positions == NOWHERE, NOWHERE, positions + before + front)
+    before = taken(adapted)
+    positions = jnp.where(positions == NOWHERE, NOWHERE, positions + before)
     if adapted.front is not None:
+        front = adapted.front.shape[1]
         asked = jnp.concatenate([adapted.front.astype(asked.dtype), asked], axis=1)
-        positions = jnp.concatenate([decoder.causal_positions((rows, front), before), positions], axis=1)
+        positions = jnp.concatenate([decoder.causal_positions((rows, front), before - front), positions], axis=1)
     return Placed(_beside(params, adapted.layers), asked, positions, adapted.prefix)
 
 
