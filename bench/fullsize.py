@@ -63,7 +63,7 @@ def write(folder: Path, told: dict, seed: int = 0) -> None:
     noise = rng.integers(-(2**31), 2**31, 1 << 20, dtype=np.int32)
 
     def values(ours, leaf):
-        shape = leaf.shape[::-1] if ours.endswith("kernel") else leaf.shape
+        shape = leaf.shape
         if ours.endswith("qweight"):
             return np.resize(noise, shape)
         if ours.endswith("qzeros"):

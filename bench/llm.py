@@ -117,7 +117,7 @@ def measure(name: str, rounds: int, new_tokens: int, console: Console, rate: flo
         return model(wanted, logits_to_keep=1).logits
 
     difference = np.abs(np.asarray(last(params, ids)) - torch_last(theirs).numpy()).max()
-    block_flops = 2 * sum(leaf.size for path, leaf in jax.tree.leaves_with_path(params) if "kernel" in str(path))
+    block_flops = 2 * sum(leaf.size for path, leaf in jax.tree.leaves_with_path(params) if "weight" in str(path))
     block_flops -= 2 * VOCAB * config.dim
     add("prefill", lambda params: last(params, ids).block_until_ready(), torch_last, f"logits within {difference:.1e}",
         block_flops * 256)  # fmt: skip

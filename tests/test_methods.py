@@ -83,7 +83,7 @@ def test_a_prompt_goes_in_front(params, codec):
 def test_a_prefix_of_a_prompts_keys_and_values_is_that_prompt(params, codec):
     tokens = tokens_of(params)
     _, seen = decoder.hidden(params, TINY, tokens[None], decoder.causal_positions((1, 4)))
-    keys, values = (jnp.stack(part)[:, 0].swapaxes(1, 2) for part in (seen.keys, seen.values))
+    keys, values = (jnp.stack(part).swapaxes(1, 2) for part in (seen.keys, seen.values))
     behind = tuning.Prefix(tokens=4).apply(llm.Prefix(keys, values), codec, TINY, tuning.quiet)
     expected = losses(params, in_rows(tuning.Adapted(front=tokens)), batch())
     np.testing.assert_allclose(losses(params, in_rows(behind), batch()), expected, rtol=1e-5)
@@ -121,7 +121,7 @@ def test_lora_is_a_changed_kernel(params, codec):
         block = changed[f"blocks_{layer}"]
         for place, target in ((block["attention"]["q"], "attention/q"), (block["attention"]["o"], "attention/o"),
                               (block["down"], "down")):  # fmt: skip
-            place["kernel"] = place["kernel"] + 1.5 * own[target].a[layer] @ own[target].b[layer]
+            place["weight"] = place["weight"] + 1.5 * (own[target].a[layer] @ own[target].b[layer]).T
     adapted = in_rows(method.apply(own, codec, TINY, tuning.quiet))
     bare = losses(params, tuning.Adapted(), batch())
     merged = losses(changed, tuning.Adapted(), batch())
@@ -136,8 +136,8 @@ def test_ia3_is_a_stretched_kernel(params, codec):
         block = changed[f"blocks_{layer}"]
         for part in "kv":
             place = block["attention"][part]
-            place["kernel"] = place["kernel"] * own[f"attention/{part}"][layer][None]
-        block["down"]["kernel"] = block["down"]["kernel"] * own["down"][layer][:, None]
+            place["weight"] = place["weight"] * own[f"attention/{part}"][layer][:, None]
+        block["down"]["weight"] = block["down"]["weight"] * own["down"][layer][None]
     adapted = in_rows(tuning.Ia3().apply(own, codec, TINY, tuning.quiet))
     merged = losses(changed, tuning.Adapted(), batch())
     np.testing.assert_allclose(losses(params, adapted, batch()), merged, rtol=2e-5)

@@ -208,8 +208,15 @@ def test_gradients_through_the_peak_are_an_option_of_training(params):
     np.testing.assert_array_equal(*zero)
 
 
-def test_bfloat16_weights_tune_nearly_like_float32_ones(params):
+def test_bfloat16_weights_tune_like_float32_ones_of_the_same_values(params):
+    """Roughly so as it comes, closely where float32 is asked for; Adam's paths part sooner or later."""
     half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
-    exact, near = (tune(each, job(params, pool=1), 0.0, steps=60) for each in (params, half))
+    same = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), half)
+    exact, near = (tune(each, job(params, pool=1), 0.0, steps=20) for each in (same, half))
+    with jax.default_matmul_precision("float32"):
+        nearer = tune(half, job(params, pool=1), 0.0, steps=20)
     assert near.values.dtype == jnp.float32
-    np.testing.assert_allclose(near.losses[-1], exact.losses[-1], rtol=0.05)
+    np.testing.assert_allclose(near.losses, exact.losses, rtol=0.05)
+    np.testing.assert_allclose(nearer.losses, exact.losses, rtol=1e-3)
+    gaps = [np.abs(each.losses[0] - exact.losses[0]).max() for each in (near, nearer)]
+    assert gaps[1] < 2e-5 < gaps[0], gaps

@@ -31,23 +31,24 @@ class Prefix(NamedTuple):
 class Cache(NamedTuple):
     """Keys and values of the tokens seen so far, one array per layer, and the position held by each slot.
 
-    Heads come before slots: the other way round every step would turn the whole cache.
+    Rows and heads share an axis, before the slots: what attention multiplies is then the very array that is written,
+    and a step neither turns nor copies the cache.
     """
 
-    keys: tuple[Float[Array, "batch kv_heads slots head_dim"], ...]
-    values: tuple[Float[Array, "batch kv_heads slots head_dim"], ...]
+    keys: tuple[Float[Array, "batch*kv_heads slots head_dim"], ...]
+    values: tuple[Float[Array, "batch*kv_heads slots head_dim"], ...]
     positions: Int[Array, "batch slots"]
 
 
 def empty_cache(config: Config, batch: int, slots: int, dtype=jnp.float32, prefix: Prefix | None = None) -> Cache:
     """A cache of `slots` slots that are still `NOWHERE`, behind those of `prefix`."""
-    zeros = jnp.zeros((batch, config.kv_heads, slots, config.head_dim), dtype)
+    zeros = jnp.zeros((batch * config.kv_heads, slots, config.head_dim), dtype)
     nowhere = jnp.full((batch, slots), NOWHERE, jnp.int32)
     if prefix is None:
         return Cache((zeros,) * config.layers, (zeros,) * config.layers, nowhere)
     keys, values = (
         tuple(
-            jnp.concatenate([part[:, layer].swapaxes(1, 2).astype(dtype), zeros], axis=2)
+            jnp.concatenate([_by_head(part[:, layer].swapaxes(1, 2)).astype(dtype), zeros], axis=1)
             for layer in range(config.layers)
         )
         for part in prefix
@@ -76,20 +77,21 @@ class Attention(nn.Module):
         if turn is not None:
             query, key = rotate(query, tuple(_only(at, part, axis=2) for part in turn)), rotate(key, turn)
         positions = _only(at, positions)
+        key, value = _by_head(key), _by_head(value)
         if cached is not None:
-            key = jax.lax.dynamic_update_slice_in_dim(cached[0], key.astype(cached[0].dtype), slot, axis=2)
-            value = jax.lax.dynamic_update_slice_in_dim(cached[1], value.astype(cached[1].dtype), slot, axis=2)
+            key = jax.lax.dynamic_update_slice_in_dim(cached[0], key.astype(cached[0].dtype), slot, axis=1)
+            value = jax.lax.dynamic_update_slice_in_dim(cached[1], value.astype(cached[1].dtype), slot, axis=1)
         query = query * (c.head_dim**-0.5 if c.attention_scale is None else c.attention_scale)
-        grouped = query.reshape(batch, c.kv_heads, c.heads // c.kv_heads, tokens, c.head_dim)
-        scores = jnp.einsum("bkgth,bksh->bkgts", grouped, key)
+        grouped = query.reshape(batch * c.kv_heads, -1, c.head_dim)  # the queries that share a key
+        scores = jnp.einsum("nqh,nsh->nqs", grouped, key).reshape(batch, c.heads, tokens, -1)
         if c.attention_cap is not None:
             scores = jnp.tanh(scores / c.attention_cap) * c.attention_cap
         distance_ok = seen_positions[:, None, :] <= positions[:, :, None]
         if self.window is not None:
             distance_ok &= seen_positions[:, None, :] > positions[:, :, None] - self.window
-        scores = jnp.where(distance_ok[:, None, None], scores.astype(jnp.float32), -1e30)
-        weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
-        mixed = jnp.einsum("bkgts,bksh->bkgth", weights, value).reshape(batch, c.heads, tokens, c.head_dim)
+        scores = jnp.where(distance_ok[:, None], scores.astype(jnp.float32), -1e30)
+        weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype).reshape(*grouped.shape[:2], -1)
+        mixed = jnp.einsum("nqs,nsh->nqh", weights, value).reshape(batch, c.heads, tokens, c.head_dim)
         mixed = mixed.swapaxes(1, 2).reshape(batch, tokens, c.heads * c.head_dim)
         return Linear(c.packed, c.dim, c.out_bias, name="o")(mixed), (key, value)
 
@@ -124,6 +126,10 @@ class Block(nn.Module):
         if c.norm_out:
             fed = Norm(c, name="mlp_out_norm")(fed)
         return (x + attended + fed if c.parallel else x + fed), cached
+
+
+def _by_head(x: Float[Array, "batch heads tokens head_dim"]) -> Float[Array, "batch*heads tokens head_dim"]:
+    return x.reshape(-1, *x.shape[2:])
 
 
 def _only(at: Int[Array, "batch some"] | None, x, axis: int = 1):
@@ -180,7 +186,7 @@ class Decoder(nn.Module):
 
     def unembed(self, x):
         c = self.config
-        scores = product(x, self.embedding.embedding.T) if c.tied else self.head(x)
+        scores = product(x, self.embedding.embedding) if c.tied else self.head(x)
         return scores if c.logit_cap is None else jnp.tanh(scores / c.logit_cap) * c.logit_cap
 
 

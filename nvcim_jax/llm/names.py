@@ -13,7 +13,7 @@ class Names(NamedTuple):
     top: dict[str, str]
     layer: str
     inside: dict[str, str]
-    kernels_transposed: bool = True  # torch's Linear keeps [out, in]; GPT-2's Conv1D keeps [in, out] as we do
+    inputs_first: bool = False  # torch's Linear keeps [out, in] as we do; GPT-2's Conv1D keeps [in, out]
 
 
 _TOP = {"embedding": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
@@ -87,11 +87,11 @@ FAMILIES = {
             "up": "mlp.c_fc",
             "down": "mlp.c_proj",
         },
-        kernels_transposed=False,
+        inputs_first=True,
     ),
 }
 
-_LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
+_LEAVES = {"scale": "weight", "embedding": "weight"}
 
 # Buffers that old files carry and no weight depends on.
 BUFFERS = ("rotary_emb.inv_freq", "attention.bias", "attention.masked_bias", "attn.bias", "attn.masked_bias")
@@ -110,7 +110,7 @@ class Source(NamedTuple):
 
 
 def source(family: str, config: Config, ours: str) -> Source:
-    """Where the parameter `ours`, such as `blocks_3/attention/q/kernel`, comes from."""
+    """Where the parameter `ours`, such as `blocks_3/attention/q/weight`, comes from."""
     module, leaf = ours.rsplit("/", 1)
     names = FAMILIES[family]
     if module.startswith("blocks_"):

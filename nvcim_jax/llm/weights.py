@@ -72,8 +72,7 @@ def save_weights(path: Path | str, params: PyTree, config: Config, dtype=np.floa
     """Write the `params` of a plain Llama as a Hugging Face safetensors file in `dtype`."""
     flat = traverse_util.flatten_dict(params, sep="/")
     tensors = {
-        names.source("llama", config, ours).name: np.ascontiguousarray(_turned(ours, np.asarray(leaf, dtype)))
-        for ours, leaf in flat.items()
+        names.source("llama", config, ours).name: np.ascontiguousarray(leaf, dtype) for ours, leaf in flat.items()
     }
     save_file(tensors, path, metadata={"format": "pt"})
 
@@ -142,7 +141,7 @@ def _read_params(folder: Path, family: str, config: Config, how: Packed | None, 
         value = _read(ours, source, files, family, how, kept)
         if value.shape != expected.shape:
             raise CheckpointError(
-                f"{source.name} has shape {value.shape} as [in, out]; config.json asks for {expected.shape}"
+                f"{source.name} has shape {value.shape} as [out, in]; config.json asks for {expected.shape}"
             )
         if value.dtype.kind != "i" and np.isnan(np.min(value)):
             warnings.warn(f"{folder}: {source.name} holds NaN: every answer will be wrong", stacklevel=3)
@@ -183,7 +182,7 @@ def _read(ours, source, files, family, how, dtype) -> np.ndarray:
         words = [_tensor(*files[f"{source.module}.{leaf}"]) for leaf in gptq.LEAVES]
         gptq.warn_of_wrapped_zeros(source.module, words[1], how)
         kernel = gptq.dequantise(*words, bits=how.bits, checkpoint_format=how.checkpoint_format)
-        return np.asarray(_outputs(kernel, source.outputs), dtype)
+        return np.asarray(_outputs(kernel, source.outputs).T, dtype, order="C")
     tensor = _tensor(*files[source.name])
     if source.leaf in ("qweight", "scales"):
         return np.asarray(_outputs(tensor, source.outputs), dtype)
@@ -192,11 +191,11 @@ def _read(ours, source, files, family, how, dtype) -> np.ndarray:
         per_word = 32 // how.bits
         words = None if source.outputs is None else source.outputs[::per_word] // per_word
         return np.asarray(_outputs(tensor, words), dtype)
-    if ours.endswith("kernel") and not names.FAMILIES[family].kernels_transposed and source.module != "lm_head":
-        return np.array(_outputs(tensor, source.outputs), dtype, order="C")
+    if names.FAMILIES[family].inputs_first and ours.endswith("weight") and source.module != "lm_head":
+        tensor = tensor.T
     if source.outputs is not None and source.leaf != "g_idx":
         tensor = tensor[source.outputs]
-    return np.array(_turned(ours, tensor), dtype, order="C")
+    return np.asarray(tensor, dtype, order="C")
 
 
 def _outputs(tensor, outputs):
@@ -244,7 +243,3 @@ def _names_in(path: Path) -> list[str]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _turned(ours: str, tensor):
-    return tensor.T if ours.endswith("kernel") else tensor

@@ -127,7 +127,7 @@ def export_lora(
         "r": shared * method.rank,
         "lora_alpha": shared * method.alpha,
         "bias": "none",
-        "fan_in_fan_out": not names.FAMILIES[family].kernels_transposed,
+        "fan_in_fan_out": names.FAMILIES[family].inputs_first,
         "target_modules": [kernel.inside for kernel, _ in kernels],
     }
     write(folder, "LORA", base_model, told, tensors)
@@ -190,7 +190,7 @@ def export_ia3(
     told = {
         "target_modules": [kernel.inside for kernel, _ in kernels],
         "feedforward_modules": inward,
-        "fan_in_fan_out": not names.FAMILIES[family].kernels_transposed,
+        "fan_in_fan_out": names.FAMILIES[family].inputs_first,
     }
     write(folder, "IA3", base_model, told, tensors)
 

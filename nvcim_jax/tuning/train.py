@@ -90,6 +90,9 @@ def tune(
 
     Rows do not influence each other: the loss is their sum, and Adam works value by value. The program ends when all
     rows have taken their steps, or have stopped (`Training.patience`, a loss that is not finite).
+
+    Beside bfloat16 weights activations are rounded to bfloat16 before each product, which is far below the noise
+    trained against, unless `jax.default_matmul_precision("float32")` is set.
     """
     fixed = {"config": config, "method": method, "training": training}
     return finish(advance(params, job, device, sigma, begin(job, training=training), training.steps, **fixed))
@@ -127,7 +130,8 @@ def advance(
     if per_step % at_once:
         raise ValueError(f"{per_step} samples a step, {at_once} at once: give a number that divides the former")
     asked = jax.vmap(lambda ids: decoder.embed(params, config, ids), in_axes=1, out_axes=1)(job.batch.ids)
-    asked = asked.astype(jnp.float32)  # activations are float32 whatever the weights: a CPU is slow with others
+    if jax.default_backend() == "cpu":
+        asked = asked.astype(jnp.float32)  # whatever the weights: a CPU is slow with activations of other types
     seen = (asked, *job.batch[1:])
 
     def total(values, step, turn):
@@ -141,7 +145,8 @@ def advance(
     def step(state: State) -> State:
         turn = (state.step * per_step + jnp.arange(per_step)) % pool
         once = lambda turn: jax.grad(total, has_aux=True)(state.values, state.step, turn)  # noqa: E731
-        return _updated(state, job, training, *_averaged(once, turn, at_once))
+        with jax.default_matmul_precision(jax.config.jax_default_matmul_precision or "bfloat16"):
+            return _updated(state, job, training, *_averaged(once, turn, at_once))
 
     return jax.lax.while_loop(lambda state: (state.step < until) & ~jnp.all(state.stopped), step, state)
 
