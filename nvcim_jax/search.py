@@ -4,6 +4,7 @@ The definition (`similarity.wmsdp`), the folded form (`similarity.fold`) and the
 (`similarity.stored_wmsdp`), are functions of one query and one prompt; this room runs them over a whole bank.
 """
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +20,7 @@ from nvcim_jax import similarity
 from nvcim_jax.quantise import largest
 
 BLOCK = 1024  # OVTs per product: one shape whatever the number of devices, so the bits are the same on all of them
-GROUP = 64  # scores per maximum in the first pass of `_best`
+GROUP = 64  # scores per maximum in the first pass of `_best`, at most; blocks are multiples of it
 FORMATS = ("float32", "bfloat16", "int16", "int8")
 
 Fold = Callable[[Float[Array, "rows dim"]], Float[Array, "rows dim"]]
@@ -156,7 +157,7 @@ def format_of(index: Index) -> str:
 
 def scores(index: Index, queries: Float[Array, "queries rows dim"]) -> Float[Array, "queries slots"]:
     """The score of every slot, empty ones and padding to whole blocks at -inf."""
-    found, _ = _scores(index, queries, 0)
+    found, _ = _scores(index, queries, 0, GROUP)
     return found.transpose(1, 0, 2, 3).reshape(queries.shape[0], -1)
 
 
@@ -195,7 +196,12 @@ def _decode(values, single: bool):
     return values.astype(jnp.float32)
 
 
-def _scores(index: Index, queries, first):
+def _group(slots: int, k: int) -> int:
+    """How many scores share a maximum, so that there are about as many maxima as candidates in k groups."""
+    return min(GROUP, 1 << round(math.log2(max(slots / k, 1)) / 2))
+
+
+def _scores(index: Index, queries, first, group: int):
     """Scores and their maxima by group of the blocks of `index`, the first of which holds slot `first`."""
     asked = queries.reshape(queries.shape[0], -1)
     single = asked.shape[0] == 1
@@ -207,7 +213,7 @@ def _scores(index: Index, queries, first):
         dims = (((1,), (1,)), ((), ()))
         product = jax.lax.dot_general(asked.astype(stored.dtype), stored, dims, preferred_element_type=jnp.float32)
         taken = start + jnp.arange(block) < index.count
-        found = jnp.where(taken[None], product * steps[None], -jnp.inf).reshape(asked.shape[0], -1, GROUP)
+        found = jnp.where(taken[None], product * steps[None], -jnp.inf).reshape(asked.shape[0], -1, group)
         return found, jnp.max(found, axis=2)
 
     blocks, block, width = index.values.shape
@@ -219,13 +225,13 @@ def _scores(index: Index, queries, first):
 
 
 def _best(found, maxima, k: int):
-    """The k best of scores [blocks, queries, groups, GROUP]: they lie in the k groups with the largest maxima."""
-    blocks, queries, groups, _ = found.shape
+    """The k best of scores [blocks, queries, groups, group]: they lie in the k groups with the largest maxima."""
+    blocks, queries, groups, group = found.shape
     ranked = maxima.transpose(1, 0, 2).reshape(queries, -1)
     _, chosen = jax.lax.top_k(ranked, min(k, blocks * groups))
     chosen = jnp.sort(chosen, axis=1)  # so that equal scores are taken by slot
     candidates = found[chosen // groups, jnp.arange(queries)[:, None], chosen % groups].reshape(queries, -1)
-    slots = (chosen[:, :, None] * GROUP + jnp.arange(GROUP)[None, None]).reshape(queries, -1)
+    slots = (chosen[:, :, None] * group + jnp.arange(group)[None, None]).reshape(queries, -1)
     best, at = jax.lax.top_k(candidates, k)
     return best, jnp.take_along_axis(slots, at, axis=1)
 
@@ -243,13 +249,14 @@ def _found(best, slots, k: int) -> Found:
 @partial(jax.jit, static_argnames=("k", "mesh"))
 def _top_k(index: Index, queries, *, k: int, mesh: Mesh | None = None) -> Found:
     most = max(k, 2)  # the runner-up is wanted for the margin
+    group = _group(index.steps.size, most)
     if mesh is None:
-        return _found(*_best(*_scores(index, queries, 0), most), k)
+        return _found(*_best(*_scores(index, queries, 0, group), most), k)
     (axis,) = mesh.axis_names
 
     def local(index: Index, queries):
         first = jax.lax.axis_index(axis) * index.steps.size
-        best, slots = _best(*_scores(index, queries, first), min(most, index.steps.size))
+        best, slots = _best(*_scores(index, queries, first, group), min(most, index.steps.size))
         gather = partial(jax.lax.all_gather, axis_name=axis, axis=1, tiled=True)  # by device, so by slot
         best, slots = gather(best), gather(slots + first)
         best, at = jax.lax.top_k(best, most)
