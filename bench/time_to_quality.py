@@ -185,6 +185,13 @@ def reached(curve: Curve, score: np.ndarray, target: float) -> tuple[int, float]
     return (curve.marks[there[0]], float(curve.seconds[there[0]])) if there.size else None
 
 
+def settled(curve: Curve, score: np.ndarray) -> tuple[int, float]:
+    """Steps and seconds at the mark from which on the score stays within a point of its final value."""
+    outside = np.flatnonzero(np.abs(score - score[-1]) > POINT)
+    at = outside[-1] + 1 if outside.size else 0
+    return curve.marks[at], float(curve.seconds[at])
+
+
 def best_rate(base, model, task: Task, args) -> tuple[float, dict[float, float]]:
     """The rate that is first within a point of the grid's best final score on other users, and all final scores."""
     case = case_of(model, task, FIRST_OF_GRID, args.grid_rows, args.queries)
@@ -214,7 +221,8 @@ def measure(model, base, task: Task, args) -> dict:
         targets = {"own": score[name][-1], "ours": score[OURS][-1], "best": best}
         found[name] = {
             "marks": curve.marks, "seconds": curve.seconds.tolist(), "scores": score[name].tolist(),
-            "compile_s": curve.once, "reached": {key: reached(curve, score[name], at) for key, at in targets.items()},
+            "compile_s": curve.once, "reached": {key: reached(curve, score[name], at) for key, at in targets.items()}
+            | {"stays": settled(curve, score[name])},
         }  # fmt: skip
     about = {"questions": sum(map(len, case.queries)), "rows": len(case.samples), "threads": threads}
     return about | {"best_rate": rate, "grid": grid, "methods": found}
@@ -242,8 +250,8 @@ def faster(found: dict, name: str, key: str) -> str:
 def show(task: Task, result: dict, console: Console) -> None:
     """A table of one task, the ratios, and the curves."""
     found, title = result["methods"], f"{task.name}: {result['rows']} prompts, {result['questions']} questions"
-    ends = ("own", "ours", "best")
-    goals = ("to its own final score", "to ours", "to the best of all")
+    ends = ("own", "stays", "ours", "best")
+    goals = ("to its own final score", "and stays there", "to ours", "to the best of all")
     table = Table(
         "method", "first score", "final", "all steps", *goals, title=f"{title}: seconds (steps); with compilation"
     )

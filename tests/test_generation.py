@@ -1,5 +1,7 @@
 """Drawing tokens, streaming them, and prompts that do not fit."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -145,3 +147,13 @@ def test_longrope_asks_every_row_for_its_own_length():
     np.testing.assert_allclose(both[0, :5], short[0], atol=1e-5)
     with pytest.raises(ValueError, match="could cross token 8, where longrope turns all keys anew"):
         llm.generate(model.params, model.config, x, positions, new_tokens=4)
+
+
+def test_a_step_does_not_copy_the_cache(tiny):
+    """One row is where the compiler is tempted most: it wrote every layer's keys and values twice, from copies."""
+    config = tiny.config
+    write = jax.jit(lambda params, x: llm.generate(params, config, x, new_tokens=9))
+    program = write.lower(tiny.params, jnp.ones((1, 5, config.dim))).compile().as_text()
+    cache = rf"= f32\[[\d,]*{5 + 9 - 1},{config.head_dim}\]\S* "
+    assert re.search(cache + "fusion", program)  # there it is written
+    assert not re.findall(cache + "copy", program)
