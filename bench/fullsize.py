@@ -2,7 +2,7 @@
 
 Writes random checkpoints with the shapes of Gemma-2B, Phi-2 and Mistral-7B-GPTQ (sharded safetensors, half precision or
 packed words) to a temporary folder, one after the other, and runs each in a process of its own:
-`python bench/fullsize.py`, or `python bench/fullsize.py --models gemma-2b`.
+`python bench/fullsize.py`, or `python bench/fullsize.py --models gemma-2b --dtype bfloat16`.
 """
 
 import argparse
@@ -117,7 +117,7 @@ class Peak:
             self.bytes = max(self.bytes, anonymous_bytes())
 
 
-def run_one(folder: Path) -> dict:
+def run_one(folder: Path, dtype: str | None) -> dict:
     """What one model takes: seconds of every step, memory in GB."""
     import jax
     import jax.numpy as jnp
@@ -129,7 +129,7 @@ def run_one(folder: Path) -> dict:
     before, result = anonymous_bytes(), {}
     with Peak() as peak:
         start = time.perf_counter()
-        model = llm.load(folder, dequantise="lazy" if packed else "load")
+        model = llm.load(folder, dtype=dtype, dequantise="lazy" if packed else "load")
         jax.block_until_ready(model.params)
         result["load_s"] = time.perf_counter() - start
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(model.params))
@@ -174,20 +174,21 @@ def run_one(folder: Path) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="*", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="of the weights (default: the machine's)")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(run_one(options.one)))
+        print(json.dumps(run_one(options.one, options.dtype)))
         return
     results = {}
     for name in options.models:
         with tempfile.TemporaryDirectory() as folder:
             print(f"{name}: writing a random checkpoint", flush=True)
             write(Path(folder), MODELS[name])
-            done = subprocess.run(
-                [sys.executable, __file__, "--one", folder], stdout=subprocess.PIPE, text=True, check=True
-            )
+            command = [sys.executable, __file__, "--one", folder]
+            command += ["--dtype", options.dtype] if options.dtype else []
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         results[name] = json.loads(done.stdout.splitlines()[-1])
         for key, value in results[name].items():
             print(f"  {key:>24}: {value:.4g}" if isinstance(value, float) else f"  {key:>24}: {value}", flush=True)

@@ -119,7 +119,7 @@ def measure(name: str, rounds: int, new_tokens: int, console: Console, rate: flo
 
     @jax.jit
     def last(params, ids):
-        x = llm.embed(params, config, ids).astype(jnp.float32)
+        x = llm.embed(params, config, ids)
         end = jnp.full((len(ids), 1), ids.shape[1] - 1)
         states, _ = llm.hidden(params, config, x, decoder.causal_positions(ids.shape), at=end)
         return llm.unembed(params, config, states)
@@ -162,7 +162,7 @@ def measure(name: str, rounds: int, new_tokens: int, console: Console, rate: flo
 
     @jax.jit
     def gradient(params, prompts):
-        x = llm.embed(params, config, whole).astype(jnp.float32)
+        x = llm.embed(params, config, whole)
 
         def loss(prompts):
             rows = jnp.concatenate([prompts, x], axis=1)

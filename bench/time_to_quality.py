@@ -5,7 +5,7 @@
 
 Same embedded model and samples, of users that no result is reported on. Held-out score: answers to other questions of
 the same user and domain behind the prompt as it was trained, by one generator for all. A method is there once it is
-within one point of a final score: its own, ours, the best of all.
+within one point of a final score: its own (for the first time, and for good), ours, the best of all.
 
 Ours: the recommended preset (own tokens, code space, 30 steps, training noise of twice sigma 0.1 of NVM-3), its seconds
 with the fit of the codecs and the start. PEFT, one by one: `PromptTuningConfig` as it comes (random start) with 16

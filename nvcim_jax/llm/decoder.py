@@ -162,6 +162,8 @@ class Decoder(nn.Module):
 
     def embed(self, ids):
         x = self.embedding(ids)
+        if jax.default_backend() == "cpu":  # which is slow with activations of other types, whatever the weights
+            x = x.astype(jnp.float32)
         scale = self.config.embedding_scale
         return x if scale == 1.0 else x * jnp.asarray(scale, x.dtype)
 
@@ -196,7 +198,10 @@ def causal_positions(shape: tuple[int, int], start: int = 0) -> Int[Array, "batc
 
 
 def embed(params: PyTree, config: Config, ids: Int[Array, "batch tokens"]) -> Float[Array, "batch tokens dim"]:
-    """Token embeddings, after Gemma's scale (`config.PROMPT_SPACE`): the space in which virtual tokens live."""
+    """Token embeddings, after Gemma's scale (`config.PROMPT_SPACE`): the space in which virtual tokens live.
+
+    Float32 on a CPU, elsewhere in the type of the weights; all activations follow the type of the embeddings.
+    """
     return Decoder(config).apply({"params": params}, ids, method=Decoder.embed)
 
 

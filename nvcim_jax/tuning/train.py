@@ -130,8 +130,6 @@ def advance(
     if per_step % at_once:
         raise ValueError(f"{per_step} samples a step, {at_once} at once: give a number that divides the former")
     asked = jax.vmap(lambda ids: decoder.embed(params, config, ids), in_axes=1, out_axes=1)(job.batch.ids)
-    if jax.default_backend() == "cpu":
-        asked = asked.astype(jnp.float32)  # whatever the weights: a CPU is slow with activations of other types
     seen = (asked, *job.batch[1:])
 
     def total(values, step, turn):
