@@ -227,3 +227,10 @@ def test_bfloat16_weights_answer_like_float32_ones_of_the_same_values(params):
     np.testing.assert_allclose(near, exact, atol=1e-4)
     write = lambda each: llm.generate(each, TINY, llm.embed(each, TINY, ids(2, 8)), new_tokens=8)  # noqa: E731
     np.testing.assert_array_equal(write(same), write(half))
+
+
+def test_looking_up_bfloat16_embeddings_makes_no_float32_table(params):
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    look = jax.jit(lambda params, tokens: llm.embed(params, TINY, tokens))
+    np.testing.assert_array_equal(look(half, ids(2, 3)), half["embedding"]["embedding"][ids(2, 3)].astype(jnp.float32))
+    assert f"f32[{TINY.vocab_size},{TINY.dim}]" not in look.lower(half, ids(2, 3)).compile().as_text()

@@ -161,7 +161,7 @@ class Decoder(nn.Module):
         return self.unembed(self.hidden(self.embed(ids), causal_positions(ids.shape), None, 0, None)[0])
 
     def embed(self, ids):
-        x = self.embedding(ids)
+        x = _lookup(self.embedding.embedding, ids)
         if jax.default_backend() == "cpu":  # which is slow with activations of other types, whatever the weights
             x = x.astype(jnp.float32)
         scale = self.config.embedding_scale
@@ -190,6 +190,14 @@ class Decoder(nn.Module):
         c = self.config
         scores = product(x, self.embedding.embedding) if c.tied else self.head(x)
         return scores if c.logit_cap is None else jnp.tanh(scores / c.logit_cap) * c.logit_cap
+
+
+def _lookup(table, ids):
+    """Rows of the table. Those of bfloat16 are taken as bits: a CPU would turn the whole table to float32 first."""
+    if table.dtype != jnp.bfloat16:
+        return jnp.take(table, ids, axis=0)
+    bits = jnp.take(jax.lax.bitcast_convert_type(table, jnp.uint16), ids, axis=0)
+    return jax.lax.bitcast_convert_type(bits, jnp.bfloat16)
 
 
 def causal_positions(shape: tuple[int, int], start: int = 0) -> Int[Array, "batch tokens"]:
