@@ -54,11 +54,19 @@ class Checked(NamedTuple):
 
 
 def fingerprint(model: Model) -> str:
-    """A short digest of a model's sizes and of a sample of every weight: enough to refuse a bank of another model."""
+    """A short digest of a model's sizes and of a sample of every weight: enough to refuse a bank of another model.
+
+    The same whether the weights are held in the checkpoint's type or in a wider one.
+    """
     digest = hashlib.blake2b(repr(model.config).encode(), digest_size=16)
     for path, leaf in jax.tree_util.tree_leaves_with_path(model.params):
-        digest.update(f"{jax.tree_util.keystr(path)}{leaf.shape}".encode())
-        digest.update(np.asarray(leaf.reshape(-1)[:: max(1, leaf.size // 1024)], np.float32).tobytes())
+        name, shape, some = jax.tree_util.keystr(path), leaf.shape, np.arange(0, leaf.size, max(1, leaf.size // 1024))
+        at = np.unravel_index(some, shape)
+        if name.endswith("['weight']"):  # the first banks knew it as a kernel, [in, out]
+            name, shape = name.replace("['weight']", "['kernel']"), shape[::-1]
+            at = np.unravel_index(some, shape)[::-1]
+        digest.update(f"{name}{shape}".encode())
+        digest.update(np.asarray(leaf[at], np.float32).tobytes())
     return digest.hexdigest()
 
 

@@ -109,6 +109,14 @@ def test_another_model_is_refused(tmp_path, model):
         store.load(tmp_path / "bank", model=model._replace(params=nudged))
 
 
+def test_banks_of_earlier_releases_know_their_model(model):
+    """The fingerprint of the embedded model is the one that the first banks were saved with, in any type that holds it."""
+    assert store.fingerprint(model) == "91f7069033da60a0ec1a0ea39743d24f"
+    rounded = model._replace(params=jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), model.params))
+    wide = rounded._replace(params=jax.tree.map(lambda leaf: leaf.astype(jnp.float32), rounded.params))
+    assert store.fingerprint(model) != store.fingerprint(rounded) == store.fingerprint(wide)
+
+
 def test_virtual_tokens_of_another_space_are_refused(tmp_path):
     store.save(tmp_path / "bank", bank(), CODEC, {"prompt_space": "pre_scale"})
     with pytest.raises(store.StoreError, match="live in 'pre_scale', the models here take 'post_scale'"):
