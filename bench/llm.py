@@ -10,7 +10,6 @@ import json
 import os
 import statistics
 import tempfile
-import time
 from pathlib import Path
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -20,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 import transformers
+from machine import matmul_rate, read_rate, seconds  # beside this file
 from rich.console import Console
 from rich.table import Table
 
@@ -51,25 +51,6 @@ def checkpoint(folder: Path, layers: int, dim: int, heads: int, words: int = VOC
     words = {"type": "WordLevel", "vocab": {"<unk>": 0}, "unk_token": "<unk>"}
     (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": words}))
     return config
-
-
-def matmul_rate(size: int = 2048) -> float:
-    """Measured float32 operations per second of one large product."""
-    a = jax.random.normal(jax.random.key(0), (size, size))
-    multiply = jax.jit(jnp.matmul)
-    return 2 * size**3 / min(seconds(lambda: multiply(a, a).block_until_ready()) for _ in range(9))
-
-
-def read_rate(gigabytes: float = 1.0) -> float:
-    """Measured bytes read per second while summing an array much larger than the caches."""
-    large, total = jnp.ones(int(gigabytes * 2**28), jnp.float32), jax.jit(jnp.sum)
-    return large.nbytes / min(seconds(lambda: total(large).block_until_ready()) for _ in range(9))
-
-
-def seconds(work) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def turns(sides: dict, count: int) -> dict[str, list[float]]:

@@ -16,25 +16,13 @@ import resource  # noqa: E402
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
+from machine import matmul_rate  # noqa: E402 (beside this file)
 
 from nvcim_jax import devices, job, lamp, llm, pipeline, programs, reply, study, synthetic, text, tuning  # noqa: E402
 from nvcim_jax.cli import EMBEDDED  # noqa: E402
 from nvcim_jax.presets import RECOMMENDED  # noqa: E402
 
 IMPORTED = time.perf_counter()
-
-
-def matrix_rate(size: int = 2048, repeats: int = 8) -> float:
-    """Float32 operations per second of one large matrix product, the best of `repeats`."""
-    a = jax.random.normal(jax.random.key(0), (size, size))
-    product = jax.jit(lambda x, y: x @ y)
-    product(a, a).block_until_ready()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        product(a, a).block_until_ready()
-        times.append(time.perf_counter() - start)
-    return 2 * size**3 / min(times)
 
 
 def operations_per_token(config: llm.Config) -> float:
@@ -96,7 +84,7 @@ def main() -> None:
     rows = tuning.ROWS * -(-out["rows"] // tuning.ROWS)
     tokens = rows * RECOMMENDED.training.steps * out["width"]
     rate = tokens / warm["tune"]
-    peak = matrix_rate()
+    peak = matmul_rate()
     share = rate * operations_per_token(model.config) / peak
     print(f"tuning {rate:,.0f} tokens/s, {share:.0%} of the measured {peak / 1e9:.0f} GFLOP/s float32 matrix rate")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")

@@ -17,6 +17,7 @@ os.environ.setdefault("JAX_CPU_ENABLE_ASYNC_DISPATCH", "0")  # a query is waited
 import jax
 import jax.numpy as jnp
 import numpy as np
+from machine import read_rate  # beside this file
 
 from nvcim_jax import job, search
 
@@ -60,13 +61,6 @@ def timed(calls: dict, seconds: float) -> dict[str, list[float]]:
             call()
             times[name].append(time.perf_counter() - start)
     return times
-
-
-def bandwidth(gigabytes: float = 1.0) -> float:
-    """Bytes read per second by the best of several sums over an array much larger than the caches."""
-    large = jnp.ones((int(gigabytes * 2**28),), jnp.float32)
-    total = jax.jit(jnp.sum)
-    return large.nbytes / min(timed({"sum": lambda: total(large).block_until_ready()}, 3)["sum"])
 
 
 def measure(size: int, counts: list[int], formats: list[str], seconds: float) -> list[dict]:
@@ -118,7 +112,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="per cell")
     args = parser.parse_args()
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores (a busy machine gives slow figures)")
-    reads = bandwidth()
+    reads = read_rate()
     print(f"read bandwidth {reads / 1e9:.1f} GB/s")
     print(f"{'OVTs':>9} {'queries':>7} {'format':9} {'ms':>9} {'FAISS ms':>9} {'ratio':>6} {'median':>6} {'read':>7} "
           f"{'found':>6} {'FAISS':>6} {'same best':>9} {'same 10':>8}")  # fmt: skip

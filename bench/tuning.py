@@ -25,7 +25,8 @@ import numpy as np
 import peft
 import torch
 import transformers
-from llm import checkpoint, matmul_rate, turns  # the benchmark beside this one
+from llm import checkpoint, turns  # the benchmark beside this one
+from machine import matmul_rate
 from rich.console import Console
 from rich.table import Table
 

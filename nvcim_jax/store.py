@@ -60,13 +60,13 @@ def fingerprint(model: Model) -> str:
     """
     digest = hashlib.blake2b(repr(model.config).encode(), digest_size=16)
     for path, leaf in jax.tree_util.tree_leaves_with_path(model.params):
-        name, shape, some = jax.tree_util.keystr(path), leaf.shape, np.arange(0, leaf.size, max(1, leaf.size // 1024))
-        at = np.unravel_index(some, shape)
-        if name.endswith("['weight']"):  # the first banks knew it as a kernel, [in, out]
+        name, shape = jax.tree_util.keystr(path), leaf.shape
+        turned = name.endswith("['weight']")  # the first banks knew it as a kernel, [in, out]
+        if turned:
             name, shape = name.replace("['weight']", "['kernel']"), shape[::-1]
-            at = np.unravel_index(some, shape)[::-1]
+        at = np.unravel_index(np.arange(0, leaf.size, max(1, leaf.size // 1024)), shape)
         digest.update(f"{name}{shape}".encode())
-        digest.update(np.asarray(leaf[at], np.float32).tobytes())
+        digest.update(np.asarray(leaf[at[::-1] if turned else at], np.float32).tobytes())
     return digest.hexdigest()
 
 

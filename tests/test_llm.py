@@ -216,6 +216,9 @@ def test_a_bfloat16_weight_multiplies_float32_activations(rows, precision, missi
         lost, bound = np.abs(out - given @ matrix), missing * np.abs(given) @ np.abs(matrix)
         assert np.all(lost < bound)
         assert np.any(lost > bound / 2000)  # and the bits are indeed lost
+        if precision == "bfloat16":
+            rounded = np.asarray(jnp.asarray(given, jnp.bfloat16), np.float64)
+            np.testing.assert_allclose(out, rounded @ matrix, atol=1e-4)
     np.testing.assert_allclose(dw.astype(jnp.float32), np.einsum("bto,bti->oi", change, x), rtol=1e-2, atol=1e-2)
 
 

@@ -220,3 +220,5 @@ def test_bfloat16_weights_tune_like_float32_ones_of_the_same_values(params):
     np.testing.assert_allclose(nearer.losses, exact.losses, rtol=1e-3)
     gaps = [np.abs(each.losses[0] - exact.losses[0]).max() for each in (near, nearer)]
     assert gaps[1] < 2e-5 < gaps[0], gaps
+    wide, narrow = (tune(each, job(params, pool=1), 0.0, steps=60) for each in (params, half))
+    np.testing.assert_allclose(narrow.losses[-1], wide.losses[-1], rtol=0.05)
