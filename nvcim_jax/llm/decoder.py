@@ -7,11 +7,13 @@ padding and which cache slots are still empty, for prompts of any length side by
 Params are an argument of every function, never closed over: closed-over weights would be baked into each program.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from nvcim_jax.llm.config import Config
@@ -116,16 +118,17 @@ class Block(nn.Module):
             x = x + attended
         if not c.shared_norm:
             normed = Norm(c, name="mlp_norm")(x)
-        inner = Linear(c.packed, c.hidden_dim, c.mlp_bias, name="up")(normed)
-        if c.gated:
-            gate = Linear(c.packed, c.hidden_dim, c.mlp_bias, name="gate")(normed)
-            inner = ACTIVATIONS[c.activation](gate) * inner
-        else:
-            inner = ACTIVATIONS[c.activation](inner)
-        fed = Linear(c.packed, c.dim, c.mlp_bias, name="down")(inner)
+        up = Linear(c.packed, c.hidden_dim, c.mlp_bias, name="up")(normed)
+        gate = Linear(c.packed, c.hidden_dim, c.mlp_bias, name="gate")(normed) if c.gated else None
+        fed = Linear(c.packed, c.dim, c.mlp_bias, name="down")(_activate(c.activation, up, gate))
         if c.norm_out:
             fed = Norm(c, name="mlp_out_norm")(fed)
         return (x + attended + fed if c.parallel else x + fed), cached
+
+
+@partial(jax.checkpoint, static_argnums=0)  # done again on the way back: cheaper than keeping what lies between
+def _activate(name, up, gate):
+    return ACTIVATIONS[name](up) if gate is None else ACTIVATIONS[name](gate) * up
 
 
 def _by_head(x: Float[Array, "batch heads tokens head_dim"]) -> Float[Array, "batch*heads tokens head_dim"]:
@@ -272,10 +275,10 @@ def label_loss(
     """Mean cross-entropy per row of `labels`, each predicted from the token at index `label_at`; negative ones
     are padding. Only label positions pass the last layer and meet the vocabulary (256,000 words in Gemma)."""
     states = _states(params, config, embeddings, positions, prefix, at=label_at, recompute=recompute)
-    log_p = jax.nn.log_softmax(unembed(params, config, states).astype(jnp.float32))
+    scores = unembed(params, config, states).astype(jnp.float32)
     real = labels >= 0
-    picked = jnp.take_along_axis(log_p, jnp.where(real, labels, 0)[..., None], axis=-1)[..., 0]
-    return -jnp.sum(jnp.where(real, picked, 0.0), axis=-1) / jnp.maximum(jnp.sum(real, axis=-1), 1)
+    losses = optax.softmax_cross_entropy_with_integer_labels(scores, jnp.where(real, labels, 0))
+    return jnp.sum(jnp.where(real, losses, 0.0), axis=-1) / jnp.maximum(jnp.sum(real, axis=-1), 1)
 
 
 def _states(params, config, x, positions, prefix, **options):
