@@ -1,10 +1,11 @@
 """Make tests/golden: small random checkpoints of every family, and what transformers with PyTorch says of them.
 
-Run where torch is installed: `python tests/make_golden.py`. The tests themselves read the files and need no torch;
+Run where torch is installed: `python tests/make_golden.py [name ...]`. The tests themselves read the files and need no torch;
 where torch is installed they ask it again.
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +37,7 @@ CASES: dict[str, tuple[str, dict]] = {
     "gpt_neox": ("gpt_neox", _PLAIN),
     "gpt_neox_sequential": ("gpt_neox", _PLAIN | {"use_parallel_residual": False}),
     "opt": ("opt", _PLAIN | {"ffn_dim": 40, "word_embed_proj_dim": 32}),
+    "opt_350m": ("opt", _PLAIN | {"ffn_dim": 40, "word_embed_proj_dim": 24, "do_layer_norm_before": False}),
     "stablelm": ("stablelm", _SIZES | {"use_qkv_bias": True}),
     "stablelm_parallel": ("stablelm", _SIZES | {"use_parallel_residual": True}),
     "qwen2": ("qwen2", _SIZES | {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}),
@@ -69,15 +71,17 @@ def told_by_torch(folder: Path, given: Inputs) -> dict[str, np.ndarray]:
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     ids = torch.tensor(given.ids, dtype=torch.long)
+    decoder = getattr(model.base_model, "decoder", None)
+    widen = getattr(decoder, "project_in", None)  # of OPT-350M, behind which our prompts live
     with torch.no_grad():
-        embedded = torch.cat([torch.tensor(given.prompt), model.get_input_embeddings()(ids)], dim=1)
+        words = model.get_input_embeddings()(ids)
+        embedded = torch.cat([torch.tensor(given.prompt), widen(words) if widen else words], dim=1)
         cache = DynamicCache()
         for layer in range(given.keys.shape[1]):
             pair = (torch.tensor(part[:, layer]).transpose(1, 2) for part in (given.keys, given.values))
             cache.update(*pair, layer)
-        return {
+        told = {
             "ids": model(ids).logits.numpy(),
-            "prompt": model(inputs_embeds=embedded).logits.numpy(),
             "prefix": model(
                 ids, past_key_values=cache, attention_mask=torch.ones(ROWS, PREFIX + TOKENS, dtype=torch.long)
             ).logits.numpy(),
@@ -86,6 +90,9 @@ def told_by_torch(folder: Path, given: Inputs) -> dict[str, np.ndarray]:
                 pad_token_id=0,
             )[:, TOKENS:].numpy().astype(np.int32),
         }  # fmt: skip
+        if widen:
+            decoder.project_in = None
+        return told | {"prompt": model(inputs_embeds=embedded).logits.numpy()}
 
 
 def make(name: str) -> None:
@@ -120,7 +127,7 @@ def make(name: str) -> None:
 
 
 if __name__ == "__main__":
-    for name in CASES:
+    for name in sys.argv[1:] or CASES:
         make(name)
         size = sum(path.stat().st_size for path in (GOLDEN / name).iterdir())
         print(f"{name}: {size / 1e3:.0f} kB")

@@ -136,7 +136,7 @@ def test_a_broken_folder_is_named(folder, change, words):
     ("name", "told", "words"),
     [
         ("phi", {"qk_layernorm": True}, "qk_layernorm True is not supported; known: False"),
-        ("opt", {"do_layer_norm_before": False}, "do_layer_norm_before False is not supported"),
+        ("opt", {"layer_norm_elementwise_affine": False}, "layer_norm_elementwise_affine False is not supported"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx True"),
     ],
 )

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Virtual tokens live where the decoder's own embeddings do after Gemma's scale by sqrt(dim). Transformers before 5.5
-# scaled what it was given once more, so a prompt of one convention is 45 times too large in the other (Gemma-2B).
+# Virtual tokens live where the decoder's own embeddings enter the first layer: after Gemma's scale by sqrt(dim) and
+# OPT-350M's widening. Transformers before 5.5 scaled what it was given once more, so a prompt of one convention is 45
+# times too large in the other (Gemma-2B).
 PROMPT_SPACE = "post_scale"
 
 ACTIVATIONS = {
@@ -59,6 +60,7 @@ class Config:
     rope: Rope | None  # None: a learned embedding per position
     position_offset: int = 0  # OPT's table starts two rows late
     norm: str = "rms"  # "rms", "rms_plus_one" (Gemma scales by 1 + weight), "layer"
+    norm_after: bool = False  # OPT-350M norms the sum of a block's part and its input, not the input
     norm_out: bool = False  # Gemma 2 norms what attention and feed-forward give, too
     norm_qk: bool = False  # Qwen 3 norms every head of queries and keys
     parallel: bool = False  # attention and feed-forward side by side
@@ -73,6 +75,7 @@ class Config:
     attention_cap: float | None = None
     logit_cap: float | None = None
     windows: tuple[int | None, ...] = ()  # per layer, how many tokens are seen; none given: all of them
+    embedding_dim: int | None = None  # of the table, where it is narrower than the layers (OPT-350M); None: dim
     embedding_scale: float = 1.0
     packed: Packed | None = None
 
@@ -241,11 +244,10 @@ def _qwen3(hf) -> Config:
 def _opt(hf) -> Config:
     _require(
         hf,
-        do_layer_norm_before=(True,),
-        word_embed_proj_dim=(hf.hidden_size,),
         layer_norm_elementwise_affine=(True,),
         _remove_final_layer_norm=(False,),
     )
+    table = hf.word_embed_proj_dim
     return Config(
         vocab_size=hf.vocab_size,
         dim=hf.hidden_size,
@@ -260,6 +262,8 @@ def _opt(hf) -> Config:
         rope=None,
         position_offset=2,
         norm="layer",
+        norm_after=not hf.do_layer_norm_before,
+        embedding_dim=None if table == hf.hidden_size else table,
         activation=_activation(hf.activation_function),
         gated=False,
         **dict.fromkeys(("qkv_bias", "out_bias", "mlp_bias"), bool(hf.enable_bias)),

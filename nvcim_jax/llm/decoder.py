@@ -13,7 +13,6 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from nvcim_jax.llm.config import Config
@@ -99,7 +98,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, one after the other or side by side, each behind a norm and beside a residual."""
+    """Attention and feed-forward, one after the other or side by side, each with a norm and beside a residual."""
 
     config: Config
     window: int | None
@@ -107,7 +106,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x, positions, seen_positions, turn, cached, slot, at):
         c = self.config
-        normed = Norm(c, name="attention_norm")(x)
+        normed = x if c.norm_after else Norm(c, name="attention_norm")(x)
         attended, cached = Attention(c, self.window, name="attention")(
             normed, positions, seen_positions, turn, cached, slot, at
         )
@@ -116,14 +115,17 @@ class Block(nn.Module):
             attended = Norm(c, name="attention_out_norm")(attended)
         if not c.parallel:
             x = x + attended
-        if not c.shared_norm:
+        if c.norm_after:
+            x = normed = Norm(c, name="attention_norm")(x)
+        elif not c.shared_norm:
             normed = Norm(c, name="mlp_norm")(x)
         up = Linear(c.packed, c.hidden_dim, c.mlp_bias, name="up")(normed)
         gate = Linear(c.packed, c.hidden_dim, c.mlp_bias, name="gate")(normed) if c.gated else None
         fed = Linear(c.packed, c.dim, c.mlp_bias, name="down")(_activate(c.activation, up, gate))
         if c.norm_out:
             fed = Norm(c, name="mlp_out_norm")(fed)
-        return (x + attended + fed if c.parallel else x + fed), cached
+        x = x + attended + fed if c.parallel else x + fed
+        return (Norm(c, name="mlp_norm")(x) if c.norm_after else x), cached
 
 
 @partial(jax.checkpoint, static_argnums=0)  # done again on the way back: cheaper than keeping what lies between
@@ -151,12 +153,16 @@ class Decoder(nn.Module):
 
     def setup(self):
         c = self.config
-        self.embedding = nn.Embed(c.vocab_size, c.dim)
+        self.embedding = nn.Embed(c.vocab_size, c.embedding_dim or c.dim)
+        if c.embedding_dim:
+            self.widen = Linear(None, c.dim, False)
+            self.narrow = Linear(None, c.embedding_dim, False)
         if c.rope is None:
             self.places = nn.Embed(c.context + c.position_offset, c.dim)
         block = nn.remat(Block) if self.recompute else Block
         self.blocks = [block(c, c.window(layer)) for layer in range(c.layers)]
-        self.norm = Norm(c)
+        if not c.norm_after:
+            self.norm = Norm(c)
         if not c.tied:
             self.head = Linear(None, c.vocab_size, c.head_bias)
 
@@ -167,8 +173,9 @@ class Decoder(nn.Module):
         x = _lookup(self.embedding.embedding, ids)
         if jax.default_backend() == "cpu":  # which is slow with activations of other types, whatever the weights
             x = x.astype(jnp.float32)
-        scale = self.config.embedding_scale
-        return x if scale == 1.0 else x * jnp.asarray(scale, x.dtype)
+        c = self.config
+        x = x if c.embedding_scale == 1.0 else x * jnp.asarray(c.embedding_scale, x.dtype)
+        return self.widen(x) if c.embedding_dim else x
 
     def hidden(self, x, positions, cache, slot, at):
         c, seen, turn = self.config, positions, None
@@ -187,10 +194,11 @@ class Decoder(nn.Module):
             x, (key, value) = block(x, positions, seen, turn, cached, slot, asking)
             keys.append(key)
             values.append(value)
-        return self.norm(x), Cache(tuple(keys), tuple(values), seen)
+        return x if c.norm_after else self.norm(x), Cache(tuple(keys), tuple(values), seen)
 
     def unembed(self, x):
         c = self.config
+        x = self.narrow(x) if c.embedding_dim else x
         scores = product(x, self.embedding.embedding) if c.tied else self.head(x)
         return scores if c.logit_cap is None else jnp.tanh(scores / c.logit_cap) * c.logit_cap
 
@@ -209,7 +217,7 @@ def causal_positions(shape: tuple[int, int], start: int = 0) -> Int[Array, "batc
 
 
 def embed(params: PyTree, config: Config, ids: Int[Array, "batch tokens"]) -> Float[Array, "batch tokens dim"]:
-    """Token embeddings, after Gemma's scale (`config.PROMPT_SPACE`): the space in which virtual tokens live.
+    """Token embeddings as they enter the first layer (`config.PROMPT_SPACE`): the space in which virtual tokens live.
 
     Float32 on a CPU, elsewhere in the type of the weights; all activations follow the type of the embeddings.
     """
@@ -277,7 +285,8 @@ def label_loss(
     states = _states(params, config, embeddings, positions, prefix, at=label_at, recompute=recompute)
     scores = unembed(params, config, states).astype(jnp.float32)
     real = labels >= 0
-    losses = optax.softmax_cross_entropy_with_integer_labels(scores, jnp.where(real, labels, 0))
+    picked = jnp.take_along_axis(scores, jnp.where(real, labels, 0)[..., None], axis=-1)[..., 0]
+    losses = jax.nn.logsumexp(scores, axis=-1) - picked
     return jnp.sum(jnp.where(real, losses, 0.0), axis=-1) / jnp.maximum(jnp.sum(real, axis=-1), 1)
 
 

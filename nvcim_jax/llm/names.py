@@ -58,6 +58,8 @@ FAMILIES = {
         {
             "embedding": "model.decoder.embed_tokens",
             "places": "model.decoder.embed_positions",
+            "widen": "model.decoder.project_in",
+            "narrow": "model.decoder.project_out",
             "norm": "model.decoder.final_layer_norm",
             "head": "lm_head",
         },
