@@ -1,7 +1,7 @@
 """What a frozen decoder needs to know about itself, read from a Hugging Face config.json: differences are data."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -60,7 +60,6 @@ class Config:
     rope: Rope | None  # None: a learned embedding per position
     position_offset: int = 0  # OPT's table starts two rows late
     norm: str = "rms"  # "rms", "rms_plus_one" (Gemma scales by 1 + weight), "layer"
-    norm_after: bool = False  # OPT-350M norms the sum of a block's part and its input, not the input
     norm_out: bool = False  # Gemma 2 norms what attention and feed-forward give, too
     norm_qk: bool = False  # Qwen 3 norms every head of queries and keys
     parallel: bool = False  # attention and feed-forward side by side
@@ -75,9 +74,11 @@ class Config:
     attention_cap: float | None = None
     logit_cap: float | None = None
     windows: tuple[int | None, ...] = ()  # per layer, how many tokens are seen; none given: all of them
-    embedding_dim: int | None = None  # of the table, where it is narrower than the layers (OPT-350M); None: dim
     embedding_scale: float = 1.0
     packed: Packed | None = None
+    # Outside the repr: banks hold its digest from before these two, which the names and shapes of the weights tell too.
+    norm_after: bool = field(default=False, repr=False)  # OPT-350M norms sums of parts and residuals, not what parts get
+    embedding_dim: int | None = field(default=None, repr=False)  # of a table narrower than the layers (OPT-350M)
 
     def window(self, layer: int) -> int | None:
         """How many tokens layer `layer` sees, itself included; None for all."""
