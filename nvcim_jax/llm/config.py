@@ -77,7 +77,7 @@ class Config:
     embedding_scale: float = 1.0
     packed: Packed | None = None
     # Outside the repr: banks hold its digest from before these two, which the names and shapes of the weights tell too.
-    norm_after: bool = field(default=False, repr=False)  # OPT-350M norms sums of parts and residuals, not what parts get
+    norm_after: bool = field(default=False, repr=False)  # OPT-350M norms what parts add up to, not what they get
     embedding_dim: int | None = field(default=None, repr=False)  # of a table narrower than the layers (OPT-350M)
 
     def window(self, layer: int) -> int | None:
