@@ -144,7 +144,8 @@ def load(
     about = checked.metadata["about"]
     if model is not None and about.get("model") != fingerprint(model):
         raise StoreError(
-            f"{folder} was learned with another model (its fingerprint differs): give that one with --model"
+            f"{folder} was learned with another model (its fingerprint differs): give that one with --model, held as "
+            "then with --weights"
         )
     space = about.get("prompt_space", PROMPT_SPACE)
     if space != PROMPT_SPACE:

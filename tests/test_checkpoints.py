@@ -43,6 +43,12 @@ def test_shards_are_one_model(folder):
     same(llm.load(folder), llm.load(GOLDEN / "llama"))
 
 
+@pytest.mark.parametrize("dtype", ["float16", jnp.int8])
+def test_a_type_that_would_answer_wrongly_is_refused(dtype):
+    with pytest.raises(ValueError, match="float32 or bfloat16 is needed"):
+        llm.load(GOLDEN / "llama", dtype=dtype)
+
+
 @pytest.mark.parametrize("kind", [jnp.bfloat16, np.float16])
 def test_half_precision_files_widen_exactly(folder, kind):
     rewrite(folder, lambda tensors: {name: tensor.astype(kind) for name, tensor in tensors.items()})

@@ -32,12 +32,14 @@ def test_devices_prints_table_ii():
 
 
 def test_learn_then_ask(tmp_path):
-    text = nvcim("learn", "--task", "LaMP-2", "--user", synthetic.HELD_OUT + 1, "--out", tmp_path / "bank")
+    half, user = ("--weights", "bfloat16"), synthetic.HELD_OUT + 1
+    text = nvcim("learn", "--task", "LaMP-2", "--user", user, "--out", tmp_path / "bank", *half)
     assert "the OVTs of user 1000001" in text and (tmp_path / "bank").is_dir()
-    query = synthetic.users(cli_task("LaMP-2"), 1, first=synthetic.HELD_OUT + 1)[0].queries[0]
-    text = nvcim("ask", tmp_path / "bank", query.content)
+    query = synthetic.users(cli_task("LaMP-2"), 1, first=user)[0].queries[0]
+    text = nvcim("ask", tmp_path / "bank", query.content, *half)
     assert "with the OVT" in text and "->" in text
-    assert nvcim("ask", tmp_path / "bank", query.question) == text  # the whole question is the same question
+    assert nvcim("ask", tmp_path / "bank", query.question, *half) == text  # the whole question is the same question
+    assert "with another model" in nvcim("ask", tmp_path / "bank", query.content, code=2)  # its weights rounded no more
     assert "exists already" in nvcim("learn", "--out", tmp_path / "bank", code=2)
 
 
@@ -69,6 +71,8 @@ def test_run_leaves_results_that_can_be_repeated(tmp_path):
         (["run", "--task", "LaMP-4"], "unknown task 'LaMP-4'"),
         (["run", "--sigma", "-0.1"], "--sigma -0.1"),
         (["run", "--model", "/nonexistent"], "neither a folder nor a hub name"),
+        (["run", "--weights", "float16"], "--weights float16: choose float32, bfloat16 or packed"),
+        (["run", "--weights", "packed"], "is not quantised"),
         (["run", "--data", "/nonexistent", "--task", "LaMP-3"], "is not a folder"),
         (["run", "--data", "/nonexistent"], "name it with one --task"),
         (["run", "--out", "/proc/nvcim"], "cannot be written"),

@@ -15,9 +15,11 @@ from nvcim_jax.cli.shared import (
     Preset,
     Seed,
     Sigma,
+    Weights,
     checked_device,
     checked_sigma,
     console,
+    load,
     plain_errors,
     prepare,
     tuning_bar,
@@ -36,13 +38,14 @@ def learn(
     sigma: Sigma = 0.1,
     seed: Seed = 0,
     model: Model = EMBEDDED,
+    weights: Weights = None,
     data: Data = None,
 ) -> None:
     """Learn a bank of OVTs from one user's history and save it."""
     with plain_errors():
         import jax
 
-        from nvcim_jax import job, lamp, llm, pipeline, store
+        from nvcim_jax import job, lamp, pipeline, store
         from nvcim_jax.presets import PRESETS
 
         if preset not in PRESETS:
@@ -51,9 +54,8 @@ def learn(
         if out.exists():
             raise ValueError(f"{out} exists already: give another folder, or remove it first")
         prepare(out.parent)
-        with console.status(f"loading {model}"):
-            loaded = llm.load(model)
-            people = pipeline.buffered([_find_user(asked, user, data)], settings.buffer)
+        loaded = load(model, weights)
+        people = pipeline.buffered([_find_user(asked, user, data)], settings.buffer)
         select_key, codec_key, learn_key, _ = jax.random.split(jax.random.key(seed), 4)
         selected = pipeline.select(select_key, loaded, people)
         codec = pipeline.fit_codecs(codec_key, loaded, asked, people, fit=settings.fit_codec)
@@ -84,6 +86,7 @@ def ask(
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token; the paper draws at 0.1.")] = 0,
     seed: Seed = 0,
     model: Model = EMBEDDED,
+    weights: Weights = None,
 ) -> None:
     """Search a saved bank for a question and answer it with the OVT found, and without."""
     with plain_errors():
@@ -96,10 +99,9 @@ def ask(
         chosen = checked_device(device, checked_sigma(sigma))
         if not question.strip():
             raise ValueError("the question is empty: ask something")
-        with console.status(f"loading {model}"):
-            loaded = llm.load(model)
-            saved = store.load(bank, model=loaded)
-            about, learned = saved.about, pipeline.Learned(saved.codec, saved.bank)
+        loaded = load(model, weights)
+        saved = store.load(bank, model=loaded)
+        about, learned = saved.about, pipeline.Learned(saved.codec, saved.bank)
         if user >= len(about["users"]):
             raise ValueError(f"the bank holds users 0 to {len(about['users']) - 1}, not {user}")
         if not saved.bank.count[user]:

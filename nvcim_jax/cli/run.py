@@ -12,9 +12,11 @@ from nvcim_jax.cli.shared import (
     Model,
     Seed,
     Sigma,
+    Weights,
     checked_device,
     checked_sigma,
     console,
+    load,
     plain_errors,
     prepare,
     progress_bar,
@@ -37,6 +39,7 @@ def run(
     draws: Annotated[int, typer.Option(min=1, help="Times that each bank is programmed.")] = 2,
     seed: Seed = 0,
     model: Model = EMBEDDED,
+    weights: Weights = None,
     data: Data = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for results.json, results.png and the banks.", show_default="none")
@@ -46,7 +49,7 @@ def run(
     with plain_errors():
         import jax
 
-        from nvcim_jax import job, lamp, llm, show, study
+        from nvcim_jax import job, lamp, show, study
 
         if data and len(task or []) != 1:
             raise ValueError("--data holds one task: name it with one --task, such as --task LaMP-3")
@@ -56,15 +59,16 @@ def run(
         prepare(out)
         if out and any(out.glob("bank-*")):
             raise ValueError(f"--out {out} already holds banks: choose another folder, or remove it first")
-        with console.status(f"loading {model}"):
-            loaded = llm.load(model)
+        loaded = load(model, weights)
+        with console.status("reading the users"):
             crowd = [(each, *job.people(each, users, data)) for each in tasks]
         for each, _, passed_over in crowd:
             if passed_over:
                 console.print(f"[yellow]{each.name}: {passed_over} users without a history were passed over[/yellow]")
         settings = {
             "device": device, "sigma": sigma, "draws": draws, "seed": seed, "users": users,
-            "model": Path(model).name, "data": str(data) if data else "the embedded world",
+            "model": Path(model).name, "weights": weights or "default",
+            "data": str(data) if data else "the embedded world",
         }  # fmt: skip
         results, interrupted = [], False
         total = sum(study.work(people, loaded, 1, draws) for _, people, _ in crowd)

@@ -18,6 +18,15 @@ EMBEDDED = str(Path(__file__).parents[1] / "embedded" / "model")
 Model = Annotated[
     str, typer.Option("--model", help="Folder or hub name of a Hugging Face checkpoint.", show_default="embedded")
 ]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        help="How weights are held: float32, bfloat16 (as most checkpoints are: half the memory, answers alike) or "
+        "packed (GPTQ words as they are).",
+        show_default="float32 on a CPU, else bfloat16",
+    ),
+]
 Data = Annotated[
     Path | None, typer.Option("--data", help="Folder with LaMP's *_questions.json.", show_default="embedded world")
 ]
@@ -47,6 +56,16 @@ def plain_errors():
             stderr.print("[yellow]interrupted[/yellow]")
             sys.stdout.flush()
             os._exit(130)  # a program that is still being compiled crashes an orderly end
+
+
+def load(model: str, weights: str | None):
+    """The model called `model`, its weights held as --weights says."""
+    from nvcim_jax import llm
+
+    if weights not in (None, "float32", "bfloat16", "packed"):
+        raise ValueError(f"--weights {weights}: choose float32, bfloat16 or packed")
+    with console.status(f"loading {model}"):
+        return llm.load(model, dequantise="lazy") if weights == "packed" else llm.load(model, dtype=weights)
 
 
 def checked_sigma(sigma: float) -> float:

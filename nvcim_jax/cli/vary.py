@@ -11,9 +11,11 @@ from nvcim_jax.cli.shared import (
     Data,
     Model,
     Seed,
+    Weights,
     checked_device,
     checked_sigma,
     console,
+    load,
     plain_errors,
     prepare,
     progress_bar,
@@ -50,6 +52,7 @@ def vary(
     ] = 0,
     seed: Seed = 0,
     model: Model = EMBEDDED,
+    weights: Weights = None,
     data: Data = None,
     out: Annotated[Path | None, typer.Option(help="Folder for vary.json and vary.png.", show_default="none")] = None,
 ) -> None:
@@ -57,7 +60,7 @@ def vary(
     with plain_errors():
         import jax
 
-        from nvcim_jax import devices, figures, job, lamp, llm, retrieval
+        from nvcim_jax import devices, figures, job, lamp, retrieval
         from nvcim_jax.presets import PRESETS
 
         names, sigmas = (
@@ -75,8 +78,7 @@ def vary(
             raise ValueError("a saved bank has its own preset and task: leave out --preset and --task, or the bank")
         asked = lamp.task(task or "LaMP-2")
         prepare(out)
-        with console.status(f"loading {model}"):
-            loaded = llm.load(model)
+        loaded = load(model, weights)
         with console.status("reading the bank" if bank else "learning the bank"):
             if bank:
                 people, learned, samples, settings = retrieval.saved(bank, loaded, data)

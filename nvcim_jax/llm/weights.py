@@ -41,24 +41,28 @@ def load(
 ) -> Model:
     """The checkpoint in a folder, or of a Hugging Face hub name such as "google/gemma-2b" (at `revision`).
 
-    Weights become float32 on CPU and bfloat16 elsewhere unless `dtype` is given. GPTQ weights are dequantised now
-    ("load"), or kept packed and dequantised layer by layer inside the program ("lazy": less memory, slower).
+    Weights become float32 on CPU and bfloat16 elsewhere unless `dtype` names one of the two. GPTQ weights are
+    dequantised now ("load"), or kept packed and dequantised layer by layer inside the program ("lazy": less memory,
+    slower).
 
     Raises CheckpointError when there is no checkpoint, or one that is damaged, incomplete or of a family, rope type,
     activation or packing that is not known here. Only safetensors are read: a pickle could run code.
     """
     if dequantise not in ("load", "lazy"):
         raise ValueError(f"dequantise {dequantise!r}: 'load' or 'lazy' is needed")
+    if dtype is None:
+        dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    if dtype not in ("float32", "bfloat16", jnp.float32, jnp.bfloat16):
+        raise ValueError(f"dtype {dtype!r}: float32 or bfloat16 is needed (activations can outgrow float16)")
     folder = _folder(path_or_hub_name, revision)
     family, config, how = _read_config(folder)
     if dequantise == "lazy":
         if how is None:
-            raise CheckpointError(f"{folder} is not quantised: load it without dequantise='lazy'")
+            raise CheckpointError(f"{folder} is not quantised: it has no packed words to keep")
         config = replace(config, packed=how)
     tokenizer, ends = _read_tokenizer(folder)
     if len(tokenizer) > config.vocab_size:
         raise CheckpointError(f"{folder}: {len(tokenizer)} tokens, but the embedding has {config.vocab_size} rows")
-    dtype = dtype or (jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
     return Model(_read_params(folder, family, config, how, dtype), config, tokenizer, ends)
 
 
