@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 import transformers
-from machine import matmul_rate, read_rate, seconds  # beside this file
+from machine import matmul_rate, read_rate, steady  # beside this file
 from rich.console import Console
 from rich.table import Table
 
@@ -54,13 +54,13 @@ def checkpoint(folder: Path, layers: int, dim: int, heads: int, words: int = VOC
 
 
 def turns(sides: dict, count: int) -> dict[str, list[float]]:
-    """Seconds of every side, taken in turn after one warm-up each."""
+    """Seconds of every side's work, taken in turn."""
     for work in sides.values():
         work()
     taken = {name: [] for name in sides}
     for _ in range(count):
         for name, work in sides.items():
-            taken[name].append(seconds(work))
+            taken[name].append(steady(work))
     return taken
 
 

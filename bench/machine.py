@@ -23,3 +23,13 @@ def seconds(work) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+def steady(work, at_least: float = 0.3) -> float:
+    """Seconds of one of many runs in a row: the first after a pause or another's turn finds caches and threads cold."""
+    work()
+    runs, start = 0, time.perf_counter()
+    while (taken := time.perf_counter() - start) < at_least:
+        work()
+        runs += 1
+    return taken / runs
