@@ -49,8 +49,7 @@ def empty_cache(config: Config, batch: int, slots: int, dtype=jnp.float32, prefi
         return Cache((zeros,) * config.layers, (zeros,) * config.layers, nowhere)
     keys, values = (
         tuple(
-            jnp.concatenate([_by_head(part[:, layer].swapaxes(1, 2)).astype(dtype), zeros], axis=1)
-            for layer in range(config.layers)
+            jnp.concatenate([_by_head(part[:, layer]).astype(dtype), zeros], axis=1) for layer in range(config.layers)
         )
         for part in prefix
     )
@@ -68,22 +67,21 @@ class Attention(nn.Module):
         c = self.config
 
         def heads(name, count, x):
-            projected = Linear(c.packed, count * c.head_dim, c.qkv_bias, name=name)(x)
-            return projected.reshape(*x.shape[:2], count, c.head_dim).swapaxes(1, 2)
+            return Linear(c.packed, count * c.head_dim, c.qkv_bias, name=name)(x).reshape(*x.shape[:2], count, -1)
 
         query, key, value = heads("q", c.heads, _only(at, x)), heads("k", c.kv_heads, x), heads("v", c.kv_heads, x)
-        batch, _, tokens, _ = query.shape
+        batch, tokens = query.shape[:2]
         if c.norm_qk:
             query, key = Norm(c, name="q_norm")(query), Norm(c, name="k_norm")(key)
         if turn is not None:
-            query, key = rotate(query, tuple(_only(at, part, axis=2) for part in turn)), rotate(key, turn)
+            query, key = rotate(query, tuple(_only(at, part) for part in turn)), rotate(key, turn)
         positions = _only(at, positions)
         key, value = _by_head(key), _by_head(value)
         if cached is not None:
             key = jax.lax.dynamic_update_slice_in_dim(cached[0], key.astype(cached[0].dtype), slot, axis=1)
             value = jax.lax.dynamic_update_slice_in_dim(cached[1], value.astype(cached[1].dtype), slot, axis=1)
         query = query * (c.head_dim**-0.5 if c.attention_scale is None else c.attention_scale)
-        grouped = query.reshape(batch * c.kv_heads, -1, c.head_dim)  # the queries that share a key
+        grouped = _by_head(query).reshape(batch * c.kv_heads, -1, c.head_dim)  # the queries that share a key
         scores = jnp.einsum("nqh,nsh->nqs", grouped, key).reshape(batch, c.heads, tokens, -1)
         if c.attention_cap is not None:
             scores = jnp.tanh(scores / c.attention_cap) * c.attention_cap
@@ -128,21 +126,18 @@ class Block(nn.Module):
         return (Norm(c, name="mlp_norm")(x) if c.norm_after else x), cached
 
 
-@partial(jax.checkpoint, static_argnums=0)  # done again on the way back: cheaper than keeping what lies between
+@partial(jax.checkpoint, static_argnums=0)  # less is kept for the way back, and what is cheap is done again
 def _activate(name, up, gate):
     return ACTIVATIONS[name](up) if gate is None else ACTIVATIONS[name](gate) * up
 
 
-def _by_head(x: Float[Array, "batch heads tokens head_dim"]) -> Float[Array, "batch*heads tokens head_dim"]:
-    return x.reshape(-1, *x.shape[2:])
+def _by_head(x: Float[Array, "batch tokens heads head_dim"]) -> Float[Array, "batch*heads tokens head_dim"]:
+    return x.swapaxes(1, 2).reshape(-1, x.shape[1], x.shape[3])
 
 
-def _only(at: Int[Array, "batch some"] | None, x, axis: int = 1):
+def _only(at: Int[Array, "batch some"] | None, x: Array) -> Array:
     """What lies at the token indices `at` of each row; everything for None."""
-    if at is None:
-        return x
-    index = at.reshape(at.shape[0], *(1,) * (axis - 1), -1, *(1,) * (x.ndim - axis - 1))
-    return jnp.take_along_axis(x, index, axis=axis)
+    return x if at is None else jnp.take_along_axis(x, at.reshape(*at.shape, *(1,) * (x.ndim - 2)), axis=1)
 
 
 class Decoder(nn.Module):

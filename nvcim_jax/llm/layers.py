@@ -19,20 +19,20 @@ ACTIVATIONS = {
 
 
 def rotation(rope: Rope, positions: Int[Array, "batch tokens"], longest: Int[Array, "batch"]):
-    """Cosine and sine of every token's angles, [batch, 1, tokens, pairs]; longrope asks how long its row is by now."""
+    """Cosine and sine of every token's angles, [batch, tokens, 1, pairs]; longrope asks how long its row is by now."""
     place = jnp.where(positions == NOWHERE, 0, positions).astype(jnp.float32)
     frequencies = jnp.asarray(rope.frequencies, jnp.float32)[None]
     if rope.long_frequencies:
         long = jnp.asarray(rope.long_frequencies, jnp.float32)[None]
         frequencies = jnp.where(longest[:, None] > rope.original_context, long, frequencies)
-    angle = (place[..., None] * frequencies[:, None])[:, None]
+    angle = (place[..., None] * frequencies[:, None])[:, :, None]
     both = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1) * rope.scale
     # A product is where fusing ends: a CPU would otherwise work the angles out anew for every head of every layer.
     both = jnp.matmul(both, jnp.eye(both.shape[-1]), precision="highest")
     return tuple(jnp.split(both, 2, axis=-1))
 
 
-def rotate(x: Float[Array, "batch heads tokens head_dim"], turn) -> Float[Array, "batch heads tokens head_dim"]:
+def rotate(x: Float[Array, "batch tokens heads head_dim"], turn) -> Float[Array, "batch tokens heads head_dim"]:
     """Rotary position embedding (Su et al., 2021): the halves of the turned part of a head are real and imaginary."""
     cos, sin = (part.astype(x.dtype) for part in turn)
     pairs = cos.shape[-1]
