@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from nvcim_jax.llm.config import Config
-from nvcim_jax.llm.layers import ACTIVATIONS, NOWHERE, Linear, Norm, product, rotate, rotation
+from nvcim_jax.llm.layers import ACTIVATIONS, NOWHERE, Linear, Norm, product, recomputed, rotate, rotation
 
 
 class Prefix(NamedTuple):
@@ -131,6 +131,13 @@ def _activate(name, up, gate):
     return ACTIVATIONS[name](up) if gate is None else ACTIVATIONS[name](gate) * up
 
 
+def _again(block, x, *given):
+    """What the block says, keeping x alone for the way back."""
+    free = block.clone(parent=None)
+    run = recomputed(lambda beside, x: free.apply({"params": beside[0]}, x, *beside[1]))
+    return run((block.variables["params"], given), x)
+
+
 def _by_head(x: Float[Array, "batch tokens heads head_dim"]) -> Float[Array, "batch*heads tokens head_dim"]:
     return x.swapaxes(1, 2).reshape(-1, x.shape[1], x.shape[3])
 
@@ -154,8 +161,7 @@ class Decoder(nn.Module):
             self.narrow = Linear(None, c.embedding_dim, False)
         if c.rope is None:
             self.places = nn.Embed(c.context + c.position_offset, c.dim)
-        block = nn.remat(Block) if self.recompute else Block
-        self.blocks = [block(c, c.window(layer)) for layer in range(c.layers)]
+        self.blocks = [Block(c, c.window(layer)) for layer in range(c.layers)]
         if not c.norm_after:
             self.norm = Norm(c)
         if not c.tied:
@@ -186,7 +192,8 @@ class Decoder(nn.Module):
         for layer, block in enumerate(self.blocks):
             cached = None if cache is None else (cache.keys[layer], cache.values[layer])
             asking = at if layer == c.layers - 1 else None  # below the last layer every token is seen by others
-            x, (key, value) = block(x, positions, seen, turn, cached, slot, asking)
+            given = (positions, seen, turn, cached, slot, asking)
+            x, (key, value) = _again(block, x, *given) if self.recompute else block(x, *given)
             keys.append(key)
             values.append(value)
         return x if c.norm_after else self.norm(x), Cache(tuple(keys), tuple(values), seen)
