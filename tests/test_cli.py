@@ -34,7 +34,8 @@ def test_devices_prints_table_ii():
 def test_learn_then_ask(tmp_path):
     half, user = ("--weights", "bfloat16"), synthetic.HELD_OUT + 1
     text = nvcim("learn", "--task", "LaMP-2", "--user", user, "--out", tmp_path / "bank", *half)
-    assert "the OVTs of user 1000001" in text and (tmp_path / "bank").is_dir()
+    assert "the OVTs of user 1000001" in text and "--weights bfloat16" in text.splitlines()[-1]
+    assert (tmp_path / "bank").is_dir()
     query = synthetic.users(cli_task("LaMP-2"), 1, first=user)[0].queries[0]
     text = nvcim("ask", tmp_path / "bank", query.content, *half)
     assert "with the OVT" in text and "->" in text

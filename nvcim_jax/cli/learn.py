@@ -73,7 +73,10 @@ def learn(
             if sample:
                 table.add_row(str(slot), sample.content, sample.answer)
         console.print(table)
-        console.print(f'ask it: nvcim ask {out} "{people[0].queries[0].content}"', highlight=False, soft_wrap=True)
+        same = "" if model == EMBEDDED else f" --model {model}"
+        same += f" --weights {weights}" if weights else ""
+        hint = f'ask it: nvcim ask {out} "{people[0].queries[0].content}"{same}'
+        console.print(hint, highlight=False, soft_wrap=True)
 
 
 @app.command(epilog='Example:\n\n  nvcim ask out/bank "She kneaded the crusty dough and the sweet loaf"')
