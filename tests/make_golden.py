@@ -1,7 +1,7 @@
 """Make tests/golden: small random checkpoints of every family, and what transformers with PyTorch says of them.
 
-Run where torch is installed: `python tests/make_golden.py [name ...]`. The tests themselves read the files and need no torch;
-where torch is installed they ask it again.
+Run where torch is installed: `python tests/make_golden.py [name ...]`. The tests themselves read the files and need no
+torch; where torch is installed they ask it again.
 """
 
 import json

@@ -128,6 +128,15 @@ def test_lazy_gradients_are_those_of_the_plain_model(tmp_path):
     assert np.abs(plain).max() > 1e-3
 
 
+def test_a_row_that_is_not_finite_leaves_others_alone(tmp_path):
+    model = llm.load(quantise_checkpoint(GOLDEN / "llama", tmp_path)[0], dequantise="lazy")
+    x = llm.embed(model.params, model.config, jnp.array([[3, 14, 15], [9, 26, 5]]))
+    say = jax.jit(lambda x: llm.logits(model.params, model.config, embeddings=x))
+    clean, broken = say(x), say(x.at[0].set(jnp.nan))
+    assert np.isnan(broken[0]).all()
+    np.testing.assert_array_equal(broken[1], clean[1])
+
+
 @pytest.mark.parametrize(
     ("told", "words"),
     [

@@ -202,6 +202,16 @@ def test_recomputed_activations_give_the_same_gradient(params):
     assert grown < 3 * 2 * 4 * 32 * TINY.dim * 4  # a state of 16 per token and layer, where 512 are computed
 
 
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_row_that_is_not_finite_leaves_the_gradients_of_others_alone(params, recompute):
+    labels, at, where = ids(2, 2), jnp.array([[4, 5]] * 2), decoder.causal_positions((2, 7))
+    loss = lambda x: llm.label_loss(params, TINY, x, where, labels, at, recompute=recompute).sum()  # noqa: E731
+    x = decoder.embed(params, TINY, ids(2, 7))
+    clean, broken = jax.grad(loss)(x), jax.grad(loss)(x.at[0].set(jnp.nan))
+    assert np.isnan(broken[0]).any()
+    np.testing.assert_array_equal(broken[1], clean[1])
+
+
 def gradient_program(config, **options):
     """The compiled gradient of the loss of four rows of 32 tokens by their embeddings."""
     shape, at = (4, 32), jnp.zeros((4, 2), jnp.int32)

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from nvcim_jax.llm.config import Config
-from nvcim_jax.llm.layers import ACTIVATIONS, NOWHERE, Linear, Norm, product, recomputed, rotate, rotation
+from nvcim_jax.llm.layers import ACTIVATIONS, NOWHERE, Linear, Norm, product, rotate, rotation
+from nvcim_jax.llm.ties import recomputed
 
 
 class Prefix(NamedTuple):

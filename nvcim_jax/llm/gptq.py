@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float16, Int32
 
 from nvcim_jax.llm.config import CheckpointError, Packed
+from nvcim_jax.llm.ties import nought
 
 FORMATS = ("gptq", "gptq_v2")
 LEAVES = ("qweight", "qzeros", "scales", "g_idx")
@@ -65,11 +66,11 @@ product.defvjp(_product, _backward)
 
 
 def _kernel(beside, words, how):
-    """The kernel, made to depend on what it is multiplied with. Compilers drop barriers before they order the work, and
-    would dequantise all layers at once, or keep them from the forward to the backward pass."""
+    """The kernel, made to depend on what it is multiplied with: a compiler would dequantise all layers at once, or keep
+    them from the forward to the backward pass."""
     qweight, qzeros, scales, g_idx = words
-    nought = jnp.isnan(beside.reshape(-1)[0]).astype(jnp.int32)  # the compiler cannot know that it is 0
-    tied = (qweight | nought, qzeros, scales, g_idx | nought)  # what is gathered by g_idx is as large as the kernel
+    zero = nought(beside, jnp.int32)
+    tied = (qweight | zero, qzeros, scales, g_idx | zero)  # what is gathered by g_idx is as large as the kernel
     kernel = dequantise(*tied, bits=how.bits, checkpoint_format=how.checkpoint_format)
     return kernel.astype(beside.dtype)
 

@@ -61,23 +61,6 @@ class Norm(nn.Module):
         return scaled + bias if c.norm == "layer" else scaled
 
 
-def recomputed(function):
-    """`function(beside, x)`, of which nothing but its arguments is kept for the way back, where it is done again.
-
-    jax.checkpoint does that behind a barrier. The compiler of a CPU drops barriers before it looks for work done twice
-    and orders it, and keeps after all what should be done again; so x is tied to the change that comes back.
-    """
-
-    def back(kept, change):
-        beside, x = kept
-        nothing = jnp.where(jnp.isnan(jax.tree.leaves(change)[0].reshape(-1)[0]), jnp.nan, 0)
-        return jax.vjp(function, beside, x + nothing.astype(x.dtype))[1](change)
-
-    again = jax.custom_vjp(function)
-    again.defvjp(lambda beside, x: (function(beside, x), (beside, x)), back)
-    return again
-
-
 def product(x: Float[Array, "*rows inputs"], weight: Float[Array, "outputs inputs"]) -> Float[Array, "*rows outputs"]:
     """x @ weight.T, multiplied in the weight's type, summed up in float32 and returned in the type of x.
 
