@@ -55,7 +55,8 @@ def learn(
             raise ValueError(f"{out} exists already: give another folder, or remove it first")
         prepare(out.parent)
         loaded = load(model, weights)
-        people = pipeline.buffered([_find_user(asked, user, data)], settings.buffer)
+        with console.status("reading the user"):
+            people = pipeline.buffered([_find_user(asked, user, data)], settings.buffer)
         select_key, codec_key, learn_key, _ = jax.random.split(jax.random.key(seed), 4)
         selected = pipeline.select(select_key, loaded, people)
         codec = pipeline.fit_codecs(codec_key, loaded, asked, people, fit=settings.fit_codec)
@@ -65,7 +66,7 @@ def learn(
                 learn_key, loaded, asked, people, selected, codec, chosen,
                 sigma=sigma, settings=settings, folder=unfinished, report=report,
             )  # fmt: skip
-        options = {"preset": preset, "device": device, "sigma": sigma, "seed": seed}
+        options = {"preset": preset, "device": device, "sigma": sigma, "seed": seed, "weights": weights or "default"}
         store.save(out, job.now(learned.bank), codec, job.about_bank(loaded, asked, people, selected, options))
         shutil.rmtree(unfinished)
         table = Table("slot", "sample", "answer", title=f"the OVTs of user {people[0].id}")
@@ -103,7 +104,8 @@ def ask(
         if not question.strip():
             raise ValueError("the question is empty: ask something")
         loaded = load(model, weights)
-        saved = store.load(bank, model=loaded)
+        with console.status("reading the bank"):
+            saved = store.load(bank, model=loaded)
         about, learned = saved.about, pipeline.Learned(saved.codec, saved.bank)
         if user >= len(about["users"]):
             raise ValueError(f"the bank holds users 0 to {len(about['users']) - 1}, not {user}")

@@ -120,7 +120,8 @@ def vary(
         console.print(f"In brackets: what 95 % of a user's chips exceed ({chips} chips each), averaged over users.")
         if out:
             about = {
-                "bank": str(bank) if bank else "embedded users", "model": Path(model).name, "right": meaning,
+                "bank": str(bank) if bank else "embedded users", "model": Path(model).name,
+                "weights": weights or "default", "right": meaning,
                 "seed": seed, "devices": names, "sigmas": sigmas, "fidelity": fidelity, "chips": chips, "draws": draws,
                 "preset": settings.describe(), "questions": questions, "users": [user.id for user in people],
             }  # fmt: skip
