@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nvcim_jax import devices, job, noise, similarity, variation
+from nvcim_jax import devices, files, job, noise, similarity, variation
 
 SCORE = partial(similarity.stored_wmsdp, reduce=similarity.aligned)
 NVM3, SIGMA = devices.device("NVM-3"), 0.3
@@ -160,7 +160,7 @@ def main() -> None:
             print(f"  {name.replace('_', ' '):36s} {value if isinstance(value, str) else f'{value:.6g}'}")
     if words.json:
         words.json.parent.mkdir(parents=True, exist_ok=True)
-        job.write_json(
+        files.write_json(
             words.json,
             {"settings": {**vars(words), "json": str(words.json)}, "provenance": job.provenance(), **results},
         )

@@ -8,14 +8,13 @@ results.json and table.md are written after every block of users, so that Ctrl-C
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 
 import jax
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from nvcim_jax import figures, job, lamp, llm, study, synthetic
+from nvcim_jax import figures, files, job, lamp, llm, study, synthetic
 from nvcim_jax.cli import EMBEDDED
 from nvcim_jax.devices import RATIOS
 from nvcim_jax.metrics import interval
@@ -90,8 +89,8 @@ def main() -> None:
                     f"{c.device} {c.sigma}": job.as_json(columns, settings)["tasks"] for c, columns in results.items()
                 }
                 whole = {"settings": settings, "provenance": job.provenance(), "cells": cells}
-                (args.out / "results.json").write_text(json.dumps(whole, indent=1))
-                (args.out / "table.md").write_text(markdown(results))
+                files.write_json(args.out / "results.json", whole)
+                files.write_text(args.out / "table.md", markdown(results))
     nvm3 = study.Cell("NVM-3", 0.1)
     tables = {r.task.name: {name: interval(scores) for name, scores in r.scores.items()} for r in results[nvm3]}
     title = f"NVM-3, sigma 0.1, {args.users} held-out users per task, {args.draws} draws, embedded model"

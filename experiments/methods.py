@@ -24,7 +24,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from nvcim_jax import figures, job, lamp, llm, pipeline, programs, reply, study, synthetic, tuning
+from nvcim_jax import figures, files, job, lamp, llm, pipeline, programs, reply, study, synthetic, tuning
 from nvcim_jax.cli import EMBEDDED
 from nvcim_jax.devices import RATIOS, device
 from nvcim_jax.metrics import interval
@@ -265,8 +265,8 @@ def write(out: Path, finished: dict, settings: dict) -> None:
         }
         for task, (climbed, starts, held) in finished.items()
     }
-    job.write_json(out / "results.json", {"settings": settings, "provenance": job.provenance(), "tasks": tasks})
-    (out / "table.md").write_text(markdown(finished), encoding="utf-8")
+    files.write_json(out / "results.json", {"settings": settings, "provenance": job.provenance(), "tasks": tasks})
+    files.write_text(out / "table.md", markdown(finished))
     tables = {
         task: {name: interval(each) for name, each in climbed.items()} for task, (climbed, *_) in finished.items()
     }
@@ -281,7 +281,7 @@ def pick(model: llm.Model, tasks: list[lamp.Task], args, console: Console) -> No
         for rate in own.others:
             found[f"{name} {rate}"] = means = [float(rival(c, key, name, rate).mean()) for c in crowds]
             console.print(f"{name:14s} {rate:<6} " + " ".join(f"{mean:.3f}" for mean in means), highlight=False)
-    job.write_json(args.out / "rates.json", {"tasks": [task.name for task in tasks], "means": found})
+    files.write_json(args.out / "rates.json", {"tasks": [task.name for task in tasks], "means": found})
 
 
 def main() -> None:

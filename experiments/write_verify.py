@@ -8,7 +8,6 @@ questions; its keys are the same for every sigma. Prints a Markdown table and wr
 """
 
 import argparse
-import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.progress import track
 
-from nvcim_jax import job, lamp, llm, pipeline, programs, reply, study, synthetic, text, tuning
+from nvcim_jax import files, job, lamp, llm, pipeline, programs, reply, study, synthetic, text, tuning
 from nvcim_jax.cli import EMBEDDED
 from nvcim_jax.codec import decode
 from nvcim_jax.devices import device
@@ -187,7 +186,7 @@ def main() -> None:
         rows += run_task(model, lamp.task(name), args)
         settings = {name: str(value) if name == "out" else value for name, value in vars(args).items()}
         whole = {"settings": settings, "provenance": job.provenance(), "rows": rows}
-        (args.out / "results.json").write_text(json.dumps(whole, indent=1))
+        files.write_json(args.out / "results.json", whole)
     print(markdown(rows, args.sigma))
 
 

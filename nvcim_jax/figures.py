@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from nvcim_jax.files import replacing
 from nvcim_jax.metrics import Interval
 
 
@@ -35,7 +36,8 @@ def bars(path: Path, tables: Mapping[str, Mapping[str, Interval]], *, title: str
     panels[0][0].invert_yaxis()
     figure.suptitle(title, fontsize=10)
     figure.supxlabel("accuracy (LaMP-1, 2, 3) or ROUGE-1 (LaMP-5, 7), mean over users with 95 % interval", fontsize=8)
-    figure.savefig(path, dpi=130)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=130)
     plt.close(figure)
 
 
@@ -94,5 +96,6 @@ def curves(path: Path, panels: Sequence[Panel], *, title: str, notes: Sequence[s
     figure.suptitle(title, fontsize=11)
     figure.text(0.01, 0.01, "\n".join(notes), fontsize=7, va="bottom")
     figure.tight_layout(rect=(0, below / (4.2 + below) + 0.01, 1, 0.98))
-    figure.savefig(path, dpi=130)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=130)
     plt.close(figure)

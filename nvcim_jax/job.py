@@ -1,6 +1,5 @@
 """The main job: ladders over tasks and blocks of users, kept as they finish, written as JSON, PNG and banks."""
 
-import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from nvcim_jax import bank, figures, lamp, llm, pipeline, store, study, synthetic
+from nvcim_jax import bank, figures, files, lamp, llm, pipeline, store, study, synthetic
 from nvcim_jax.lamp import Task, User
 from nvcim_jax.llm.weights import Model
 from nvcim_jax.metrics import Interval, interval
@@ -136,17 +135,10 @@ def as_json(results: Sequence[TaskResult], settings: dict[str, Any]) -> dict[str
 
 def write(out: Path, results: Sequence[TaskResult], settings: dict[str, Any]) -> None:
     """`results.json` and `results.png` in `out`, each complete or absent."""
-    write_json(out / "results.json", as_json(results, settings))
+    files.write_json(out / "results.json", as_json(results, settings))
     tables = {r.task.name: {name: interval(scores) for name, scores in r.scores.items()} for r in results}
     title = f"{settings['device']}, sigma {settings['sigma']}, {settings['draws']} draws, model {settings['model']}"
     figures.bars(out / "results.png", tables, title=title)
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write `path`, complete or not at all."""
-    partial = path.with_suffix(path.suffix + ".part")
-    partial.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    partial.replace(path)
 
 
 def save_bank(folder: Path, model: Model, task: Task, block: Block, settings: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from nvcim_jax import crossbar, lamp, pipeline, store, synthetic, tuning, variation
+from nvcim_jax import crossbar, files, lamp, pipeline, store, synthetic, tuning, variation
 from nvcim_jax.devices import Device, device
 from nvcim_jax.figures import Line, Panel
 from nvcim_jax.lamp import Sample, Task, User
@@ -163,7 +163,8 @@ def by_trials(
     for part in variation.monte_carlo(key, trial, arguments, draws=draws, chunk=chunk, start=len(parts[0])):
         parts.append(part)
         if keep:
-            _keep(keep, name, np.concatenate(parts))
+            with files.replacing(keep) as partial_file:
+                np.savez(partial_file, name=np.array(name), trials=np.concatenate(parts))
         report(len(part))
     return np.concatenate(parts)
 
@@ -267,9 +268,3 @@ def _finished(path: Path | None, name: str, cells: tuple[int, int]) -> np.ndarra
     if whose != name or trials.shape[1:] != cells:
         raise ValueError(f"{path} holds trials of another study: choose another folder, or remove it")
     return trials
-
-
-def _keep(path: Path, name: str, trials: np.ndarray) -> None:
-    partial_file = path.with_suffix(".part.npz")
-    np.savez(partial_file, name=np.array(name), trials=trials)
-    partial_file.replace(path)

@@ -33,7 +33,7 @@ def cost(
 ) -> None:
     """Latency, energy and area of storing and searching by component, and against a Jetson AGX Orin (Figs. 2 and 5)."""
     with plain_errors():
-        from nvcim_jax import comparison, figures, job
+        from nvcim_jax import comparison, figures, files, job
         from nvcim_jax import cost as model
         from nvcim_jax import cpu as orin
 
@@ -87,7 +87,7 @@ def cost(
                 },
                 "ratios": [{**row._asdict(), "ratio": row.ratio._asdict()} for row in verdict],
             }
-            job.write_json(out / "cost.json", report)
+            files.write_json(out / "cost.json", report)
             title = "search in memory arrays and on a CPU (Fig. 5)"
             figures.curves(out / "fig5.png", comparison.fig5(workload, reading, cpu), title=title, notes=notes)
             title = "memory for virtual tokens, and moving them (Fig. 2)"

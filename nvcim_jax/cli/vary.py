@@ -60,7 +60,7 @@ def vary(
     with plain_errors():
         import jax
 
-        from nvcim_jax import devices, figures, job, lamp, retrieval
+        from nvcim_jax import devices, figures, files, job, lamp, retrieval
         from nvcim_jax.presets import PRESETS
 
         names, sigmas = (
@@ -126,7 +126,7 @@ def vary(
                 "preset": settings.describe(), "questions": questions, "users": [user.id for user in people],
             }  # fmt: skip
             cells = retrieval.as_cells(names, sigmas, found, trials)
-            job.write_json(out / "vary.json", {"settings": about, "provenance": job.provenance(), "cells": cells})
+            files.write_json(out / "vary.json", {"settings": about, "provenance": job.provenance(), "cells": cells})
             panel = retrieval.panel(names, sigmas, found, f"where {meaning}")
             notes = [title, "Band: down to what 95 % of a user's chips exceed."]
             figures.curves(out / "vary.png", [panel], title="retrieval under variation", notes=notes)

@@ -1,7 +1,6 @@
 """Train any number of rows: in blocks of similar length, with progress told, and kept on disk so that it can go on."""
 
 import hashlib
-import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from nvcim_jax import files
 from nvcim_jax.devices import Device
 from nvcim_jax.llm.config import Config
 from nvcim_jax.llm.decoder import NOWHERE
@@ -120,12 +120,10 @@ class _Kept:
         self.path, self.digest = folder / f"rows-{first:07d}.safetensors", digest
 
     def write(self, state: State) -> None:
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
-        partial = self.path.with_suffix(".part")
         leaves = {str(at): np.asarray(leaf) for at, leaf in enumerate(jax.tree.leaves(state))}
-        save_file(leaves, partial, metadata={"job": self.digest})
-        os.replace(partial, self.path)
+        files.write_bytes(self.path, save(leaves, metadata={"job": self.digest}), private=True)
 
     def read(self, fresh: State) -> State:
         from safetensors import SafetensorError, safe_open
