@@ -87,7 +87,8 @@ def stored_and_read(key, codes, sensitivity, sigma, *, write, draws, fit=False):
 
     def one(key, integers, sensitivity):
         write_key, read_key = jax.random.split(key)
-        stored = write(write_key, integers, NVM3, sigma=sigma, sensitivity=sensitivity)
+        ranked = {"sensitivity": sensitivity} if getattr(write, "func", write) in (swv, ideal_tenth) else {}
+        stored = write(write_key, integers, NVM3, sigma=sigma, **ranked)
         return read(read_key, stored, NVM3), stored.cost.pulses / stored.held.size
 
     def draw(key):

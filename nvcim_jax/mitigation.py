@@ -1,7 +1,8 @@
 """Noise mitigation for stored virtual tokens: `write`, then `read`, with the signature of no mitigation (`plain`).
 
 The writes differ; one `read` undoes what each keeps digitally. Every write reports its cost, so that methods are
-compared at equal cost. `write_and_read` makes a method the `write` of a bank.
+compared at equal cost. Only a write that ranks values takes a `sensitivity`. `write_and_read` makes a method the
+`write` of a bank.
 """
 
 from collections.abc import Callable
@@ -50,7 +51,6 @@ def plain(
     *,
     sigma: Scalar,
     layout: Layout = OFFSET_BINARY,
-    sensitivity: PerValue | None = None,
 ) -> Stored:
     """No mitigation: one pulse per cell."""
     held = crossbar.program(key, integers, device, sigma=sigma, layout=layout)
@@ -83,10 +83,15 @@ def write_and_read(
     write: Callable[..., Stored] = plain,
     layout: Layout = OFFSET_BINARY,
     seconds: Scalar | None = None,
+    sensitivity: PerValue | None = None,
 ) -> PerValue:
-    """What a read returns: a method as the `write` of `bank.program`, bound by `partial(write_and_read, write=...)`."""
+    """What a read returns: a method as the `write` of `bank.program`, bound by `partial(write_and_read, write=...)`.
+
+    `sensitivity` goes to methods that rank the values by it; the others do not take one.
+    """
     write_key, read_key = jax.random.split(key)
-    stored = write(write_key, integers, device, sigma=sigma, layout=layout)
+    ranked = {} if sensitivity is None else {"sensitivity": sensitivity}
+    stored = write(write_key, integers, device, sigma=sigma, layout=layout, **ranked)
     return read(read_key, stored, device, layout=layout, seconds=seconds)
 
 
@@ -161,7 +166,6 @@ def cxdnn(
     *,
     sigma: Scalar,
     layout: Layout = OFFSET_BINARY,
-    sensitivity: PerValue | None = None,
 ) -> Stored:
     """Each virtual token stretched to the full range; after programming, a gain and a shift per token fitted to a read.
 
@@ -190,7 +194,6 @@ def correctnet(
     *,
     sigma: Scalar,
     layout: Layout = OFFSET_BINARY,
-    sensitivity: PerValue | None = None,
     clip: float = 0.9,
     compensator: Float[Array, "dim dim"] | None = None,
 ) -> Stored:

@@ -40,6 +40,20 @@ def test_every_method_is_the_write_of_a_bank(write):
     assert 0 < float(jnp.abs(stored - CODE).max()) < 5 and bool(jnp.all(jnp.isfinite(stored)))
 
 
+def test_a_sensitivity_reaches_the_write_that_ranks_by_it():
+    wanted = jnp.zeros(INTEGERS.shape).at[7, 20].set(1.0)
+    room = 1.0 + 8 * 12 / INTEGERS.size / 8  # pulses for about one value
+    put = partial(mitigation.write_and_read, write=partial(SWV, budget=room, most=200, tolerance=0.01))
+    ranked, unranked = (put(KEY, INTEGERS, EVEN, sigma=0.1, sensitivity=given) - INTEGERS for given in (wanted, None))
+    assert abs(ranked[7, 20]) <= 0.01 * 3 * 21845 < abs(unranked[7, 20])
+
+
+@pytest.mark.parametrize("write", [plain, cxdnn, correctnet], ids=["plain", "cxdnn", "correctnet"])
+def test_methods_that_do_not_rank_take_no_sensitivity(write):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'sensitivity'"):
+        mitigation.write_and_read(KEY, INTEGERS, EVEN, sigma=0.1, write=write, sensitivity=jnp.ones(INTEGERS.shape))
+
+
 @pytest.mark.parametrize("budget", [1.0, 1.1, 2.0])
 @pytest.mark.parametrize("rank", [by_value, by_cell])
 def test_the_budget_is_spent_and_not_exceeded(budget, rank):
