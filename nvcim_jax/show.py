@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from nvcim_jax import job, study
 from nvcim_jax.job import TaskResult
 from nvcim_jax.metrics import Interval, interval
+from nvcim_jax.terminal import Terminal, plain
 
 
-def results(console: Console, results: Sequence[TaskResult], settings: dict[str, Any]) -> None:
+def results(console: Terminal, results: Sequence[TaskResult], settings: dict[str, Any]) -> None:
     """Methods by task, the paired differences, the share of the gain that the memory keeps, three examples."""
     names = [result.task.name for result in results]
     counts = f"{len(results[0].users)} users per task, {settings['draws']} draws"
@@ -22,7 +22,7 @@ def results(console: Console, results: Sequence[TaskResult], settings: dict[str,
         preset, _, short = method.rpartition(": ")
         if preset != group and preset:
             table.add_section()
-            table.add_row(f"[bold]{preset}[/bold]")
+            table.add_row(plain(preset, "bold"))
         group = preset
         cells = [_cell(interval(result.scores[method]), "{:.2f}") for result in results]
         table.add_row(f"  {short}" if preset else short, *cells)
@@ -45,7 +45,7 @@ def results(console: Console, results: Sequence[TaskResult], settings: dict[str,
             ("with OVT", example.answer),
             ("OVT from", f"{example.found.content}  ->  {example.found.answer}"),
         ):
-            console.print(f"{label:12s} {words or '(nothing)'}", highlight=False, markup=False)
+            console.print(f"{label:12s} {words or '(nothing)'}")
 
 
 def _cell(value: Interval, style: str) -> str:

@@ -21,7 +21,7 @@ FLOORS = [
     {"store", "study", "figures"},
     {"retrieval", "comparison", "repair"},
     {"job"},
-    {"show"},
+    {"show", "terminal"},
     {"cli", "__main__"},
 ]
 DOORS = {

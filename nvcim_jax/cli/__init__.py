@@ -1,18 +1,48 @@
 """The commands: parse, call, show. One file per job, assembled here."""
 
+import io
 import logging
 import os
+import sys
+from contextlib import contextmanager
 
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it would advise every user to install PyTorch
 for noisy in ("absl", "asyncio"):  # Orbax logs through them what we say in one sentence
     logging.getLogger(noisy).setLevel(logging.CRITICAL)
 
 import typer  # noqa: E402
+from typer.core import TyperGroup  # noqa: E402
 
 from nvcim_jax.cli import bank, cost, devices, learn, run, vary  # noqa: E402
 from nvcim_jax.cli.shared import EMBEDDED as EMBEDDED  # noqa: E402
+from nvcim_jax.terminal import visible  # noqa: E402
+
+
+@contextmanager
+def _visible_complaints():
+    """What typer complains about quotes the command line."""
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "format_message"):  # typer's own, whose class has no public name
+            error.message = visible(error.message)
+        raise
+
+
+class Commands(TyperGroup):
+    """The commands; arguments that are quoted back cannot command the terminal."""
+
+    def parse_args(self, ctx, args):
+        with _visible_complaints():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx):
+        with _visible_complaints():
+            return super().invoke(ctx)
+
 
 app = typer.Typer(
+    cls=Commands,
     help="NVCiM-PT: prompt tuning whose virtual tokens live in noisy non-volatile compute-in-memory.",
     no_args_is_help=True,
     add_completion=False,
@@ -25,4 +55,7 @@ app.add_typer(bank.app, name="bank")
 
 def main() -> None:
     """Entry point of `nvcim`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without ± is no reason to fail after the work
     app()

@@ -29,11 +29,9 @@ def show(bank: Folder) -> None:
         about, held = saved.about, jax.tree.map(np.asarray, saved.bank)
         rows, dim = held.prompts.shape[-2:]
         count, slots = int(held.count.sum()), int(np.prod(held.prompts.shape[:-2]))
-        console.print(
-            f"{bank}: version {saved.version}, {about.get('task', 'no task')}, model {about.get('model', 'unknown')}\n"
-            f"{count} OVTs of {rows} x {dim} in {slots} slots, {arrays(count, rows)} crossbar arrays",
-            highlight=False,
-        )
+        task, model = about.get("task", "no task"), about.get("model", "unknown")
+        console.print(f"{bank}: version {saved.version}, {task}, model {model}")
+        console.print(f"{count} OVTs of {rows} x {dim} in {slots} slots, {arrays(count, rows)} crossbar arrays")
         table = Table("user", "slot", "domain", "learned from", "its answer", "device", "loss", "uses", "learned at")
         for at in zip(*np.nonzero(np.asarray(saved.bank.valid)), strict=True):
             origin = jax.tree.map(lambda leaf, at=at: leaf[at], held.origin)
@@ -71,7 +69,7 @@ def repair(bank: Folder) -> None:
 
         with console.status("checking"):
             done = mend(bank)
-        console.print(f"{bank}: {done}", highlight=False, soft_wrap=True)
+        console.print(f"{bank}: {done}", soft_wrap=True)
 
 
 @app.command(epilog="Example:\n\n  nvcim bank export out/bank --to peft --out adapters --base-model google/gemma-2b")
@@ -103,7 +101,7 @@ def export(
             for at, name in progress.track(list(zip(places, names, strict=True)), description="exporting"):
                 codec = jax.tree.map(lambda leaf, at=at: leaf[at[:-1]], saved.codec)
                 peft.export_prompt(out / name, decode(codec, saved.bank.prompts[at]), base_model=base_model)
-        console.print(f"{len(names)} adapters are in {out}", highlight=False)
+        console.print(f"{len(names)} adapters are in {out}")
 
 
 def _folder_name(saved, at: tuple[int, ...]) -> str:

@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 
 from nvcim_jax.cli.shared import console, plain_errors, prepare
+from nvcim_jax.terminal import plain
 
 app = typer.Typer()
 
@@ -54,7 +55,7 @@ def cost(
         table = Table("", "latency", "energy", "area", title=f"{ovts} OVTs of {tokens} virtual tokens")
         for name, parts in jobs.items():
             table.add_section()
-            table.add_row(f"[bold]{name}", *_cells(model.total(parts)))
+            table.add_row(plain(name, "bold"), *_cells(model.total(parts)))
             for part, value in parts.items():
                 if any(value):
                     table.add_row(f"  {part}", *_cells(value))
@@ -70,7 +71,8 @@ def cost(
             ratios.add_row(row.scope, row.cell, row.source, *shown)
         console.print(ratios)
         notes = comparison.assumptions(workload, reading, cpu)
-        console.print("\n".join(notes), highlight=False)
+        for note in notes:
+            console.print(note)
         if out:
             settings = {
                 "ovts": ovts, "tokens": tokens, "query_bits": query_bits, "products": products, "adc": adc,

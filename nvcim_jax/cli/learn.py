@@ -24,6 +24,7 @@ from nvcim_jax.cli.shared import (
     prepare,
     tuning_bar,
 )
+from nvcim_jax.terminal import plain
 
 app = typer.Typer()
 
@@ -77,7 +78,7 @@ def learn(
         same = "" if model == EMBEDDED else f" --model {model}"
         same += f" --weights {weights}" if weights else ""
         hint = f'ask it: nvcim ask {out} "{people[0].queries[0].content}"{same}'
-        console.print(hint, highlight=False, soft_wrap=True)
+        console.print(hint, soft_wrap=True)
 
 
 @app.command(epilog='Example:\n\n  nvcim ask out/bank "She kneaded the crusty dough and the sweet loaf"')
@@ -138,7 +139,8 @@ def ask(
             adapted = tuning.Adapted(front=behind)
             pieces = reply.tell(loaded, query, adapted, new_tokens=new_tokens, sampling=sampling, key=own_key)
             for piece in pieces:
-                console.out(piece, end="", style=None if behind is None else "bold green", highlight=False)
+                style = "" if behind is None else "bold green"
+                console.print(plain(piece, style, keep="\n"), end="", soft_wrap=True)
             console.print()
 
 

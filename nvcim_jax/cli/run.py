@@ -64,7 +64,7 @@ def run(
             crowd = [(each, *job.people(each, users, data)) for each in tasks]
         for each, _, passed_over in crowd:
             if passed_over:
-                console.print(f"[yellow]{each.name}: {passed_over} users without a history were passed over[/yellow]")
+                console.print(f"{each.name}: {passed_over} users without a history were passed over", style="yellow")
         settings = {
             "device": device, "sigma": sigma, "draws": draws, "seed": seed, "users": users,
             "model": Path(model).name, "weights": weights or "default",
@@ -98,5 +98,5 @@ def run(
                 job.write(out, results, settings)
                 console.print(f"results.json, results.png and the banks are in {out}")
         if interrupted:
-            console.print("[yellow]interrupted: the figures above are of the users that were finished[/yellow]")
+            console.print("interrupted: the figures above are of the users that were finished", style="yellow")
             raise typer.Exit(130)

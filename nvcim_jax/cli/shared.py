@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
-console = Console()
+from nvcim_jax.terminal import Terminal, Words, plain
+
+console = Terminal()
+LONGEST = 2000  # characters of an error that are shown
 EMBEDDED = str(Path(__file__).parents[1] / "embedded" / "model")
 
 Model = Annotated[
@@ -42,20 +44,26 @@ def plain_errors():
 
     Warnings are one sentence, too.
     """
-    stderr = Console(stderr=True)
+    stderr = Terminal(stderr=True)
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: stderr.print(
-            f"[yellow]warning:[/yellow] {message}", highlight=False, soft_wrap=True
+            plain("warning:", "yellow"), _sentence(message), soft_wrap=True
         )
         try:
             yield
         except (ValueError, OSError) as error:
-            stderr.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+            stderr.print(plain("error:", "red"), _sentence(error), soft_wrap=True)
             sys.exit(2)
         except KeyboardInterrupt:
-            stderr.print("[yellow]interrupted[/yellow]")
+            stderr.print("interrupted", style="yellow")
             sys.stdout.flush()
             os._exit(130)  # a program that is still being compiled crashes an orderly end
+
+
+def _sentence(message: Warning | Exception | str) -> str:
+    """What a message says; the middle of a very long one, such as one that quotes its input, is left out."""
+    said = str(message) or type(message).__name__
+    return said if len(said) <= LONGEST else f"{said[: LONGEST // 2]} ... {said[-LONGEST // 2 :]}"
 
 
 def load(model: str, weights: str | None):
@@ -98,7 +106,7 @@ def prepare(folder: Path | None) -> None:
 
 
 def progress_bar() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    columns = (Words("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console)
 
 
@@ -108,7 +116,7 @@ def tuning_bar(row_steps: int, kept: Path):
 
     Ctrl-C says where the finished part is kept.
     """
-    told = TextColumn("loss {task.fields[loss]:.3f}, {task.fields[rate]:,.0f} tokens/s")
+    told = Words("loss {task.fields[loss]:.3f}, {task.fields[rate]:,.0f} tokens/s")
     started, tokens = time.monotonic(), 0
     with Progress(*progress_bar().columns, told, console=console) as progress:
         bar = progress.add_task("tuning", total=row_steps, loss=float("nan"), rate=0.0)
