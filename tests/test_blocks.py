@@ -146,3 +146,86 @@ def test_a_row_without_a_finite_loss_is_named(params):
         tuned = run(params, work, names=["a", "b", "anna", "d", "e"])
     np.testing.assert_array_equal(tuned.values[2], work.start[2])
     assert list(np.flatnonzero(tuned.broken)) == [2]
+
+
+def test_what_a_run_kept_is_closed_to_others_and_discarded(params, tmp_path):
+    kept = tmp_path / "kept"
+    run(params, job(params), folder=kept)
+    assert {path.stat().st_mode & 0o777 for path in kept.iterdir()} == {0o600} and kept.stat().st_mode & 0o777 == 0o700
+    torn = kept / ".nvcim-part-x"  # as a killed run leaves it
+    torn.mkdir()
+    (torn / "rows-0000000.safetensors").write_bytes(b"half")
+    tuning.discard(kept)
+    assert not kept.exists()
+    tuning.discard(kept)  # which is there no more
+
+
+def foreign(folder, what):
+    """Put something into a folder of unfinished tuning that tuning did not write."""
+    diary = folder.parent / "diary"
+    diary.mkdir()
+    (diary / "rows-0000000.safetensors").write_text("rain")
+    path = folder / {"text": "notes.txt", "folder": "sub"}.get(what, "rows-0000096.safetensors")
+    if what in ("text", "named as ours"):
+        path.write_text("rain")
+    elif what == "tensors of others":
+        from safetensors.numpy import save_file
+
+        save_file({"a": np.zeros(3)}, path)
+    elif what == "link":
+        path.symlink_to(diary / "rows-0000000.safetensors")
+    elif what == "linked part":
+        (folder / ".nvcim-part-x").symlink_to(diary)
+    elif what == "pipe":
+        os.mkfifo(path)
+    elif what == "folder":
+        path.mkdir()
+
+
+@pytest.mark.parametrize(
+    "what", ["text", "named as ours", "tensors of others", "link", "linked part", "pipe", "folder"]
+)
+def test_nothing_is_discarded_or_trained_where_others_keep_something(params, tmp_path, what):
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    foreign(kept, what)
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    for call in (tuning.discard, lambda folder: run(params, job(params), folder=folder)):
+        with pytest.raises(ValueError, match="which tuning did not write|is damaged"):
+            call(kept)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+    assert (tmp_path / "diary" / "rows-0000000.safetensors").read_text() == "rain"
+
+
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_a_folder_that_is_none_is_refused(params, tmp_path, kind):
+    (tmp_path / "diary").mkdir()
+    if kind == "link":
+        (tmp_path / "kept").symlink_to(tmp_path / "diary")
+    else:
+        (tmp_path / "kept").write_text("rain")
+    for call in (tuning.discard, lambda folder: run(params, job(params), folder=folder)):
+        with pytest.raises(ValueError, match="no folder that tuning made: move it away"):
+            call(tmp_path / "kept")
+    assert (tmp_path / "diary").is_dir() and (tmp_path / "kept").exists()
+
+
+def test_files_of_more_rows_are_another_job(params, tmp_path):
+    run(params, job(params, lengths=(*LENGTHS, 7, 8)), folder=tmp_path)
+    with pytest.raises(ValueError, match="keeps another job"):
+        run(params, job(params), folder=tmp_path)
+
+
+def test_a_full_disk_is_a_sentence_and_keeps_what_was_written(params, tmp_path, monkeypatch):
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 10, hard))
+    try:
+        with pytest.raises(OSError, match=r"rows-0000000.safetensors cannot be written \(File too large\): make room"):
+            run(params, job(params), folder=tmp_path / "kept")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list((tmp_path / "kept").iterdir()) == []
+    run(params, job(params), folder=tmp_path / "kept")

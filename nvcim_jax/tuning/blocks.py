@@ -1,9 +1,13 @@
 """Train any number of rows: in blocks of similar length, with progress told, and kept on disk so that it can go on."""
 
 import hashlib
+import os
+import re
+import stat
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +26,8 @@ from nvcim_jax.tuning.method import Method
 from nvcim_jax.tuning.train import Job, State, Training, Tuned
 
 ROWS = 48  # of one compiled program
+FILE = re.compile(r"rows-\d{7}\.safetensors")
+ANEW = "give another folder, or remove it to start anew"
 KEEP_EVERY = 20.0  # seconds between two writes of an unfinished block
 
 
@@ -60,6 +66,8 @@ def run(
     order = np.argsort(_lengths(job), kind="stable")
     block = min(rows, bucket(count, 8))
     fixed = {"config": config, "method": method, "training": training}
+    if folder is not None:
+        _prepare(folder, {_name(first) for first in range(0, count, block)})
     parts = []
     for first in range(0, count, block):
         chosen = order[first : first + block]
@@ -112,12 +120,78 @@ def _block(params, job: Job, device, sigma, fixed, kept: "_Kept | None", report,
     return train.finish(state)
 
 
+def discard(folder: Path) -> None:
+    """Remove what `run` kept in `folder`, and the folder. Where there is none, nothing happens.
+
+    Raises ValueError, with nothing removed, if `folder` is a link or holds anything that `run` did not write.
+    """
+    found = _own(folder)
+    for path in found:
+        path.unlink()
+    for inner in {path.parent for path in found} - {folder}:
+        inner.rmdir()
+    if folder.is_dir():
+        folder.rmdir()
+
+
+def _prepare(folder: Path, names: set[str]) -> None:
+    """Make `folder`, closed to others. ValueError if it holds anything but `names`, as an earlier run left them."""
+    for path in _own(folder):
+        if path.name not in names:
+            raise ValueError(f"{folder} keeps another job: {ANEW}")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
+
+
+def _name(first: int) -> str:
+    """The file of the block that begins with row `first` in order of length."""
+    return f"rows-{first:07d}.safetensors"
+
+
+def _own(folder: Path) -> list[Path]:
+    """The files that `run` wrote in `folder`, which need not exist. ValueError if there is anything else."""
+    if not os.path.lexists(folder):
+        return []
+    if folder.is_symlink() or not folder.is_dir():
+        raise ValueError(f"{folder} is no folder that tuning made: move it away")
+    found = []
+    for path in sorted(folder.iterdir()):
+        cut_off = path.name.startswith(files.PARTIAL) and path.is_dir() and not path.is_symlink()
+        inside = sorted(path.iterdir()) if cut_off else [path]  # a killed run leaves a file that it was writing
+        for each in inside:
+            if not (FILE.fullmatch(each.name) and stat.S_ISREG(each.lstat().st_mode) and (cut_off or _is_kept(each))):
+                raise ValueError(f"{folder} holds {path.name}, which tuning did not write: move it away")
+        found += inside
+    return found
+
+
+@contextmanager
+def _opened(path: Path):
+    """A kept file. ValueError if it is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as tensors:
+            yield tensors
+    except (SafetensorError, TypeError, AttributeError) as error:  # the last two for types that NumPy does not have
+        raise ValueError(f"{path} is damaged ({error}): remove it, and its rows are trained again") from error
+
+
+def _is_kept(path: Path) -> bool:
+    with _opened(path) as tensors:
+        return _job_of(tensors) is not None
+
+
+def _job_of(tensors) -> str | None:
+    """The digest of the job that a kept file belongs to."""
+    return (tensors.metadata() or {}).get("job")
+
+
 class _Kept:
-    """The state of one block in a file, complete or absent."""
+    """The state of one block in a file, complete or absent, that nobody else can read."""
 
     def __init__(self, folder: Path, first: int, digest: str):
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path, self.digest = folder / f"rows-{first:07d}.safetensors", digest
+        self.path, self.digest = folder / _name(first), digest
 
     def write(self, state: State) -> None:
         from safetensors.numpy import save
@@ -126,19 +200,15 @@ class _Kept:
         files.write_bytes(self.path, save(leaves, metadata={"job": self.digest}), private=True)
 
     def read(self, fresh: State) -> State:
-        from safetensors import SafetensorError, safe_open
-
         if not self.path.exists():
             return fresh
         shape, leaves = jax.tree.structure(fresh), jax.tree.leaves(fresh)
-        try:
-            with safe_open(self.path, framework="np") as tensors:
-                found = (tensors.metadata() or {}).get("job")
-                held = [tensors.get_tensor(str(at)) for at in range(len(leaves))] if found == self.digest else None
-        except SafetensorError as error:
-            raise ValueError(f"{self.path} is damaged ({error}): remove it, and its rows are trained again") from error
-        if held is None:
-            raise ValueError(f"{self.path.parent} keeps another job: give another folder, or remove it to start anew")
+        with _opened(self.path) as tensors:
+            if _job_of(tensors) != self.digest:
+                raise ValueError(f"{self.path.parent} keeps another job: {ANEW}")
+            held = [tensors.get_tensor(str(at)) for at in range(len(leaves))]
+        if [(leaf.shape, leaf.dtype) for leaf in held] != [(leaf.shape, leaf.dtype) for leaf in leaves]:
+            raise ValueError(f"{self.path} holds arrays of other shapes: {ANEW}")
         return jax.tree.unflatten(shape, [jnp.asarray(leaf) for leaf in held])
 
 
