@@ -8,6 +8,8 @@ import pytest
 from jaxtyping import install_import_hook
 
 os.environ["COLUMNS"] = "200"  # the consoles ask once, when they are made
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # commands that tests start would fill, and read, the user's
+jax.config.update("jax_enable_compilation_cache", False)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 _hook = install_import_hook(
     [f"nvcim_jax.{name}" for name in ("noise", "pooling", "similarity", "selection", "quantise", "devices", "adc",

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -34,8 +36,10 @@ def test_devices_prints_table_ii():
 def test_learn_then_ask(tmp_path):
     half, user = ("--weights", "bfloat16"), synthetic.HELD_OUT + 1
     text = nvcim("learn", "--task", "LaMP-2", "--user", user, "--out", tmp_path / "bank", *half)
-    assert "the OVTs of user 1000001" in text and "--weights bfloat16" in text.splitlines()[-1]
-    assert (tmp_path / "bank").is_dir()
+    assert "the OVTs of user 1000001" in text and text.splitlines()[-1] == (
+        f"ask it: nvcim ask {tmp_path / 'bank'} 'your question' --weights bfloat16"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["bank"]
     query = synthetic.users(cli_task("LaMP-2"), 1, first=user)[0].queries[0]
     text = nvcim("ask", tmp_path / "bank", query.content, *half)
     assert "with the OVT" in text and "->" in text
@@ -70,7 +74,6 @@ def test_run_leaves_results_that_can_be_repeated(tmp_path):
     [
         (["run", "--device", "NVM-9"], "unknown device 'NVM-9'"),
         (["run", "--task", "LaMP-4"], "unknown task 'LaMP-4'"),
-        (["run", "--sigma", "-0.1"], "--sigma -0.1"),
         (["run", "--model", "/nonexistent"], "neither a folder nor a hub name"),
         (["run", "--weights", "float16"], "--weights float16: choose float32, bfloat16 or packed"),
         (["run", "--weights", "packed"], "is not quantised"),
@@ -89,6 +92,22 @@ def test_bad_input_is_one_sentence(words, said):
     assert said in text.replace("\n", " ") and text.count("error:") == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "--sigma", "-0.1"], "'--sigma': '-0.1': a number from 0 to 10 is needed"),
+        (["learn", "--out", "x", "--sigma", "nan"], "'--sigma': 'nan': a number from 0 to 10 is needed"),
+        (["run", "--seed", str(2**64)], "'--seed': '18446744073709551616': a whole number from 0 to 4294967295"),
+        (["run", "--out", ""], "'--out': the path is empty"),
+        (["run", "--model", ""], "'--model': the path is empty"),
+        (["ask", "", "why?"], "'BANK': the path is empty"),
+    ],
+)
+def test_an_option_is_checked_where_it_is_declared(words, said):
+    text = nvcim(*words, code=2)
+    assert said in text and text.count("Error") == 1
+
+
 def test_more_virtual_tokens_than_columns_are_refused():
     import jax
     import jax.numpy as jnp
@@ -100,6 +119,26 @@ def test_more_virtual_tokens_than_columns_are_refused():
     with pytest.raises(ValueError, match="at most 128"):
         bank.program(jax.random.key(0), many, many, jnp.ones(1, bool), device("NVM-1"), sigma=0.1)
     assert RECOMMENDED.tokens <= 128
+
+
+def test_the_suggested_command_is_for_a_shell(tmp_path):
+    from nvcim_jax.cli.learn import _command
+
+    words = shlex.split(_command(tmp_path / "my $(bank)`s`", "a model/of 'mine'", "packed"))
+    assert words == ["nvcim", "ask", str(tmp_path / "my $(bank)`s`"), "your question",
+                     "--model", "a model/of 'mine'", "--weights", "packed"]  # fmt: skip
+    assert shlex.split(_command(Path("-x"), cli.EMBEDDED, None)) == ["nvcim", "ask", "./-x", "your question"]
+
+
+def test_what_stays_of_the_unfinished_is_told_after_the_bank_is_saved(tmp_path):
+    from nvcim_jax.cli.learn import _discard
+
+    unfinished = tmp_path / "bank.unfinished"
+    unfinished.mkdir()
+    (unfinished / "thesis.tex").write_text("years of work")
+    with pytest.warns(UserWarning, match="bank is saved, but .* holds thesis.tex, which tuning did not write"):
+        _discard(unfinished, tmp_path / "bank")
+    assert (unfinished / "thesis.tex").read_text() == "years of work"
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ def test_a_status_and_a_progress_bar_show_text_as_it_stands(given, shown, monkey
         pass
     assert shown in file.getvalue()
     console, file = terminal(colour=True)
-    monkeypatch.setattr("nvcim_jax.cli.shared.console", console)
+    monkeypatch.setattr("nvcim_jax.cli.progress.Terminal", lambda **options: console)
     with progress_bar() as progress:
         progress.add_task(given, total=1)
     assert shown in file.getvalue()

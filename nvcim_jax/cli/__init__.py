@@ -4,7 +4,8 @@ import io
 import logging
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Annotated
 
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it would advise every user to install PyTorch
 for noisy in ("absl", "asyncio"):  # Orbax logs through them what we say in one sentence
@@ -15,6 +16,7 @@ from typer.core import TyperGroup  # noqa: E402
 
 from nvcim_jax.cli import bank, cost, devices, learn, run, vary  # noqa: E402
 from nvcim_jax.cli.shared import EMBEDDED as EMBEDDED  # noqa: E402
+from nvcim_jax.cli.shared import console  # noqa: E402
 from nvcim_jax.terminal import visible  # noqa: E402
 
 
@@ -47,15 +49,47 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 for job in (run, learn, devices, vary, cost):
     app.add_typer(job.app)
 app.add_typer(bank.app, name="bank")
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            told = version("nvcim_jax")
+        except PackageNotFoundError:
+            told = "of a checkout that is not installed"
+        console.print(f"nvcim_jax {told}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 def main() -> None:
-    """Entry point of `nvcim`."""
+    """Entry point of `nvcim`. After Ctrl-C it ends at once: what is still being compiled would crash an orderly end."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without ± is no reason to fail after the work
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if end.code != 130:
+            raise
+    except KeyboardInterrupt:  # a second one, while the first was being told
+        pass
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(130)

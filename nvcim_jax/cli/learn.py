@@ -1,6 +1,7 @@
 """`nvcim learn` and `nvcim ask`: one user's bank."""
 
-import shutil
+import shlex
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -9,19 +10,23 @@ from rich.table import Table
 
 from nvcim_jax.cli.shared import (
     EMBEDDED,
+    BankFolder,
     Data,
     DeviceName,
+    Json,
     Model,
     Preset,
     Seed,
     Sigma,
     Weights,
     checked_device,
-    checked_sigma,
     console,
     load,
+    number,
+    path,
     plain_errors,
     prepare,
+    print_json,
     tuning_bar,
 )
 from nvcim_jax.terminal import plain
@@ -31,7 +36,9 @@ app = typer.Typer()
 
 @app.command(epilog="Example:\n\n  nvcim learn --task LaMP-5 --user 1000003 --out out/bank")
 def learn(
-    out: Annotated[Path, typer.Option(help="Folder to write the bank to; it must not exist.")],
+    out: Annotated[
+        Path, typer.Option(parser=path, metavar="FOLDER", help="Where to write the bank; nothing may be there.")
+    ],
     task: Annotated[str, typer.Option("--task", help="LaMP-1, 2, 3, 5 or 7.")] = "LaMP-2",
     user: Annotated[str | None, typer.Option(help="The user's id.", show_default="the first")] = None,
     preset: Preset = "recommended",
@@ -41,6 +48,7 @@ def learn(
     model: Model = EMBEDDED,
     weights: Weights = None,
     data: Data = None,
+    json: Json = False,
 ) -> None:
     """Learn a bank of OVTs from one user's history and save it."""
     with plain_errors():
@@ -51,17 +59,16 @@ def learn(
 
         if preset not in PRESETS:
             raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
-        chosen, settings, asked = checked_device(device, checked_sigma(sigma)), PRESETS[preset], lamp.task(task)
-        if out.exists():
-            raise ValueError(f"{out} exists already: give another folder, or remove it first")
-        prepare(out.parent)
+        chosen, settings, asked = checked_device(device, sigma), PRESETS[preset], lamp.task(task)
+        prepare(out, "*")
+        job.provenance()  # of now, not of the end
         loaded = load(model, weights)
         with console.status("reading the user"):
             people = pipeline.buffered([_find_user(asked, user, data)], settings.buffer)
         select_key, codec_key, learn_key, _ = jax.random.split(jax.random.key(seed), 4)
         selected = pipeline.select(select_key, loaded, people)
         codec = pipeline.fit_codecs(codec_key, loaded, asked, people, fit=settings.fit_codec)
-        unfinished = out.with_name(f"{out.name}.unfinished")
+        unfinished = Path(f"{out.resolve()}.unfinished")
         with tuning_bar(int(selected.valid.sum()) * settings.training.steps, unfinished) as report:
             learned = pipeline.learn(
                 learn_key, loaded, asked, people, selected, codec, chosen,
@@ -69,26 +76,60 @@ def learn(
             )  # fmt: skip
         options = {"preset": preset, "device": device, "sigma": sigma, "seed": seed, "weights": weights or "default"}
         store.save(out, job.now(learned.bank), codec, job.about_bank(loaded, asked, people, selected, options))
-        shutil.rmtree(unfinished)
-        table = Table("slot", "sample", "answer", title=f"the OVTs of user {people[0].id}")
-        for slot, sample in enumerate(selected.samples[0]):
-            if sample:
-                table.add_row(str(slot), sample.content, sample.answer)
-        console.print(table)
-        same = "" if model == EMBEDDED else f" --model {model}"
-        same += f" --weights {weights}" if weights else ""
-        hint = f'ask it: nvcim ask {out} "{people[0].queries[0].content}"{same}'
-        console.print(hint, soft_wrap=True)
+        _discard(unfinished, out)
+        command = _command(out, model, weights)
+        _show_learned(people[0].id, selected.samples[0], command)
+        if json:
+            samples = [
+                sample and {"content": sample.content, "answer": sample.answer} for sample in selected.samples[0]
+            ]
+            print_json({"bank": str(out), "user": people[0].id, "ovts": list(filter(None, samples)), "ask": command})
+
+
+def _discard(unfinished: Path, out: Path) -> None:
+    """Remove what tuning kept on the way. The bank is saved by now: what cannot be removed is told, not refused."""
+    from nvcim_jax import tuning
+
+    try:
+        tuning.discard(unfinished)
+    except (ValueError, OSError) as error:
+        warnings.warn(f"{out} is saved, but what it was made from stays: {error}", stacklevel=2)
+
+
+def _command(out: Path, model: str, weights: str | None) -> str:
+    """How to ask a bank, as a shell reads it. It holds no text of a person's: that could be a command."""
+    bank = f"./{out}" if str(out).startswith("-") else str(out)
+    words = ["nvcim", "ask", bank, "your question"]
+    words += ["--model", model] if model != EMBEDDED else []
+    words += ["--weights", weights] if weights else []
+    return shlex.join(words)
+
+
+def _show_learned(user: str, samples, command: str) -> None:
+    table = Table("slot", "sample", "answer", title=f"the OVTs of user {user}")
+    for slot, sample in enumerate(samples):
+        if sample:
+            table.add_row(str(slot), sample.content, sample.answer)
+    console.print(table)
+    console.print(f"ask it: {command}", soft_wrap=True)
 
 
 @app.command(epilog='Example:\n\n  nvcim ask out/bank "She kneaded the crusty dough and the sweet loaf"')
 def ask(
-    bank: Annotated[Path, typer.Argument(help="A folder written by learn or run.")],
+    bank: BankFolder,
     question: Annotated[str, typer.Argument(help="A whole LaMP question, or only its content.")],
-    user: Annotated[int, typer.Option(min=0, help="Which user of the bank, counted from 0.")] = 0,
+    user: Annotated[
+        int,
+        typer.Option(parser=number(int, 0, 10**9), metavar="INTEGER", help="Which user of the bank, counted from 0."),
+    ] = 0,
     device: DeviceName = "NVM-3",
     sigma: Sigma = 0.1,
-    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token; the paper draws at 0.1.")] = 0,
+    temperature: Annotated[
+        float,
+        typer.Option(
+            parser=number(float, 0, 100), metavar="0..100", help="0 takes the likeliest token; the paper draws at 0.1."
+        ),
+    ] = 0,
     seed: Seed = 0,
     model: Model = EMBEDDED,
     weights: Weights = None,
@@ -101,7 +142,7 @@ def ask(
         from nvcim_jax import lamp, llm, pipeline, programs, reply, store, study, tuning
         from nvcim_jax.presets import PRESETS
 
-        chosen = checked_device(device, checked_sigma(sigma))
+        chosen = checked_device(device, sigma)
         if not question.strip():
             raise ValueError("the question is empty: ask something")
         loaded = load(model, weights)
@@ -148,7 +189,7 @@ def _find_user(task, name: str | None, data: Path | None):
     from nvcim_jax import lamp, synthetic
 
     if data is None:
-        number = synthetic.HELD_OUT if name is None else int(name) if name.isdecimal() else -1
+        number = synthetic.HELD_OUT if name is None else int(name) if name.isdecimal() and len(name) < 19 else -1
         if number < 0:
             raise ValueError(f"user {name!r}: the embedded world's users are numbers, such as {synthetic.HELD_OUT}")
         return synthetic.users(task, 1, first=number)[0]

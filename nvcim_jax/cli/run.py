@@ -7,22 +7,29 @@ import typer
 
 from nvcim_jax.cli.shared import (
     EMBEDDED,
+    MOST_HOURS,
     Data,
     DeviceName,
+    Hours,
+    Json,
     Model,
     Seed,
     Sigma,
     Weights,
+    announce,
     checked_device,
-    checked_sigma,
     console,
     load,
+    number,
+    path,
     plain_errors,
     prepare,
+    print_json,
     progress_bar,
 )
 
 app = typer.Typer()
+RESULTS = ("results.json", "results.png", "bank-*")
 
 
 @app.command(
@@ -33,70 +40,104 @@ def run(
     task: Annotated[
         list[str] | None, typer.Option("--task", help="LaMP-1, 2, 3, 5 or 7; may be repeated.", show_default="all five")
     ] = None,
-    users: Annotated[int, typer.Option(min=1, help="Users per task.")] = 4,
+    users: Annotated[int, typer.Option(parser=number(int, 1, 10**12), metavar="INTEGER", help="Users per task.")] = 4,
     device: DeviceName = "NVM-3",
     sigma: Sigma = 0.1,
-    draws: Annotated[int, typer.Option(min=1, help="Times that each bank is programmed.")] = 2,
+    draws: Annotated[
+        int, typer.Option(parser=number(int, 1, 10**12), metavar="INTEGER", help="Times that each bank is programmed.")
+    ] = 2,
     seed: Seed = 0,
     model: Model = EMBEDDED,
     weights: Weights = None,
     data: Data = None,
+    hours: Hours = MOST_HOURS,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for results.json, results.png and the banks.", show_default="none")
+        Path | None,
+        typer.Option(
+            parser=path, metavar="FOLDER", help="For results.json, results.png and the banks.", show_default="none"
+        ),
     ] = None,
+    json: Json = False,
 ) -> None:
     """The main job: learn from histories, store in noisy memory, search, answer, score; all methods side by side."""
     with plain_errors():
-        import jax
-
         from nvcim_jax import job, lamp, show, study
 
         if data and len(task or []) != 1:
             raise ValueError("--data holds one task: name it with one --task, such as --task LaMP-3")
-        tasks = [lamp.task(name) for name in task or lamp.TASKS]
-        checked_device(device, checked_sigma(sigma))
-        cell = study.Cell(device, sigma)
-        prepare(out)
-        if out and any(out.glob("bank-*")):
-            raise ValueError(f"--out {out} already holds banks: choose another folder, or remove it first")
+        tasks = [lamp.task(name) for name in dict.fromkeys(task or lamp.TASKS)]
+        checked_device(device, sigma)
+        prepare(out, *RESULTS)
+        job.provenance()  # of now, not of the end
         loaded = load(model, weights)
-        with console.status("reading the users"):
-            crowd = [(each, *job.people(each, users, data)) for each in tasks]
-        for each, _, passed_over in crowd:
-            if passed_over:
-                console.print(f"{each.name}: {passed_over} users without a history were passed over", style="yellow")
+        crowd = _read(tasks, users, data, loaded, draws, hours)
         settings = {
             "device": device, "sigma": sigma, "draws": draws, "seed": seed, "users": users,
             "model": Path(model).name, "weights": weights or "default",
             "data": str(data) if data else "the embedded world",
         }  # fmt: skip
-        results, interrupted = [], False
-        total = sum(study.work(people, loaded, 1, draws) for _, people, _ in crowd)
-        with progress_bar() as progress:
-            bar = progress.add_task("", total=total)
-            for each, people, _ in crowd:
-                progress.update(bar, description=each.name)
-                finished: list[job.Block] = []
-                try:
-                    for block in job.blocks(
-                        jax.random.key(seed), loaded, each, people, [cell],
-                        draws=draws, report=lambda done: progress.advance(bar, done),
-                    ):  # fmt: skip
-                        finished.append(block)  # before the bank is written, so that no interrupt can lose it
-                        if out:
-                            name = f"bank-{each.name}-{len(finished) - 1}"
-                            job.save_bank(out / name, loaded, each, block, settings)
-                except KeyboardInterrupt:
-                    interrupted = True
-                if finished:
-                    results.append(job.collect(each, cell, finished))
-                if interrupted:
-                    break
+        cell = study.Cell(device, sigma)
+        finished, stop = _climb(crowd, loaded, cell, settings, out)
+        results = [job.collect(each, cell, blocks) for each, blocks in finished if blocks]
         if results:
             show.results(console, results, settings)
             if out:
                 job.write(out, results, settings)
-                console.print(f"results.json, results.png and the banks are in {out}")
-        if interrupted:
-            console.print("interrupted: the figures above are of the users that were finished", style="yellow")
-            raise typer.Exit(130)
+            if json:
+                print_json(job.as_json(results, settings))
+        kept = f"results.json, results.png and the banks are in {out}" if out else "no file was written: --out keeps it"
+        if stop is None:
+            console.print(kept, soft_wrap=True)
+        elif results:
+            stop.add_note(f"the figures above are of the users that were finished; {kept}")
+        if stop:
+            raise stop
+
+
+def _read(tasks, users: int, data: Path | None, loaded, draws: int, hours: float):
+    """Users by task. ValueError for more work than `hours` allow, before more than a block of them are made up."""
+    import jax
+
+    from nvcim_jax import job, study
+
+    few = users if data else min(users, job.BLOCK)
+    with console.status("reading the users"):
+        crowd = [(each, *job.people(each, few, data)) for each in tasks]
+    for each, _, passed_over in crowd:
+        if passed_over:
+            console.print(f"{each.name}: {passed_over} users without a history were passed over", style="yellow")
+    units = sum(study.work(people, loaded, 1, draws) for _, people, _ in crowd) * (1 if data else users / few)
+    # The embedded model, of a million parameters, takes two cores about a millisecond a unit.
+    size = sum(leaf.size for leaf in jax.tree.leaves(loaded.params))
+    seconds = units * size / (1e9 if jax.default_backend() == "cpu" else 1e11)
+    announce(seconds, hours, f"{users} users of {len(tasks)} tasks under {draws} draws")
+    if few < users:
+        crowd = [(each, *job.people(each, users, data)) for each in tasks]
+    return [(each, people) for each, people, _ in crowd]
+
+
+def _climb(crowd, loaded, cell, settings, out: Path | None):
+    """Finished blocks by task, their banks saved in `out`; and the Ctrl-C that ended the work early, or None."""
+    import jax
+
+    from nvcim_jax import job, study
+
+    finished = [(each, []) for each, _ in crowd]
+    draws, key = settings["draws"], jax.random.key(settings["seed"])
+    planned = lambda people: study.work(people, loaded, 1, draws)  # noqa: E731
+    done = 0
+    with progress_bar() as bar:
+        work = bar.add_task("", total=sum(planned(people) for _, people in crowd), marked=True)
+        try:
+            for (each, people), (_, blocks) in zip(crowd, finished, strict=True):
+                bar.update(work, description=each.name)
+                told = lambda units: bar.advance(work, units)  # noqa: E731
+                for block in job.blocks(key, loaded, each, people, [cell], draws=draws, report=told):
+                    blocks.append(block)  # before the bank is written, so that no interrupt can lose it
+                    done += planned(block.users)
+                    bar.mark(work, completed=done)
+                    if out:
+                        job.save_bank(out / f"bank-{each.name}-{len(blocks) - 1}", loaded, each, block, settings)
+        except KeyboardInterrupt as stop:
+            return finished, stop
+    return finished, None

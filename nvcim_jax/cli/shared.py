@@ -1,25 +1,70 @@
-"""What the commands share: options, refusals in one sentence, a progress bar with the time left."""
+"""What the commands share: options that are checked where they are declared, folders, refusals in one sentence."""
 
-import os
-import sys
-import time
+import json
+import tempfile
 import warnings
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
-from nvcim_jax.terminal import Terminal, Words, plain
+from nvcim_jax.cli.progress import progress_bar as progress_bar
+from nvcim_jax.cli.progress import tuning_bar as tuning_bar
+from nvcim_jax.terminal import Terminal, plain
 
-console = Terminal()
+console = Terminal()  # of tables and texts; with --json it writes to stderr
+_new: list[Path] = []  # folders that `prepare` made; those that are still empty at the end are removed
 LONGEST = 2000  # characters of an error that are shown
 EMBEDDED = str(Path(__file__).parents[1] / "embedded" / "model")
 
+
+def number(kind: type, low: float, high: float) -> Callable[[Any], Any]:
+    """A parser of options that are a `kind` (int or float) from `low` to `high`, so finite."""
+
+    def parse(given: Any) -> Any:
+        try:
+            value = kind(given)
+        except (ValueError, OverflowError):
+            value = float("nan")
+        if not low <= value <= high:
+            word = "whole number" if kind is int else "number"
+            raise typer.BadParameter(f"{str(given)[:60]!r}: a {word} from {low} to {high} is needed")
+        return value
+
+    return parse
+
+
+def path(given: Any) -> Path:
+    """A parser of options that are a path: `~` is the home folder, and an empty one is refused."""
+    if not str(given).strip():
+        raise typer.BadParameter("the path is empty: give the name of a file or folder")
+    if "\0" in str(given):
+        raise typer.BadParameter(f"{str(given)[:60]!r}: a path holds no null character")
+    try:
+        return Path(given).expanduser()
+    except RuntimeError as error:
+        raise typer.BadParameter(f"{given}: there is no such user, so no home folder: write the path out") from error
+
+
+def model_name(given: Any) -> str:
+    """A parser of --model: a hub name stays as it is."""
+    return str(path(given)) if not str(given).strip() or str(given).startswith("~") else str(given)
+
+
+def device_name(given: Any) -> str:
+    """A parser of --device: the name of a known device, or like `path` the .toml file of one's own."""
+    return str(path(given)) if str(given).endswith(".toml") else str(given)
+
+
 Model = Annotated[
-    str, typer.Option("--model", help="Folder or hub name of a Hugging Face checkpoint.", show_default="embedded")
-]
+    str,
+    typer.Option(
+        "--model", parser=model_name, metavar="FOLDER",
+        help="Folder or hub name of a Hugging Face checkpoint.", show_default="embedded",
+    ),
+]  # fmt: skip
 Weights = Annotated[
     str | None,
     typer.Option(
@@ -30,37 +75,97 @@ Weights = Annotated[
     ),
 ]
 Data = Annotated[
-    Path | None, typer.Option("--data", help="Folder with LaMP's *_questions.json.", show_default="embedded world")
+    Path | None,
+    typer.Option(
+        "--data", parser=path, metavar="FOLDER",
+        help="Folder with LaMP's *_questions.json.", show_default="embedded world",
+    ),
+]  # fmt: skip
+BankFolder = Annotated[
+    Path, typer.Argument(parser=path, metavar="BANK", help="A folder written by learn or run.", show_default=False)
 ]
-DeviceName = Annotated[str, typer.Option("--device", help="NVM-1 to NVM-5 (Table II), or the .toml file of your own.")]
-Sigma = Annotated[float, typer.Option("--sigma", help="Device variation; the paper's default is 0.1.")]
-Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same result.")]
+DeviceName = Annotated[
+    str,
+    typer.Option(
+        "--device", parser=device_name, metavar="NAME",
+        help="NVM-1 to NVM-5 (Table II), or the .toml file of your own.",
+    ),
+]  # fmt: skip
+Sigma = Annotated[
+    float,
+    typer.Option(
+        "--sigma", parser=number(float, 0, 10), metavar="0..10", help="Device variation; the paper's default is 0.1."
+    ),
+]
+# 32 bits: of a longer seed JAX would take the lower half, and two seeds would give one result.
+Seed = Annotated[
+    int,
+    typer.Option(
+        "--seed", parser=number(int, 0, 2**32 - 1), metavar="INTEGER", help="The same seed gives the same result."
+    ),
+]
 Preset = Annotated[str, typer.Option("--preset", help="paper-literal, paper or recommended.")]
+Hours = Annotated[
+    float,
+    typer.Option(
+        "--hours", parser=number(float, 0, 1e6), metavar="HOURS",
+        help="Refuse work that is estimated to take longer.",
+    ),
+]  # fmt: skip
+MOST_HOURS = 48.0
+
+
+def _json_wanted(wanted: bool) -> bool:
+    console.stderr = wanted
+    return wanted
+
+
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", is_eager=True, callback=_json_wanted,
+        help="Print the result as one JSON value; tables and remarks go to stderr.",
+    ),
+]  # fmt: skip
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value in one line, NaN and infinity as null: JSON knows no other numbers."""
+    finite = json.loads(json.dumps(value), parse_constant=lambda name: None)
+    Terminal().print(json.dumps(finite), soft_wrap=True)
 
 
 @contextmanager
 def plain_errors():
     """One sentence and exit code 2 for what the user can mend; 130 for Ctrl-C. A bug keeps its traceback.
 
-    Warnings are one sentence, too.
+    A command that keeps something when it is interrupted adds a note to the KeyboardInterrupt. Warnings are one
+    sentence, too.
     """
     stderr = Terminal(stderr=True)
+
+    def say(label: str, colour: str, message: object) -> None:
+        stderr.print(plain(label, colour), _sentence(message), soft_wrap=True)
+
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: stderr.print(
-            plain("warning:", "yellow"), _sentence(message), soft_wrap=True
-        )
+        warnings.showwarning = lambda message, *_: say("warning:", "yellow", message)
         try:
             yield
+        except BrokenPipeError:  # such as `| head`: typer ends quietly
+            raise
         except (ValueError, OSError) as error:
-            stderr.print(plain("error:", "red"), _sentence(error), soft_wrap=True)
-            sys.exit(2)
-        except KeyboardInterrupt:
-            stderr.print("interrupted", style="yellow")
-            sys.stdout.flush()
-            os._exit(130)  # a program that is still being compiled crashes an orderly end
+            say("error:", "red", error)
+            raise SystemExit(2) from None
+        except KeyboardInterrupt as stop:
+            say("interrupted:", "yellow", "; ".join(getattr(stop, "__notes__", ["nothing was saved"])))
+            raise SystemExit(130) from None
+        finally:
+            while _new:
+                with suppress(OSError):  # it holds something by now
+                    _new.pop().rmdir()
 
 
-def _sentence(message: Warning | Exception | str) -> str:
+def _sentence(message: object) -> str:
     """What a message says; the middle of a very long one, such as one that quotes its input, is left out."""
     said = str(message) or type(message).__name__
     return said if len(said) <= LONGEST else f"{said[: LONGEST // 2]} ... {said[-LONGEST // 2 :]}"
@@ -69,9 +174,11 @@ def _sentence(message: Warning | Exception | str) -> str:
 def load(model: str, weights: str | None):
     """The model called `model`, its weights held as --weights says."""
     from nvcim_jax import llm
+    from nvcim_jax.cli.cache import keep_programs
 
     if weights not in (None, "float32", "bfloat16", "packed"):
         raise ValueError(f"--weights {weights}: choose float32, bfloat16 or packed")
+    keep_programs()
     with console.status(f"loading {model}"):
         return llm.load(model, dequantise="lazy") if weights == "packed" else llm.load(model, dtype=weights)
 
@@ -92,43 +199,44 @@ def checked_device(name: str, sigma: float):
     return sheet.device
 
 
-def prepare(folder: Path | None) -> None:
-    """Find out now, not after the work, whether `folder` can be written."""
-    if folder is None:
+def prepare(out: Path | None, *results: str) -> None:
+    """Make the folder `out`, and find out now, not after the work, whether it can be written.
+
+    `results` are the names or patterns of what the command will write there; "*" is for a folder that is the result
+    itself. ValueError if one is there already: no command overwrites anything. A folder in which nothing is written
+    after all is removed again.
+    """
+    if out is None:
         return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".nvcim-probe"
-        probe.touch()
-        probe.unlink()
+        missing = [folder for folder in (out, *out.parents) if not folder.exists()]
+        out.mkdir(parents=True, exist_ok=True)
+        _new.extend(reversed(missing))
+        with tempfile.TemporaryFile(dir=out):
+            pass
+        there = sorted({found.name for pattern in results for found in out.glob(pattern)})
     except OSError as error:
-        raise ValueError(f"--out {folder} cannot be written ({error.strerror}): choose another folder") from error
+        raise ValueError(f"--out {out} cannot be written ({error.strerror}): choose another folder") from error
+    if there:
+        more = f" and {len(there) - 1} more" if there[1:] else ""
+        raise ValueError(
+            f"--out {out} exists already and holds {there[0]}{more}: choose another folder, or remove it first"
+        )
 
 
-def progress_bar() -> Progress:
-    columns = (Words("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console)
+def announce(seconds: float, hours: float, what: str) -> None:
+    """Say beforehand how long the work is estimated to take. ValueError if that is more than `hours`."""
+    if seconds > 3600 * hours:
+        raise ValueError(
+            f"{what} would take {duration(seconds)} on this machine: ask for less, or allow more than {hours:g} hours "
+            "with --hours"
+        )
+    if seconds > 60:
+        Terminal(stderr=True).print(f"{what}: {duration(seconds)} of work", soft_wrap=True)
 
 
-@contextmanager
-def tuning_bar(row_steps: int, kept: Path):
-    """A progress bar with loss, tokens per second and time left; gives what `pipeline.learn` reports to.
-
-    Ctrl-C says where the finished part is kept.
-    """
-    told = Words("loss {task.fields[loss]:.3f}, {task.fields[rate]:,.0f} tokens/s")
-    started, tokens = time.monotonic(), 0
-    with Progress(*progress_bar().columns, told, console=console) as progress:
-        bar = progress.add_task("tuning", total=row_steps, loss=float("nan"), rate=0.0)
-
-        def report(done) -> None:
-            nonlocal tokens
-            tokens += done.tokens
-            progress.update(bar, advance=done.row_steps, loss=done.loss, rate=tokens / (time.monotonic() - started))
-
-        try:
-            yield report
-        except KeyboardInterrupt:
-            progress.stop()
-            console.print(f"stopped; {kept} keeps what is done: run the same command again to go on", soft_wrap=True)
-            raise
+def duration(seconds: float) -> str:
+    """An estimate in words, such as "about 3 hours"."""
+    units = (("years", 365 * 86400), ("days", 86400), ("hours", 3600), ("minutes", 60))
+    name, size = next(((name, size) for name, size in units if seconds >= 2 * size), ("seconds", 1))
+    return f"about {seconds / size:,.0f} {name}"
