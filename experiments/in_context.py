@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=100)
     args = parser.parse_args()
     model = llm.load(EMBEDDED)
+    model.tokenizer.split_special_tokens = False  # the reminders are set apart by the model's own end token
     console = Console()
     table = Table("task", "metric", "no help", "1 sample", "3 samples", title=f"{args.users} held-out users")
     for task in lamp.TASKS.values():

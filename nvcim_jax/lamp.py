@@ -5,10 +5,11 @@ question and an answer with the task's own template; an item that already carrie
 (the embedded world writes them where LaMP has no labelled pair) is taken as it stands.
 """
 
-import json
-import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from nvcim_jax import fields
+from nvcim_jax.fields import DataError as DataError
 
 TAGS = (
     "sci-fi", "based on a book", "comedy", "action", "twist ending", "dystopia", "dark comedy", "classic",
@@ -96,10 +97,6 @@ TASKS = {
 }
 
 
-class DataError(ValueError):
-    """A LaMP file that cannot be used; the message names the file, the field and the remedy."""
-
-
 def task(name: str) -> Task:
     """The task called `name`, such as "LaMP-2"; ValueError lists the known names."""
     if name not in TASKS:
@@ -115,24 +112,25 @@ def ask(task: Task, *contents: str) -> str:
 
 def content(task: Task, question: str) -> str:
     """The question without the template's words; unchanged where the template is not found."""
-    if not question.startswith(task.pieces[0]):
-        return question
-    return " ".join(_gaps(task, question))
+    gaps = _gaps(task, question)
+    return question if gaps is None else " ".join(filter(None, gaps))
 
 
 def gist(task: Task, sample: Sample) -> str:
     """What a short reminder of the sample would quote: its content; for LaMP-1 the chosen reference, then the title."""
-    if task.name != "LaMP-1" or sample.answer not in task.labels or not sample.question.startswith(task.pieces[0]):
+    gaps = _gaps(task, sample.question)
+    if task.name != "LaMP-1" or sample.answer not in task.labels or gaps is None:
         return sample.content
-    title, first, second = _gaps(task, sample.question)
+    title, first, second = gaps
     return f"{first if sample.answer == '[1]' else second} {title}"
 
 
 def both_orders(task: Task, sample: Sample) -> tuple[Sample, ...]:
     """The sample and, for LaMP-1, the same with its references exchanged: else a prompt learns the position."""
-    if task.name != "LaMP-1" or sample.answer not in task.labels:
+    gaps = _gaps(task, sample.question)
+    if task.name != "LaMP-1" or sample.answer not in task.labels or gaps is None:
         return (sample,)
-    title, first, second = _gaps(task, sample.question)
+    title, first, second = gaps
     turned = "[2]" if sample.answer == "[1]" else "[1]"
     return sample, sample._replace(question=ask(task, title, second, first), answer=turned)
 
@@ -140,8 +138,8 @@ def both_orders(task: Task, sample: Sample) -> tuple[Sample, ...]:
 def read(folder: Path | str, task: Task) -> list[User]:
     """Users of a LaMP folder, `{dev|train}_questions.json` and `_outputs.json` (or any one such pair).
 
-    Questions that share a `user_id` (the time-based files) are one user's; otherwise each question is a user.
-    Raises DataError for a missing, malformed or unlabelled file.
+    Questions that share a `user_id` (the time-based files) are one user's, whose history is the profile of the first;
+    otherwise each question is a user. Raises DataError for a file that is missing or has an entry that cannot be used.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -149,81 +147,106 @@ def read(folder: Path | str, task: Task) -> list[User]:
     found = sorted(folder.glob("*_questions.json"), key=lambda path: (not path.name.startswith("dev"), path.name))
     if not found:
         raise DataError(f"{folder} holds no *_questions.json: give --data a LaMP folder, such as LaMP_3 with dev files")
-    answers = found[0].with_name(found[0].name.replace("_questions", "_outputs"))
-    if not answers.is_file():
+    answers = found[0].with_name(found[0].name.removesuffix("_questions.json") + "_outputs.json")
+    if not answers.exists():
         raise DataError(f"{answers} is missing: every *_questions.json needs its *_outputs.json with the gold answers")
-    golds = _load(answers)
-    if not isinstance(golds, dict) or not isinstance(golds.get("golds"), list):
-        raise DataError(f'{answers}: expected {{"task": ..., "golds": [...]}}')
-    if golds.get("task", "").replace("_", "-") != task.name:
-        raise DataError(f"{answers} belongs to task {golds.get('task')!r}, not {task.name}: choose --task accordingly")
-    return parse(_load(found[0]), golds, task, source=str(found[0]))
+    outputs = fields.read_json(answers)
+    return parse(fields.read_json(found[0]), outputs, task, source=str(found[0]), answers=str(answers))
 
 
-def parse(questions: list, outputs: dict, task: Task, *, source: str = "questions") -> list[User]:
-    """Users from LaMP's two JSON values, already loaded. Raises DataError naming `source`, entry and field."""
+def parse(
+    questions: Any, outputs: Any, task: Task, *, source: str = "questions", answers: str = "outputs"
+) -> list[User]:
+    """Users from LaMP's two JSON values, already loaded. Raises DataError, which names the file, entry and field."""
+    golds = _golds(task, outputs, answers)
     if not isinstance(questions, list) or not questions:
-        raise DataError(f"{source}: expected a non-empty list of questions")
-    golds = {gold.get("id"): gold.get("output") for gold in outputs["golds"]}
-    users: dict[str, User] = {}
-    for number, entry in enumerate(questions):
+        raise DataError(f"{source}: expected a list of questions, not {fields.shown(questions)}")
+    histories: dict[str, tuple[Sample, ...]] = {}
+    queries: dict[str, list[Sample]] = {}
+    asked = set()
+    for number, value in enumerate(questions):
         where = f"{source}, entry {number}"
-        name = _text(entry, "id", where)
-        question = _text(entry, "input", where)
-        profile = entry.get("profile")
-        if not isinstance(profile, list):
-            raise DataError(f"{where}: field 'profile' is {profile!r}; a list of the user's own items is needed")
-        gold = _label(task, golds.get(name), f"{where}: the gold answer of id {name!r}")
-        query = Sample(question, gold, content(task, question), entry.get("domain"))
-        user_id = str(entry.get("user_id", name))
-        if user_id in users:
-            users[user_id] = users[user_id]._replace(queries=(*users[user_id].queries, query))
-        else:
-            dated = sorted(enumerate(profile), key=lambda pair: (str(pair[1].get("date", "")), pair[0]))
-            history = tuple(_history_sample(task, item, f"{where}, profile item {at}") for at, item in dated)
-            users[user_id] = User(user_id, history, (query,))
-    return list(users.values())
+        entry = fields.record(value, where)
+        name, question = fields.name(entry, "id", where), fields.text(entry, "input", where)
+        user = fields.name(entry, "user_id", where) if "user_id" in entry else name
+        history = _history(task, fields.items(entry, "profile", where), where)
+        if name in asked:
+            raise DataError(f"{where}: id {fields.shown(name)} stands above already: every question needs its own")
+        if name not in golds:
+            raise DataError(f"{where}: {answers} has no gold answer of id {fields.shown(name)}: add it or take it out")
+        domain = fields.optional_text(entry, "domain", where)
+        asked.add(name)
+        histories.setdefault(user, history)
+        queries.setdefault(user, []).append(Sample(question, golds[name], content(task, question), domain))
+    return [User(user, history, tuple(queries[user])) for user, history in histories.items()]
+
+
+def _golds(task: Task, outputs: Any, where: str) -> dict[str, str]:
+    """The gold answers by the id of their question."""
+    if not isinstance(outputs, dict) or not isinstance(outputs.get("golds"), list):
+        raise DataError(f'{where}: expected {{"task": ..., "golds": [...]}}, not {fields.shown(outputs)}')
+    belongs = fields.text(outputs, "task", where)
+    if belongs.replace("_", "-") != task.name:
+        raise DataError(f"{where} belongs to task {fields.shown(belongs)}, not {task.name}: choose --task accordingly")
+    golds: dict[str, str] = {}
+    for number, value in enumerate(outputs["golds"]):
+        at = f"{where}, gold answer {number}"
+        name = fields.name(fields.record(value, at), "id", at)
+        if name in golds:
+            raise DataError(f"{at}: id {fields.shown(name)} stands above already: one gold answer for each is needed")
+        golds[name] = _label(task, value, "output", at)
+    return golds
+
+
+def _history(task: Task, profile: list, where: str) -> tuple[Sample, ...]:
+    """A profile's items, oldest first; those without a date come before the others, in the file's order."""
+    named = [(f"{where}, profile item {at}", item) for at, item in enumerate(profile)]
+    dated = [(fields.optional_text(fields.record(item, at), "date", at) or "", at, item) for at, item in named]
+    return tuple(_history_sample(task, item, at) for _, at, item in sorted(dated, key=lambda row: row[0]))
 
 
 def _history_sample(task: Task, item: dict, where: str) -> Sample:
+    domain = fields.optional_text(item, "domain", where)
     if "input" in item and "output" in item:
-        question, answer = _text(item, "input", where), _text(item, "output", where)
+        question, answer = fields.text(item, "input", where), _label(task, item, "output", where)
     elif task.name == "LaMP-1":  # the official per-user pair: there is no labelled citation in a profile
-        question = f"Write an abstract for this title: {_text(item, 'title', where)}"
-        return Sample(question, _text(item, "abstract", where), item["title"], item.get("domain"))
+        title = fields.text(item, "title", where)
+        return Sample(f"Write an abstract for this title: {title}", fields.text(item, "abstract", where), title, domain)
     elif task.name == "LaMP-7":  # likewise: the first fifth of a tweet asks for the rest
-        words = _text(item, "text", where).split()
+        words = fields.text(item, "text", where).split()
         cut = max(1, len(words) // 5)
         question = f"Complete the following tweet: {' '.join(words[:cut])}"
-        return Sample(question, " ".join(words[cut:]) or words[0], " ".join(words), item.get("domain"))
+        return Sample(question, " ".join(words[cut:]) or words[0], " ".join(words), domain)
     else:
-        question, answer = ask(task, _text(item, task.fields[0], where)), _text(item, task.fields[1], where)
-    return Sample(question, _label(task, answer, where), content(task, question), item.get("domain"))
+        asked, answered = task.fields
+        question, answer = ask(task, fields.text(item, asked, where)), _label(task, item, answered, where)
+    return Sample(question, answer, content(task, question), domain)
 
 
-def _gaps(task: Task, question: str) -> list[str]:
-    longest_first = sorted(task.pieces, key=len, reverse=True)
-    gaps = re.split("|".join(map(re.escape, longest_first)), question)
-    return [gap.strip() for gap in gaps if gap.strip()]
-
-
-def _text(entry: dict, field: str, where: str) -> str:
-    value = entry.get(field) if isinstance(entry, dict) else None
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{where}: field {field!r} is {value!r}; a text is needed: mend the entry or take it out")
-    return value
-
-
-def _label(task: Task, answer, where: str) -> str:
-    if not isinstance(answer, str) or not answer.strip():
-        raise DataError(f"{where} is {answer!r}; a text is needed: mend the file or take the entry out")
+def _label(task: Task, entry: dict, field: str, where: str) -> str:
+    answer = fields.text(entry, field, where)
     if task.labels and answer not in task.labels:
-        raise DataError(f"{where}: {answer!r} is not a label of {task.name}; allowed: {', '.join(task.labels)}")
+        raise DataError(
+            f"{where}: field {field!r} is {fields.shown(answer)}, no label of {task.name}; allowed: "
+            + ", ".join(task.labels)
+        )
     return answer
 
 
-def _load(path: Path):
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not valid JSON ({error}): download it again") from error
+def _gaps(task: Task, question: str) -> list[str] | None:
+    """What stands between the pieces of the template, each taken where it first occurs; None if one is missing."""
+    first, *between = task.pieces
+    if not question.startswith(first):
+        return None
+    gaps, rest = [], question.removeprefix(first)
+    for piece in between[:-1]:
+        gap, found, rest = rest.partition(piece)
+        if not found:
+            return None
+        gaps.append(gap.strip())
+    for closing in between[-1:]:
+        rest = rest.rstrip()
+        if not rest.endswith(closing):
+            return None
+        rest = rest.removesuffix(closing)
+    return [*gaps, rest.strip()]

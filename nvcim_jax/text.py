@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nvcim_jax import lamp
+from nvcim_jax import fields, lamp
 from nvcim_jax.lamp import ANSWER, Sample, Task
 from nvcim_jax.llm.decoder import NOWHERE
 
@@ -33,8 +33,11 @@ class Questions(NamedTuple):
 
 
 def encode(tokenizer: Any, text: str, *, special: bool = False) -> Ids:
-    """Token ids of `text`, with the tokenizer's own first token only if `special`."""
-    return tokenizer(text, add_special_tokens=special).input_ids
+    """Token ids of `text`, with the tokenizer's own first token only if `special`.
+
+    ValueError for half of a surrogate pair.
+    """
+    return tokenizer(fields.whole(text), add_special_tokens=special).input_ids
 
 
 def question_ids(tokenizer: Any, sample: Sample, room: int | None = None) -> Ids:

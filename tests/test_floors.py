@@ -13,7 +13,7 @@ FLOORS = [
     {"cpu"},
     {"codec", "bank", "mitigation", "search", "spread", "digests"},
     {"variation", "layout"},
-    {"lamp", "llm", "text", "tuning", "synthetic"},
+    {"fields", "lamp", "llm", "text", "tuning", "synthetic"},
     {"presets"},
     {"programs"},
     {"reply"},

@@ -21,6 +21,7 @@ def entry(**changes):
 
 
 MOVIES = lamp.task("LaMP-2")
+GOLD = {"task": "LaMP_2", "golds": [{"id": "1", "output": "comedy"}]}
 
 
 @pytest.mark.parametrize("task", lamp.TASKS.values(), ids=lambda task: task.name)
@@ -47,6 +48,49 @@ def test_citation_samples_are_turned_with_their_answer():
     same, turned = lamp.both_orders(task, sample)
     assert same is sample and turned.question == lamp.ask(task, "T", "B", "A") and turned.answer == "[1]"
     assert lamp.gist(task, sample) == lamp.gist(task, turned) == "B T"
+
+
+@pytest.mark.parametrize(
+    ("gaps", "turned"),
+    [
+        (('The "quoted" word', 'A "b" c', 'D "e"'), ('The "quoted" word', 'D "e"', 'A "b" c')),
+        (("T", "A", ""), ("T", "", "A")),
+        (("", "A\nB", "C"), ("", "C", "A\nB")),
+    ],
+)
+def test_citations_of_any_text_are_turned(gaps, turned):
+    task = lamp.task("LaMP-1")
+    sample = lamp.Sample(lamp.ask(task, *gaps), "[1]", "")
+    assert lamp.content(task, sample.question) == " ".join(filter(None, gaps))
+    assert lamp.gist(task, sample) == f"{gaps[1]} {gaps[0]}"
+    assert lamp.both_orders(task, sample)[1] == lamp.Sample(lamp.ask(task, *turned), "[2]", "")
+
+
+def test_a_citation_of_another_wording_stays_as_it_is():
+    task = lamp.task("LaMP-1")
+    for question in (task.pieces[0] + "T", task.pieces[0] + 'T" [2]: "', lamp.ask(task, "T", "A", "B") + " Thanks."):
+        sample = lamp.Sample(question, "[1]", "as it stands")
+        assert lamp.both_orders(task, sample) == (sample,)
+        assert lamp.gist(task, sample) == "as it stands" and lamp.content(task, question) == question
+
+
+def test_items_without_a_date_come_first_and_equal_dates_stay_in_order(tmp_path):
+    dates = ["2020-02", None, "2020-01", "2020-02", ""]
+    profile = [{"tag": "comedy", "description": f"film {at}", "date": date} for at, date in enumerate(dates)]
+    (user,) = lamp.parse([entry(profile=profile)], GOLD, MOVIES)
+    assert [sample.content for sample in user.history] == ["film 1", "film 4", "film 2", "film 0", "film 3"]
+
+
+def test_the_history_of_a_user_is_the_profile_of_the_first_question():
+    golds = GOLD | {"golds": [{"id": 1, "output": "comedy"}, {"id": "2", "output": "action"}]}
+    later = [{"tag": "classic", "description": "A ship sinks."}]
+    (user,) = lamp.parse([entry(user_id="7"), entry(id="2", user_id=7, profile=later)], golds, MOVIES)
+    assert len(user.history) == 2 and [query.answer for query in user.queries] == ["comedy", "action"]
+
+
+def test_golds_lie_beside_their_questions(tmp_path):
+    folder = write(tmp_path / "d", "LaMP_2", [entry()], GOLD["golds"], split="my_questions")
+    assert len(lamp.read(folder, MOVIES)) == 1
 
 
 def test_history_is_in_order_of_time_and_uses_the_template(tmp_path):
@@ -123,3 +167,15 @@ def test_a_question_that_is_too_long_loses_its_beginning(model):
     sample = lamp.Sample("one two three four", "", "")
     whole = text.question_ids(model.tokenizer, sample, 100)
     assert text.question_ids(model.tokenizer, sample, 3) == whole[-3:] != whole[:3]
+
+
+def test_half_a_character_is_named(model):
+    with pytest.raises(ValueError, match=r"half of a character, '\\ud83d' at place 2"):
+        text.encode(model.tokenizer, "a \ud83d b")
+
+
+def test_words_that_look_like_the_models_own_tokens_are_words(model):
+    own = model.tokenizer.eos_token
+    ids = text.encode(model.tokenizer, f"a {own} b")
+    assert model.tokenizer.eos_token_id not in ids and model.tokenizer.decode(ids).split() == ["a", own, "b"]
+    assert text.answer_ids(model.tokenizer, lamp.Sample("", own, ""))[-1] == model.tokenizer.eos_token_id

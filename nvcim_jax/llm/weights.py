@@ -123,7 +123,10 @@ def _read_tokenizer(folder: Path) -> tuple[Any, tuple[int, ...]]:
         raise CheckpointError(f"{folder} holds no tokenizer.json: save the tokenizer beside the weights")
     try:
         # Lengths are ours to check; the tokenizer would warn about texts that are cut before the model reads them.
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, model_max_length=10**9)
+        # A text that holds the name of a special token, such as "</s>", is text.
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, model_max_length=10**9, split_special_tokens=True
+        )
     except Exception as error:  # whatever a damaged file makes the tokenizers raise
         raise CheckpointError(f"{folder}: the tokenizer cannot be read ({_first_line(error)})") from error
     ends = tokenizer.eos_token_id
