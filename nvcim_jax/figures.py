@@ -10,43 +10,56 @@ from nvcim_jax.metrics import Interval
 
 
 def bars(path: Path, tables: Mapping[str, Mapping[str, Interval]], *, title: str) -> None:
-    """One panel per task, one bar per method with its 95 % interval, written as PNG."""
-    import matplotlib
+    """One panel per task, one bar per method with its 95 % interval, written as PNG.
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    Methods called "group: method" have the colour of their group.
+    """
+    plt = _pyplot()
 
-    methods = list(next(iter(tables.values())))
-    height = 1.2 + 0.28 * len(methods)
+    methods = list(dict.fromkeys(method for table in tables.values() for method in table))
+    groups = list(dict.fromkeys(map(_group, methods)))
+    methods.sort(key=lambda method: groups.index(_group(method)))
+    rows = [at + 0.6 * groups.index(_group(method)) for at, method in enumerate(methods)]
+    height = 1.7 + 0.28 * (rows[-1] + 1)
     figure, panels = plt.subplots(
-        1, len(tables), figsize=(3.2 + 2.1 * len(tables), height), sharey=True, squeeze=False, layout="constrained"
+        1, len(tables), figsize=(3.4 + 2.1 * len(tables), height), sharey=True, squeeze=False, layout="constrained"
     )
     for panel, (task, table) in zip(panels[0], tables.items(), strict=True):
-        for row, method in enumerate(methods):
-            if method not in table:
-                continue
-            mean, low, high, _ = table[method]
-            panel.barh(row, mean, color=_colour(method), height=0.7)
-            panel.plot([low, high], [row, row], color="black", linewidth=1)
+        for row, method in zip(rows, methods, strict=True):
+            if method in table:
+                found = table[method]
+                panel.barh(row, found.mean, color=f"C{groups.index(_group(method))}", height=0.7)
+                panel.plot([found.low, found.high], [row, row], color="black", linewidth=1)
         panel.set_title(task, fontsize=10)
         panel.set_xlim(0, 1)
         panel.tick_params(labelsize=8)
         panel.grid(axis="x", alpha=0.3)
-    panels[0][0].set_yticks(range(len(methods)), methods, fontsize=8)
+    panels[0][0].set_yticks(rows, [method.removeprefix(f"{_group(method)}: ") for method in methods], fontsize=8)
     panels[0][0].invert_yaxis()
-    figure.suptitle(title, fontsize=10)
-    figure.supxlabel("accuracy (LaMP-1, 2, 3) or ROUGE-1 (LaMP-5, 7), mean over users with 95 % interval", fontsize=8)
+    handles = [plt.Rectangle((0, 0), 1, 1, color=f"C{at}") for at in range(len(groups))]
+    handles.append(plt.Line2D([], [], color="black", linewidth=1))
+    labels = [*(group or "for comparison" for group in groups), "95 % interval"]
+    measure = "accuracy (LaMP-1, 2, 3) or ROUGE-1 (LaMP-5, 7), mean over users"
+    figure.suptitle(f"{title}\n{measure}", fontsize=10)
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 2 + len(tables)), fontsize=8)
     with replacing(path) as partial:
         figure.savefig(partial, dpi=130)
     plt.close(figure)
 
 
-def _colour(method: str) -> str:
-    if method.endswith("NVCiM-PT"):
-        return "tab:green"
-    if "MIPS" in method:
-        return "tab:blue"
-    return "tab:gray" if "OVT" not in method else "tab:olive"
+def _pyplot():
+    """pyplot without a screen, which takes a "$" in the name of a device or model as it is, not as mathematics."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["text.parse_math"] = False
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _group(method: str) -> str:
+    return method.rpartition(": ")[0]
 
 
 class Line(NamedTuple):
@@ -72,10 +85,7 @@ class Panel(NamedTuple):
 
 def curves(path: Path, panels: Sequence[Panel], *, title: str, notes: Sequence[str] = ()) -> None:
     """Panels side by side with `notes`, such as assumptions, printed under them, written as PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    plt = _pyplot()
 
     width = max(6.8, sum(7.2 if len(panel.lines) > 6 else 5.2 for panel in panels))
     notes = [part for note in notes for part in textwrap.wrap(note, int(17 * width))]

@@ -73,7 +73,7 @@ def run(
         crowd = _read(tasks, users, data, loaded, draws, hours)
         settings = {
             "device": device, "sigma": sigma, "draws": draws, "seed": seed, "users": users,
-            "model": Path(model).name, "weights": weights or "default",
+            "model": "embedded" if model == EMBEDDED else Path(model).name, "weights": weights or "default",
             "data": str(data) if data else "the embedded world",
         }  # fmt: skip
         cell = study.Cell(device, sigma)

@@ -1,0 +1,48 @@
+"""Pictures: what they show is looked for in what is drawn."""
+
+import pytest
+
+from nvcim_jax import figures
+from nvcim_jax.metrics import Interval
+
+ONE = {"base": Interval(0.5, 0.4, 0.6, 9), "paper: a": Interval(0.3, 0.2, 0.4, 9), "rec: a": Interval(0.9, 0.8, 1, 9)}
+TWO = {"base": ONE["base"], "known": Interval(0.7, 0.6, 0.8, 9), "paper: a": ONE["paper: a"], "rec: a": ONE["rec: a"]}
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures, kept instead of closed."""
+    from matplotlib import pyplot
+
+    kept = []
+    monkeypatch.setattr(pyplot, "close", kept.append)
+    yield kept
+    monkeypatch.undo()
+    pyplot.close("all")
+
+
+def test_bars_have_the_colour_that_the_legend_gives_their_group(drawn, tmp_path):
+    figures.bars(tmp_path / "x.png", {"LaMP-1": ONE, "LaMP-2": TWO}, title="costs $5 and 100_%")
+    (figure,) = drawn
+    (legend,) = figure.legends
+    named = {text.get_text(): handle for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)}
+    assert list(named) == ["for comparison", "paper", "rec", "95 % interval"]
+    first, second = figure.axes
+    labels = [label.get_text() for label in first.get_yticklabels()]
+    assert labels == ["base", "known", "a", "a"]  # the first panel has no "known", and keeps its place free
+    places = list(first.get_yticks())
+    assert places == sorted(places)
+    groups = ["for comparison", "for comparison", "paper", "rec"]
+    for panel, widths in ((first, [0.5, 0.3, 0.9]), (second, [0.5, 0.7, 0.3, 0.9])):
+        assert [bar.get_width() for bar in panel.patches] == widths
+        for bar in panel.patches:
+            row = next(at for at, y in enumerate(places) if abs(bar.get_y() + bar.get_height() / 2 - y) < 1e-6)
+            assert bar.get_facecolor() == named[groups[row]].get_facecolor()
+        assert tuple(panel.lines[0].get_xdata()) == (0.4, 0.6)
+    assert figure.get_suptitle().startswith("costs $5 and 100_%")
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_names_are_no_mathematics(tmp_path):
+    figures.bars(tmp_path / "x.png", {"$\\frac{$": {"$a_$: $": ONE["base"]}}, title="$\\x$")
+    assert (tmp_path / "x.png").exists()
