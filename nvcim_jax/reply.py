@@ -9,6 +9,7 @@ from jaxtyping import PRNGKeyArray
 
 from nvcim_jax import llm, programs, text, tuning
 from nvcim_jax.lamp import Sample
+from nvcim_jax.llm.decoder import NOWHERE
 from nvcim_jax.llm.weights import Model
 
 ROWS = 64  # of one compiled program
@@ -52,10 +53,17 @@ def tell(
     new_tokens: int,
     sampling: llm.Sampling,
     key: PRNGKeyArray,
+    alone: bool = False,
 ) -> Iterator[str]:
-    """The answer to one query, piece by piece as its tokens are known."""
+    """The answer to one query, piece by piece as its tokens are known.
+
+    With `alone` it is the answer without the virtual tokens of `adapted`, from the program that is compiled for the
+    answer with them: they stand where no token looks.
+    """
     asked = text.question_ids(model.tokenizer, query, model.config.context - tuning.taken(adapted) - new_tokens)
     params, embeddings, positions, prefix = _placed(model, adapted, [asked], text.bucket(len(asked)))
+    if alone:
+        positions = _without_front(np.asarray(positions), tuning.taken(adapted))
     how = {"new_tokens": new_tokens, "end": model.ends, "sampling": sampling, "keys": key[None], "prefix": prefix}
     tokens, told = [], ""
     for token in llm.stream(params, model.config, embeddings, positions, **how):
@@ -64,6 +72,12 @@ def tell(
         if not whole.endswith("\ufffd"):  # half of a character waits for its other half
             yield whole[len(told) :]
             told = whole
+
+
+def _without_front(positions: np.ndarray, front: int) -> np.ndarray:
+    """Positions [rows, tokens] that count from 0 behind the first `front` of them, which nobody sees."""
+    behind = (positions >= front) & (positions != NOWHERE)
+    return np.where(behind, positions - front, NOWHERE).astype(positions.dtype)
 
 
 def _placed(model: Model, adapted: tuning.Adapted, asked: Sequence[text.Ids], width: int) -> tuning.Placed:
