@@ -1,16 +1,14 @@
 """`python -m nvcim_jax` is `nvcim`."""
 
-import os
+from nvcim_jax.interrupts import ending_at_once
 
 
 def main() -> None:
-    """`nvcim_jax.cli.main`, which can be interrupted while it is still being imported."""
-    try:
+    """Entry point of `nvcim`."""
+    with ending_at_once():
         from nvcim_jax import cli
 
         cli.main()
-    except KeyboardInterrupt:
-        os._exit(130)
 
 
 if __name__ == "__main__":

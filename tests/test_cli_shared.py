@@ -158,19 +158,13 @@ def test_lines_are_printed_where_output_is_no_terminal(monkeypatch, capsys):
     assert "[work], 0%\n" in said
 
 
-def test_the_tuning_bar_says_compiling_until_it_tunes(monkeypatch, tmp_path):
+def test_the_tuning_bar_says_compiling_until_it_tunes(monkeypatch):
     seen = []
     monkeypatch.setattr(Bar, "update", lambda self, task, **fields: seen.append(fields["told"]))
     done = SimpleNamespace(row_steps=4, tokens=0, loss=float("nan"))
-    with progress.tuning_bar(16, tmp_path / "kept") as report:
+    with progress.tuning_bar(16) as report:
         report(done)
         assert not seen
         report(SimpleNamespace(row_steps=4, tokens=400, loss=0.5))
         report(SimpleNamespace(row_steps=4, tokens=400, loss=0.25))
     assert seen[0] == "loss 0.500" and seen[1].startswith("loss 0.250, ") and seen[1].endswith(" tokens/s")
-
-
-def test_an_interrupted_tuning_says_what_is_kept(tmp_path):
-    with pytest.raises(KeyboardInterrupt) as stop, progress.tuning_bar(16, tmp_path):
-        raise KeyboardInterrupt
-    assert stop.value.__notes__ == [f"{tmp_path} keeps what is done: run the same command again to go on"]

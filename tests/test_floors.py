@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "nvcim_jax"
 FLOORS = [
-    {"files"},
+    {"files", "interrupts"},
     {"noise", "pooling", "similarity", "selection", "quantise", "metrics"},
     {"devices", "adc", "cells", "wires", "crossbar", "cost"},
     {"cpu"},

@@ -4,7 +4,7 @@ import io
 import logging
 import os
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Annotated
 
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it would advise every user to install PyTorch
@@ -78,18 +78,8 @@ def _options(
 
 
 def main() -> None:
-    """Entry point of `nvcim`. After Ctrl-C it ends at once: what is still being compiled would crash an orderly end."""
+    """Run the command that the command line asks for."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without ± is no reason to fail after the work
-    try:
-        app()
-    except SystemExit as end:
-        if end.code != 130:
-            raise
-    except KeyboardInterrupt:  # a second one, while the first was being told
-        pass
-    with suppress(OSError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(130)
+    app()

@@ -54,7 +54,7 @@ def learn(
     with plain_errors():
         import jax
 
-        from nvcim_jax import job, lamp, pipeline, store
+        from nvcim_jax import interrupts, job, lamp, pipeline, store
         from nvcim_jax.presets import PRESETS
 
         if preset not in PRESETS:
@@ -69,13 +69,17 @@ def learn(
         selected = pipeline.select(select_key, loaded, people)
         codec = pipeline.fit_codecs(codec_key, loaded, asked, people, fit=settings.fit_codec)
         unfinished = Path(f"{out.resolve()}.unfinished")
-        with tuning_bar(int(selected.valid.sum()) * settings.training.steps, unfinished) as report:
-            learned = pipeline.learn(
-                learn_key, loaded, asked, people, selected, codec, chosen,
-                sigma=sigma, settings=settings, folder=unfinished, report=report,
-            )  # fmt: skip
-        options = {"preset": preset, "device": device, "sigma": sigma, "seed": seed, "weights": weights or "default"}
-        store.save(out, job.now(learned.bank), codec, job.about_bank(loaded, asked, people, selected, options))
+        kept = f"{unfinished} keeps what is done: run the same command again to go on"
+        with interrupts.caught(lambda: kept if unfinished.exists() else None):
+            with tuning_bar(int(selected.valid.sum()) * settings.training.steps) as report:
+                learned = pipeline.learn(
+                    learn_key, loaded, asked, people, selected, codec, chosen,
+                    sigma=sigma, settings=settings, folder=unfinished, report=report,
+                )  # fmt: skip
+            options = {
+                "preset": preset, "device": device, "sigma": sigma, "seed": seed, "weights": weights or "default"
+            }  # fmt: skip
+            store.save(out, job.now(learned.bank), codec, job.about_bank(loaded, asked, people, selected, options))
         _discard(unfinished, out)
         command = _command(out, model, weights)
         _show_learned(people[0].id, selected.samples[0], command)

@@ -4,12 +4,12 @@ The time left comes from finished work of the same kind; before there is any, no
 """
 
 from contextlib import contextmanager
-from pathlib import Path
 from threading import Event, Thread
 from typing import NamedTuple
 
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TaskProgressColumn
 
+from nvcim_jax.interrupts import caught
 from nvcim_jax.terminal import Terminal, Words, plain
 
 SECONDS = 30.0  # between two lines
@@ -43,6 +43,7 @@ class Bar(Progress):
 
     A task is added at its own pace, which begins with the first units that it advances by: what came before them, such
     as compiling, will not come again. With `marked=True` it begins at once, and counts only what `mark` is told.
+    While the bar is shown, Ctrl-C is caught.
     """
 
     def __init__(self, *more: ProgressColumn):
@@ -76,6 +77,15 @@ class Bar(Progress):
         super().advance(task_id, units)
         if task_id in self.paces:
             self.paces[task_id] = self.paces[task_id].without(units)
+
+    def __enter__(self) -> "Bar":
+        self._stretch = caught()
+        self._stretch.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error) -> None:
+        super().__exit__(*error)
+        self._stretch.__exit__(*error)
 
     def start(self) -> None:
         if self.console.is_terminal:
@@ -123,11 +133,8 @@ def progress_bar() -> Bar:
 
 
 @contextmanager
-def tuning_bar(row_steps: int, kept: Path):
-    """A progress bar with loss, tokens per second and time left; gives what `pipeline.learn` reports to.
-
-    Ctrl-C says where the finished part is kept.
-    """
+def tuning_bar(row_steps: int):
+    """A progress bar with loss, tokens per second and time left; gives what `pipeline.learn` reports to."""
     with Bar(Words("{task.fields[told]}")) as bar:
         task = bar.add_task("tuning", total=row_steps, told="compiling")
         tokens, began = 0, None
@@ -146,9 +153,4 @@ def tuning_bar(row_steps: int, kept: Path):
                 rate = f", {tokens / max(bar.get_time() - began, 1e-3):,.0f} tokens/s"
             bar.update(task, told=f"loss {done.loss:.3f}{rate}")
 
-        try:
-            yield report
-        except KeyboardInterrupt as stop:
-            if kept.exists():
-                stop.add_note(f"{kept} keeps what is done: run the same command again to go on")
-            raise
+        yield report

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nvcim_jax import interrupts
 from nvcim_jax.cli.progress import progress_bar as progress_bar
 from nvcim_jax.cli.progress import tuning_bar as tuning_bar
 from nvcim_jax.terminal import Terminal, plain
@@ -151,14 +152,17 @@ def plain_errors():
         warnings.showwarning = lambda message, *_: say("warning:", "yellow", message)
         try:
             yield
-        except BrokenPipeError:  # such as `| head`: typer ends quietly
-            raise
-        except (ValueError, OSError) as error:
-            say("error:", "red", error)
-            raise SystemExit(2) from None
         except KeyboardInterrupt as stop:
             say("interrupted:", "yellow", "; ".join(getattr(stop, "__notes__", ["nothing was saved"])))
             raise SystemExit(130) from None
+        except Exception as error:
+            if interrupts.asked():  # and a library made it an error of its own
+                say("interrupted:", "yellow", "nothing more was saved")
+                raise SystemExit(130) from None
+            if isinstance(error, BrokenPipeError) or not isinstance(error, ValueError | OSError):
+                raise  # typer ends quietly where nobody reads on, as after `| head`
+            say("error:", "red", error)
+            raise SystemExit(2) from None
         finally:
             while _new:
                 with suppress(OSError):  # it holds something by now

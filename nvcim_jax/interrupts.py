@@ -1,0 +1,75 @@
+"""Ctrl-C ends a command at any moment with exit code 130.
+
+Python would raise KeyboardInterrupt wherever the program happens to be. In native code that is just being imported this
+crashes the process, in a callback of native code it is printed and forgotten, and while something is being compiled an
+orderly end crashes. So a command ends at once, except in the stretches where it has something to keep (`caught`).
+"""
+
+import _thread
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from threading import Event, Timer
+
+_asked = Event()
+_stretches: list[None] = []  # one entry for each `caught` that is open
+
+
+def asked() -> bool:
+    """Whether Ctrl-C was pressed, so that any error since then may be its work."""
+    return _asked.is_set()
+
+
+@contextmanager
+def caught(kept: Callable[[], str | None] = lambda: None) -> Iterator[None]:
+    """A stretch in which Ctrl-C raises KeyboardInterrupt; `kept` says in a note to it what is kept, if anything is."""
+    _stretches.append(None)
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        note = kept()
+        if note:
+            stop.add_note(note)
+        raise
+    finally:
+        _stretches.pop()
+
+
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Run a command as a whole process: after Ctrl-C, or where it exits with 130, the process ends here."""
+    signal.signal(signal.SIGINT, _stop)
+    sys.unraisablehook = _again
+    try:
+        yield
+    except BaseException as error:
+        if asked() or getattr(error, "code", None) == 130:
+            _end()
+        raise
+
+
+def _stop(*_) -> None:
+    _asked.set()
+    if _stretches:
+        raise KeyboardInterrupt
+    if sys.stderr.isatty():
+        os.write(2, b"\x1b[?25h\n")  # a progress bar hides the cursor
+    os.write(2, b"interrupted\n")
+    _end()
+
+
+def _end() -> None:
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(130)
+
+
+def _again(lost) -> None:
+    """Raise a KeyboardInterrupt once more, a moment later, that nobody could have caught where it was raised."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        Timer(0.02, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(lost)
