@@ -8,8 +8,9 @@ import pytest
 from jaxtyping import install_import_hook
 
 os.environ["COLUMNS"] = "200"  # the consoles ask once, when they are made
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # commands that tests start would fill, and read, the user's
-jax.config.update("jax_enable_compilation_cache", False)
+if jax.config.jax_compilation_cache_dir is None:  # else whoever runs the tests wants them to keep programs there
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # commands would fill, and read, the user's cache
+    jax.config.update("jax_enable_compilation_cache", False)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 _hook = install_import_hook(
     [f"nvcim_jax.{name}" for name in ("noise", "pooling", "similarity", "selection", "quantise", "devices", "adc",
