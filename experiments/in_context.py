@@ -11,8 +11,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from nvcim_jax import lamp, llm, metrics, reply, study, synthetic
+from nvcim_jax import lamp, llm, reply, study, synthetic
 from nvcim_jax.cli import EMBEDDED
+from nvcim_jax.statistics import interval
 
 
 def reminded(task: lamp.Task, user: lamp.User, query: lamp.Sample, count: int, end: str) -> lamp.Sample:
@@ -39,8 +40,8 @@ def main() -> None:
             asked = [reminded(task, user, query, count, end) for user in users for query in user.queries]
             answers = reply.answer(model, asked, new_tokens=room)
             scores = [metric(answer, query.answer) for answer, query in zip(answers, asked, strict=True)]
-            mean, low, high, _ = metrics.interval(np.reshape(scores, (len(users), -1)).mean(axis=1))
-            cells.append(f"{mean:.3f} ± {(high - low) / 2:.3f}")
+            shown = interval(np.reshape(scores, (len(users), -1)).mean(axis=1))
+            cells.append(f"{shown.mean:.3f} ± {shown.half:.3f}")
         table.add_row(task.name, task.metric, *cells)
     console.print(table)
 

@@ -27,13 +27,12 @@ from rich.progress import track
 from nvcim_jax import figures, files, job, lamp, llm, pipeline, programs, reply, study, synthetic, tuning
 from nvcim_jax.cli import EMBEDDED
 from nvcim_jax.devices import RATIOS, device
-from nvcim_jax.metrics import interval
 from nvcim_jax.presets import RECOMMENDED, Settings, fixed_rate, prompt_key, relative_rate
+from nvcim_jax.statistics import difference, interval
 from nvcim_jax.tuning.dept import Trained
 
 SIGMAS = (0.025, 0.05, 0.1, 0.15)
 NVM3 = device("NVM-3")
-PER_STEP = 2  # samples of a buffer in each step of one adapter for all; its steps follow from the OVTs' compute
 CLEAN = replace(RECOMMENDED, clip=1.0, train_sigma=0.0)
 
 
@@ -97,61 +96,51 @@ STARTS = {
 class Crowd(NamedTuple):
     """Users of one task with what all methods share."""
 
-    model: llm.Model
-    task: lamp.Task
-    users: list[lamp.User]
-    selected: pipeline.Selected
+    shared: study.Crowd
     codec: pipeline.Codec
-    known: np.ndarray  # for every question the slot of its domain
-    owners: np.ndarray
+
+    @property
+    def parts(self) -> tuple:
+        """What `pipeline.learn` and `one_for_all.tune` take between their key and their options."""
+        return self.shared.model, self.shared.task, self.shared.users, self.shared.selected, self.codec, NVM3
 
     def scores(self, adapted: tuning.Adapted) -> np.ndarray:
         """Mean score of each user; row i of `adapted` stands before question i."""
-        queries = [query for user in self.users for query in user.queries]
-        answers = reply.answer(self.model, queries, adapted, new_tokens=study.answer_room(self.model, self.users))
-        return study.score_of(self.task, self.users, self.owners, queries, answers).scores
+        model, room = self.shared.model, study.answer_room(self.shared.model, self.shared.users)
+        answers = reply.answer(model, self.shared.queries, adapted, new_tokens=room)
+        return study.score_of(self.shared, self.shared.owners, self.shared.queries, answers).scores
 
 
 def crowd(key: jax.Array, model: llm.Model, task: lamp.Task, count: int, first: int) -> Crowd:
-    users = pipeline.buffered(synthetic.users(task, count, first=first), RECOMMENDED.buffer)
     select_key, codec_key = jax.random.split(key)
-    selected = pipeline.select(select_key, model, users, extra_domains=True)
-    codec = pipeline.fit_codecs(codec_key, model, task, users)
-    owners = np.array([at for at, user in enumerate(users) for _ in user.queries])
-    return Crowd(model, task, users, selected, codec, study.slots_of_known_domain(users, selected), owners)
+    users = synthetic.users(task, count, first=first)
+    shared = study.gather(select_key, model, task, users, buffer=RECOMMENDED.buffer)
+    return Crowd(shared, pipeline.fit_codecs(codec_key, model, task, shared.users))
 
 
 def read(c: Crowd, method: tuning.Method, values, rows: np.ndarray) -> tuning.Adapted:
     """What trained row `rows[i]` hands to the model for question i, undisturbed."""
     own = jax.tree.map(lambda leaf: leaf[rows], values)
-    codec = jax.tree.map(lambda leaf: leaf[c.owners], c.codec)
-    one = lambda own, codec: method.apply(own, codec, c.model.config, tuning.quiet)  # noqa: E731
+    codec = jax.tree.map(lambda leaf: leaf[c.shared.owners], c.codec)
+    one = lambda own, codec: method.apply(own, codec, c.shared.model.config, tuning.quiet)  # noqa: E731
     return jax.jit(jax.vmap(one))(own, codec)
 
 
-def one_for_all(c: Crowd, key: jax.Array, settings: Settings) -> np.ndarray:
+def for_all(c: Crowd, key: jax.Array, settings: Settings) -> np.ndarray:
     """Scores of one adapter for each user's buffer, at the compute of the user's OVTs."""
-    ovts = int(np.median(np.asarray(c.selected.valid).sum(axis=1)))
-    steps = ovts * CLEAN.training.steps // PER_STEP
-    settings = replace(settings, training=tuning.Training(steps=steps, per_step=PER_STEP))
-    slots, first = [(user, 0) for user in range(len(c.users))], [row[0] for row in c.selected.samples]
-    tuned = pipeline.tune(
-        key, c.model, c.task, c.users, slots, first, pipeline.histories(c.users), c.codec, NVM3,
-        sigma=0.0, settings=settings,
-    )  # fmt: skip
-    return c.scores(read(c, settings.method, tuned.values, c.owners))
+    values = one_for_all.tune(key, *c.parts, sigma=0.0, settings=settings)
+    return c.scores(read(c, settings.method, values, c.shared.owners))
 
 
 def ovts(c: Crowd, key: jax.Array, settings: Settings) -> np.ndarray:
     """Scores of one adapter for each representative sample, the question's domain known."""
-    slots = [(u, s) for u, row in enumerate(c.selected.samples) for s, sample in enumerate(row) if sample]
-    samples = [c.selected.samples[u][s] for u, s in slots]
-    pools = [lamp.both_orders(c.task, sample) for sample in samples]
-    tuned = pipeline.tune(
-        key, c.model, c.task, c.users, slots, samples, pools, c.codec, NVM3, sigma=0.0, settings=settings
-    )
+    model, task, users, selected, *_ = c.parts
+    slots = [(u, s) for u, row in enumerate(selected.samples) for s, sample in enumerate(row) if sample]
+    samples = [selected.samples[u][s] for u, s in slots]
+    pools = [lamp.both_orders(task, sample) for sample in samples]
+    tuned = pipeline.tune(key, model, task, users, slots, samples, pools, c.codec, NVM3, sigma=0.0, settings=settings)
     at = {slot: row for row, slot in enumerate(slots)}
-    rows = np.array([at[slot] for slot in zip(c.owners, c.known, strict=True)])
+    rows = np.array([at[slot] for slot in zip(c.shared.owners, c.shared.known, strict=True)])
     return c.scores(read(c, settings.method, tuned.values, rows))
 
 
@@ -159,14 +148,14 @@ def rival(c: Crowd, key: jax.Array, name: str, rate: float) -> np.ndarray:
     own = RIVALS[name]
     start = tuning.vocabulary_tokens
     settings = replace(CLEAN, method=own.method, start=start, learning_rate=own.rate(rate))
-    return one_for_all(c, key, settings)
+    return for_all(c, key, settings)
 
 
 def ladder(c: Crowd, key: jax.Array) -> dict[str, np.ndarray]:
     """Scores of every method, nothing stored."""
     untuned = replace(CLEAN, method=tuning.Prompt(), training=tuning.Training(steps=0))
     scores = {"base model": c.scores(tuning.Adapted()), "own tokens, untuned": ovts(c, key, untuned)}
-    for name, own in track(RIVALS.items(), description=f"{c.task.name}, one for all"):
+    for name, own in track(RIVALS.items(), description=f"{c.shared.task.name}, one for all"):
         scores[f"one for all: {name}"] = rival(c, key, name, own.chosen)
     random = replace(CLEAN, method=tuning.Prompt(), start=tuning.random_tokens)
     scores["OVT, random start"] = ovts(c, key, random)
@@ -178,17 +167,16 @@ def ladder(c: Crowd, key: jax.Array) -> dict[str, np.ndarray]:
 def stored(c: Crowd, key: jax.Array, draws: int) -> dict[tuple[str, float, str], np.ndarray]:
     """Scores of OVTs read back, by training, sigma and device; each device gets `draws` of its noise."""
     scores = {}
-    for sigma in track(SIGMAS, description=f"{c.task.name}, stored"):
+    for sigma in track(SIGMAS, description=f"{c.shared.task.name}, stored"):
         for name, settings in TRAINED.items():
-            learned = pipeline.learn(
-                key, c.model, c.task, c.users, c.selected, c.codec, NVM3, sigma=sigma, settings=settings
-            )
+            learned = pipeline.learn(key, *c.parts, sigma=sigma, settings=settings)
             for written in RATIOS:
                 banks = pipeline.program(
-                    key, c.users, learned, device(written), sigma=sigma, settings=settings, draws=draws
+                    key, c.shared.users, learned, device(written), sigma=sigma, settings=settings, draws=draws
                 )
                 each = [
-                    programs.prompts_of(c.codec, banks.prompts[:, draw])[c.owners, c.known] for draw in range(draws)
+                    programs.prompts_of(c.codec, banks.prompts[:, draw])[c.shared.owners, c.shared.known]
+                    for draw in range(draws)
                 ]
                 scores[name, sigma, written] = np.mean([c.scores(tuning.Adapted(front=one)) for one in each], axis=0)
     return scores
@@ -197,29 +185,28 @@ def stored(c: Crowd, key: jax.Array, draws: int) -> dict[tuple[str, float, str],
 def found(c: Crowd, key: jax.Array) -> dict[str, dict[str, np.ndarray]]:
     """By start and penalty, each user's score with the right domain known and share of questions whose domain the
     search finds, OVTs being their own keys; coded, but without noise."""
-    domains = [[sample and sample.domain for sample in row] for row in c.selected.samples]
-    asked = [query.domain for user in c.users for query in user.queries]
+    model, _, users, selected, *_ = c.parts
+    owners, asked = c.shared.owners, [query.domain for query in c.shared.queries]
+    domains = [[sample and sample.domain for sample in row] for row in selected.samples]
     shares = {}
     for name, (start, pull) in STARTS.items():
         settings = replace(
             CLEAN, method=tuning.Prompt(), start=start, key=prompt_key, training=tuning.Training(steps=30, pull=pull)
         )
-        learned = pipeline.learn(key, c.model, c.task, c.users, c.selected, c.codec, NVM3, sigma=0.0, settings=settings)
-        banks = pipeline.program(key, c.users, learned, NVM3, sigma=0.0, settings=settings, draws=1)
-        match = pipeline.search(c.model, c.users, learned, banks, settings=settings)
-        slots = [
-            slot for user, row in zip(c.users, match.index[:, 0], strict=True) for slot in row[: len(user.queries)]
-        ]
-        hits = [domains[u][int(slot)] == own for u, slot, own in zip(c.owners, slots, asked, strict=True)]
-        by_user = [np.mean(np.array(hits)[c.owners == user]) for user in range(len(c.users))]
-        prompts = programs.prompts_of(c.codec, learned.bank.prompts)[c.owners, c.known]
+        learned = pipeline.learn(key, *c.parts, sigma=0.0, settings=settings)
+        banks = pipeline.program(key, users, learned, NVM3, sigma=0.0, settings=settings, draws=1)
+        match = pipeline.search(model, users, learned, banks, settings=settings)
+        slots = [slot for user, row in zip(users, match.index[:, 0], strict=True) for slot in row[: len(user.queries)]]
+        hits = [domains[u][int(slot)] == own for u, slot, own in zip(owners, slots, asked, strict=True)]
+        by_user = [np.mean(np.array(hits)[owners == user]) for user in range(len(users))]
+        prompts = programs.prompts_of(c.codec, learned.bank.prompts)[owners, c.shared.known]
         shares[name] = {"found": np.array(by_user), "score": c.scores(tuning.Adapted(front=prompts))}
     return shares
 
 
 def cell(scores: np.ndarray) -> str:
     known = interval(scores)
-    return f"{known.mean:.3f} ± {(known.high - known.low) / 2:.3f}"
+    return f"{known.mean:.3f} ± {known.half:.3f}"
 
 
 def markdown(finished: dict[str, tuple[dict, dict, dict]]) -> str:
@@ -241,8 +228,8 @@ def markdown(finished: dict[str, tuple[dict, dict, dict]]) -> str:
         for name in TRAINED:
             cells = []
             for sigma in SIGMAS:
-                gain = interval(held[name, sigma, "NVM-3"] - held[bare, sigma, "NVM-3"])
-                more = "" if name == bare else f" ({gain.mean:+.3f} ± {(gain.high - gain.low) / 2:.3f})"
+                gain = difference(held[name, sigma, "NVM-3"], held[bare, sigma, "NVM-3"])
+                more = "" if name == bare else f" ({gain.mean:+.3f} ± {gain.half:.3f})"
                 cells.append(cell(held[name, sigma, "NVM-3"]) + more)
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
         lines += ["", f"| {task}, sigma 0.15 | " + " | ".join(RATIOS) + " |", "|---" * 6 + "|"]

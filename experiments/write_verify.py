@@ -22,11 +22,11 @@ from nvcim_jax.cli import EMBEDDED
 from nvcim_jax.codec import decode
 from nvcim_jax.devices import device
 from nvcim_jax.llm import decoder
-from nvcim_jax.metrics import interval
 from nvcim_jax.mitigation import by_cell, correctnet, curvature, cxdnn, fit_compensator, plain, read
 from nvcim_jax.mitigation import selective_write_verify as swv
 from nvcim_jax.presets import RECOMMENDED
 from nvcim_jax.quantise import to_codes
+from nvcim_jax.statistics import difference, interval
 
 NVM3 = device("NVM-3")
 BARE, TRAINED, CLIPPED = "no training noise", "training noise", "training noise, clip"
@@ -162,9 +162,9 @@ def markdown(rows: list[dict], sigmas: list[float]) -> str:
         cells, pulses, errors = [], [], []
         for task in tasks:
             for sigma in sigmas:
-                mine, none = find[task, sigma, method], np.array(find[task, sigma, "none"]["scores"])
-                score, gain = interval(mine["scores"]), interval(np.array(mine["scores"]) - none)
-                cells.append(f"{score.mean:.3f} ({gain.mean:+.3f} ± {(gain.high - gain.low) / 2:.3f})")
+                mine, none = find[task, sigma, method], find[task, sigma, "none"]["scores"]
+                score, gain = interval(mine["scores"]), difference(mine["scores"], none)
+                cells.append(f"{score.mean:.3f} ({gain.mean:+.3f} ± {gain.half:.3f})")
                 pulses.append(mine["pulses"])
                 errors.append(mine["error"])
         error = " ".join(f"{each:.2f}" for each in errors[: len(sigmas)])

@@ -6,7 +6,7 @@ Eq. 5, and every copy is programmed with a noise of its own.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -219,17 +219,24 @@ def program_one(
     search_key: Float[Array, "rows dim"],
     device: Device,
     *,
+    sigma: Float[Array, ""] | float,
+    write: Write = write_values,
     scales: tuple[int, ...] = SCALES,
-    **how: Any,
+    sensitivity: Float[Array, "rows dim"] | None = None,
 ) -> tuple[Float[Array, "rows dim"], tuple[Float[Array, "_ dim"], ...]]:
     """Program the code of one OVT and the pooled copies of its key (Fig. 4): what reads return of them.
 
-    `how` is `store`'s: sigma and write. ValueError if a matrix does not fit one array.
+    `sensitivity` is the prompt's, for a `write` that takes one. A score is linear in the copies of the key, so none of
+    their values matters more than another. ValueError if a matrix does not fit one array.
     """
     prompt_key, *copy_keys = jax.random.split(key, 1 + len(scales))
-    put = partial(store, device=device, **how)
+    put = partial(store, device=device, sigma=sigma)
+    own = write if sensitivity is None else partial(write, sensitivity=sensitivity)
     copies = pyramid(search_key, scales=scales)
-    return put(prompt_key, prompt), tuple(put(k, copy) for k, copy in zip(copy_keys, copies, strict=True))
+    return (
+        put(prompt_key, prompt, write=own),
+        tuple(put(k, copy, write=write) for k, copy in zip(copy_keys, copies, strict=True)),
+    )
 
 
 def program(
@@ -238,10 +245,13 @@ def program(
     keys: Float[Array, "ovts rows dim"],
     valid: Bool[Array, "ovts"],
     device: Device,
-    **how: Any,
+    *,
+    sigma: Float[Array, ""] | float,
+    write: Write = write_values,
+    scales: tuple[int, ...] = SCALES,
 ) -> Programmed:
-    """Program a whole bank; the draw of OVT i depends on `key` and i alone. `how` is `program_one`'s."""
-    each = partial(program_one, device=device, **how)
+    """Program a whole bank; the draw of OVT i depends on `key` and i alone."""
+    each = partial(program_one, device=device, sigma=sigma, write=write, scales=scales)
     own_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(prompts.shape[0]))
     return Programmed(*jax.vmap(each)(own_keys, prompts, keys), valid)
 

@@ -46,7 +46,9 @@ def fit_pca(
     mean = jnp.dot(counts, vectors, precision="highest") / jnp.sum(counts)
     centred = vectors - mean[None, :]
     covariance = jnp.dot(centred.T * counts[None, :], centred, precision="highest")
-    _, directions = jnp.linalg.eigh(covariance)  # ascending
+    _, directions = jnp.linalg.eigh(covariance)  # ascending, of either sign
+    tops = jnp.take_along_axis(directions, jnp.argmax(jnp.abs(directions), axis=0)[None], axis=0)
+    directions = directions * jnp.sign(tops)  # so that rounding decides no code
     kept = min(dim, width)
     rotation, _ = jnp.linalg.qr(jax.random.normal(key, (kept, kept)))
     basis = jnp.dot(directions[:, width - kept :], rotation, precision="highest")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nvcim_jax.files import replacing
-from nvcim_jax.metrics import Interval
+from nvcim_jax.statistics import Interval
 
 
 def bars(path: Path, tables: Mapping[str, Mapping[str, Interval]], *, title: str) -> None:

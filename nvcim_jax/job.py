@@ -14,8 +14,8 @@ import numpy as np
 from nvcim_jax import bank, figures, files, lamp, llm, pipeline, store, study, synthetic
 from nvcim_jax.lamp import Task, User
 from nvcim_jax.llm.weights import Model
-from nvcim_jax.metrics import Interval, interval
 from nvcim_jax.presets import PRESETS, RECOMMENDED
+from nvcim_jax.statistics import Interval, clear, difference, interval, ratio_of_gains
 
 BLOCK = 8  # users that are learned and answered together
 PACKAGES = ("nvcim_jax", "jax", "flax", "optax", "transformers", "orbax-checkpoint", "numpy")
@@ -82,27 +82,20 @@ def collect(task: Task, cell: study.Cell, finished: Sequence[Block]) -> TaskResu
     return TaskResult(task, users, joined("scores"), joined("right_domain"), examples)
 
 
-def comparisons(result: TaskResult) -> dict[str, Interval]:
-    """Paired differences that the paper's claims turn on, users being the pairs."""
+def comparisons(result: TaskResult) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The paired differences that claims turn on, `a - b` over the same users: title to scores of a and b."""
+    return {f"{a} - {b}": (result.scores[a], result.scores[b]) for a, b in study.pairs(result.scores)}
+
+
+def gain_kept(result: TaskResult) -> Interval | None:
+    """Share of the gain of the OVT with known domain over the base model that `recommended` keeps.
+
+    None where domains are unknown, or where these users cannot tell that gain from none.
+    """
     scores = result.scores
-    pairs = {"one prompt for all - base model": (study.ONE, study.BASE)}
-    if study.KNOWN in scores:
-        pairs["OVT, right domain known - base model"] = (study.KNOWN, study.BASE)
-    for name in PRESETS:
-        full, nvp, none = (f"{name}: {method}" for method in ("NVCiM-PT", "NVP* (flat MIPS)", "No-Miti (flat MIPS)"))
-        pairs[f"{name}: NVCiM-PT - base model"] = (full, study.BASE)
-        pairs[f"{name}: NVP* - No-Miti (flat MIPS)"] = (nvp, none)
-        pairs[f"{name}: NVCiM-PT - NVP* (flat MIPS)"] = (full, nvp)
-        pairs[f"{name}: NVCiM-PT - NVP* (mean-pooled MIPS)"] = (full, f"{name}: NVP* (mean-pooled MIPS)")
-    return {title: interval(scores[a] - scores[b]) for title, (a, b) in pairs.items()}
-
-
-def gain_kept(result: TaskResult, method: str = "recommended: NVCiM-PT") -> float | None:
-    """Share of the gain of the OVT with known domain over the base model that `method` keeps; None without domains."""
-    if study.KNOWN not in result.scores:
+    if study.KNOWN not in scores:
         return None
-    base, known, kept = (result.scores[name].mean() for name in (study.BASE, study.KNOWN, method))
-    return float((kept - base) / (known - base)) if known > base else None
+    return ratio_of_gains(scores[study.whole("recommended")], scores[study.KNOWN], scores[study.BASE])
 
 
 def as_json(results: Sequence[TaskResult], settings: dict[str, Any]) -> dict[str, Any]:
@@ -117,13 +110,17 @@ def as_json(results: Sequence[TaskResult], settings: dict[str, Any]) -> dict[str
             }
             for name, scores in result.scores.items()
         }
+        pairs, kept = comparisons(result), gain_kept(result)
         return {
             "metric": result.task.metric,
             "users": [user.id for user in result.users],
             "questions": sum(len(user.queries) for user in result.users),
             "methods": methods,
-            "paired_differences": {title: value._asdict() for title, value in comparisons(result).items()},
-            "gain_kept_by_recommended": gain_kept(result),
+            "paired_differences": {
+                title: {**difference(*pair)._asdict(), "clear": is_clear}
+                for (title, pair), is_clear in zip(pairs.items(), clear(list(pairs.values())), strict=True)
+            },
+            "gain_kept_by_recommended": kept and kept._asdict(),
         }
 
     return {

@@ -1,19 +1,9 @@
-"""Scores of answers against gold, and intervals over users."""
+"""Scores of answers against gold."""
 
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
-
-
-class Interval(NamedTuple):
-    """A mean over users with its 95 % bootstrap interval."""
-
-    mean: float
-    low: float
-    high: float
-    users: int
 
 
 def exact(answer: str, gold: str) -> float:
@@ -44,20 +34,6 @@ def mean_absolute_error(answers: Sequence[str], golds: Sequence[str], *, lowest:
         return abs(int(text) - gold) if known else max(gold - lowest, highest - gold)
 
     return float(np.mean([error(answer, int(gold)) for answer, gold in zip(answers, golds, strict=True)]))
-
-
-def interval(values: Sequence[float], *, resamples: int = 2000, seed: int = 0) -> Interval:
-    """Mean over users and its 95 % percentile-bootstrap interval, users being what is resampled.
-
-    The same resamples are drawn for the same count and seed, so a paired difference is `interval(a - b)`.
-    ValueError for no values.
-    """
-    values = np.asarray(values, float)
-    if values.size == 0:
-        raise ValueError("an interval over no users: at least one is needed")
-    drawn = np.random.default_rng(seed).integers(0, values.size, (resamples, values.size))
-    low, high = np.quantile(values[drawn].mean(axis=1), (0.025, 0.975))
-    return Interval(float(values.mean()), float(low), float(high), int(values.size))
 
 
 def _check_pairs(answers, golds) -> None:

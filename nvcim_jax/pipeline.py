@@ -1,21 +1,21 @@
 """NVCiM-PT end to end (Fig. 3): select, learn, program, search, answer.
 
 Composition only: the mathematics is on the floors below, and what is compiled is in `programs`.
-Everything runs for a block of users at once. Randomness follows the user's name and the slot, so a user's result
-does not depend on who else is in the block.
+Everything runs for a block of users at once. Random numbers follow the user's name, the stage and the slot, so a user
+draws the same ones in any block. What is computed from them agrees up to the rounding of float32: products of another
+number of rows add up in another order.
 """
 
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nvcim_jax import bank, crossbar, lamp, programs, selection, text, tuning
 from nvcim_jax.codec import DIM, Codec, fit_pca
@@ -46,10 +46,11 @@ class Learned(NamedTuple):
     bank: bank.Bank
 
 
-def user_keys(key: PRNGKeyArray, users: Sequence[User]) -> PRNGKeyArray:
-    """One key per user, from the user's name."""
+def user_keys(key: PRNGKeyArray, users: Sequence[User], stage: str) -> PRNGKeyArray:
+    """One key per user, from the user's name and the stage that draws: no two stages see the same numbers."""
+    own = jax.random.fold_in(key, zlib.crc32(stage.encode()))
     names = jnp.array([zlib.crc32(user.id.encode()) for user in users], jnp.uint32)
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, names)
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(own, names)
 
 
 def buffered(users: Sequence[User], size: int) -> list[User]:
@@ -69,7 +70,7 @@ def select(key: PRNGKeyArray, model: Model, users: Sequence[User], *, extra_doma
     contents = [[text.encode(model.tokenizer, sample.content) for sample in user.history] for user in users]
     points, items = _mean_embeddings(model, contents)
     counts = jnp.array([selection.cluster_count(len(user.history)) for user in users])
-    picked, valid = programs.representatives(user_keys(key, users), points, items, counts, most=MOST_CLUSTERS)
+    picked, valid = programs.representatives(user_keys(key, users, "select"), points, items, counts, most=MOST_CLUSTERS)
     chosen = [
         [user.history[at] if is_valid else None for at, is_valid in zip(*rows, strict=True)]
         for user, *rows in zip(users, np.asarray(picked), np.asarray(valid), strict=True)
@@ -100,16 +101,16 @@ def learn(
     """Tune one OVT per selected sample under `settings.train_sigma` times the device's noise, and code it.
 
     `codec` comes from `fit_codecs`. With a `folder`, an interrupted run goes on from what it kept there (`tuning.run`).
-    Zero steps leave the start untuned.
+    Zero steps leave the start as it is, within the limits of `settings.clip`.
     """
-    slots = [(u, s) for u, row in enumerate(selected.samples) for s, sample in enumerate(row) if sample is not None]
+    slots = _taken(selected)
     samples = [selected.samples[u][s] for u, s in slots]
     pools = [lamp.both_orders(task, sample) for sample in samples]
     tuned = tune(
         key, model, task, users, slots, samples, pools, codec, device,
         sigma=sigma, settings=settings, folder=folder, report=report,
     )  # fmt: skip
-    codecs = _rows_of(codec, slots)
+    codecs = rows_of(codec, slots)
     codes = stored(model, tuned.values, codecs, settings)
     content = content_codes(model, [[sample] for sample in samples], codecs, settings.tokens)[:, 0]
     keys = jax.vmap(settings.key)(content, codes)
@@ -120,7 +121,7 @@ def learn(
         sample=jnp.asarray(slot),
         domain=jnp.array([names.index(sample.domain) if sample.domain else -1 for sample in samples]),
         loss=tuned.losses[-1] if tuned.losses.shape[0] else jnp.full(len(slots), jnp.nan),
-        key=jax.random.key_data(_slot_keys(key, users, slots)),
+        key=jax.random.key_data(_slot_keys(key, users, slots, "tune")),
     )
     put = lambda leaf: jnp.zeros((*selected.valid.shape, *leaf.shape[1:]), leaf.dtype).at[user, slot].set(leaf)  # noqa: E731
     return Learned(codec, bank.Bank(*jax.tree.map(put, (codes, keys, origin)), selected.valid.sum(axis=1)))
@@ -129,35 +130,6 @@ def learn(
 def domains(selected: Selected) -> list[str]:
     """The domains of a block's samples, in the order that a bank's `origin.domain` counts them."""
     return sorted({sample.domain for row in selected.samples for sample in row if sample and sample.domain})
-
-
-def learn_one_for_all(
-    key: PRNGKeyArray,
-    model: Model,
-    task: Task,
-    users: Sequence[User],
-    selected: Selected,
-    codec: Codec,
-    device: Device,
-    *,
-    sigma: float,
-    settings: Settings,
-    folder: Path | None = None,
-    report: TuneReport = lambda progress: None,
-) -> Learned:
-    """Tune one prompt on each user's whole buffer, reading as many samples in all as the user's OVTs do together."""
-    slots = [(u, 0) for u in range(len(users))]
-    per_step = int(np.median(np.asarray(selected.valid).sum(axis=1)))
-    whole = replace(settings, training=replace(settings.training, per_step=per_step))
-    tuned = tune(
-        key, model, task, users, slots, [row[0] for row in selected.samples], histories(users), codec, device,
-        sigma=sigma, settings=whole, folder=folder, report=report,
-    )  # fmt: skip
-    codes = stored(model, tuned.values, _rows_of(codec, slots), settings)
-    is_first = jnp.arange(selected.valid.shape[1]) == 0
-    alone = jnp.where(is_first[None, :, None, None], codes[:, None], 0)
-    origin = bank.unknown(selected.valid.shape)
-    return Learned(codec, bank.Bank(alone, alone, origin, jnp.ones(len(users), jnp.int32)))
 
 
 def fit_codecs(
@@ -176,7 +148,7 @@ def fit_codecs(
     width = text.bucket(max(map(len, tokens)), 256)
     counts = jnp.asarray(np.arange(width)[None] < np.array([len(row) for row in tokens])[:, None], jnp.float32)
     vectors = programs.embed(model.params, model.config, text.pad(tokens, width, 0))
-    return programs.fit_codecs(user_keys(key, users), vectors, counts, fit=fit)
+    return programs.fit_codecs(user_keys(key, users, "codec"), vectors, counts, fit=fit)
 
 
 def program(
@@ -188,12 +160,37 @@ def program(
     sigma: float,
     settings: Settings,
     draws: int,
+    sensitivity: Array | None = None,
 ) -> bank.Programmed:
-    """Program each user's bank `draws` times; leaves are [users, draws, slots, ...]."""
-    keys = user_keys(key, users)
-    own = learned.bank
+    """Program each user's bank `draws` times; leaves are [users, draws, slots, ...].
+
+    `sensitivity` is what `sensitivities` found, for a `settings.write` that takes one.
+    """
+    keys, own = user_keys(key, users, "program"), learned.bank
     how = {"write": settings.write, "draws": draws}
-    return programs.program(keys, own.prompts, own.keys, own.valid, device, jnp.float32(sigma), **how)
+    return programs.program(keys, own.prompts, own.keys, own.valid, sensitivity, device, jnp.float32(sigma), **how)
+
+
+def sensitivities(
+    key: PRNGKeyArray,
+    model: Model,
+    users: Sequence[User],
+    selected: Selected,
+    learned: Learned,
+    *,
+    settings: Settings,
+) -> Float[Array, "users slots tokens code"]:
+    """How much an error of each stored value costs: curvature of the loss of the OVT's own sample (SWIM's measure)."""
+    slots = _taken(selected)
+    pools = [[pair(model, selected.samples[u][s], settings)[:2]] for u, s in slots]
+    batch = jax.tree.map(lambda leaf: leaf[:, 0], text.batch(pools))
+    keys = _slot_keys(key, users, slots, "curvature")
+    at = tuple(np.array(slots).T)
+    found = programs.sensitivity(
+        model.params, keys, learned.bank.prompts[at], rows_of(learned.codec, slots), batch,
+        config=model.config, probes=settings.probes,
+    )  # fmt: skip
+    return jnp.zeros_like(learned.bank.prompts).at[at].set(found)
 
 
 def search(
@@ -207,12 +204,6 @@ def search(
     queries = [(user.queries * most)[:most] for user in users]
     codes = content_codes(model, queries, learned.codec, settings.tokens)
     return programs.search(banks, codes, score=settings.score)
-
-
-def histories(users: Sequence[User]) -> list[list[Sample]]:
-    """Every user's history, repeated until all are equally long: pools for one adapter per user."""
-    most = max(len(user.history) for user in users)
-    return [list((user.history * most)[:most]) for user in users]
 
 
 def tune(
@@ -248,12 +239,18 @@ def tune(
         if not settings.cut:
             raise ValueError(f"{told}: allow them to be cut, or shorten them")
         warnings.warn(f"{told}: they lost their beginnings", stacklevel=2)
-    ids = np.array([start_ids(model, task, sample, settings) for sample in samples], np.int32)
-    keys, codecs = _slot_keys(key, users, slots), _rows_of(codec, slots)
-    start, rate, limit = programs.start(model.params, keys, ids, codecs, config=model.config, settings=settings)
-    if not settings.training.steps:
-        return tuning.Tuned(start, jnp.zeros((0, len(slots))), jnp.zeros(len(slots), bool))
-    job = tuning.Job(keys, start, codecs, rate, limit, text.batch([[row[:2] for row in pool] for pool in pairs]))
+    told = [
+        start_ids(model, task, sample, settings, users[u].history)
+        for (u, _), sample in zip(slots, samples, strict=True)
+    ]
+    codecs = rows_of(codec, slots)
+    each = jax.vmap(lambda own: jax.random.split(own, 3))(_slot_keys(key, users, slots, "tune"))
+    start_keys, init_keys, noise_keys = each[:, 0], each[:, 1], each[:, 2]
+    start, rate, limit = programs.start(
+        model.params, start_keys, init_keys, np.array(told, np.int32), codecs, config=model.config, settings=settings
+    )
+    batch = text.batch([[row[:2] for row in pool] for pool in pairs])
+    job = tuning.Job(noise_keys, start, codecs, rate, limit, batch)
     if settings.training.pull:
         contents = [[text.encode(model.tokenizer, sample.content)] for sample in samples]
         job = job._replace(content=_mean_embeddings(model, contents)[0][:, 0])
@@ -264,10 +261,14 @@ def tune(
     )  # fmt: skip
 
 
-def start_ids(model: Model, task: Task, sample: Sample, settings: Settings) -> text.Ids:
-    """What the virtual tokens of a sample start from: `settings.start_text`, or its own content and answer."""
+def start_ids(model: Model, task: Task, sample: Sample, settings: Settings, history: Sequence[Sample] = ()) -> text.Ids:
+    """What the virtual tokens of a sample start from: `settings.start_text`, or its own most telling words.
+
+    Which words tell most follows from the user's `history`.
+    """
     if settings.start_text is None:
-        return text.start_ids(model.tokenizer, task, sample, settings.tokens)
+        bound = {"history": history, "answer": settings.start_answer}
+        return text.start_ids(model.tokenizer, task, sample, settings.tokens, **bound)
     given = text.encode(model.tokenizer, settings.start_text)
     if not given:
         raise ValueError("the text to start from is empty: give at least one word, or leave it out")
@@ -289,9 +290,14 @@ def check_tokens(model: Model, settings: Settings) -> None:
         )
 
 
-def _slot_keys(key: PRNGKeyArray, users: Sequence[User], slots: Sequence[tuple[int, int]]) -> PRNGKeyArray:
+def _slot_keys(key: PRNGKeyArray, users: Sequence[User], slots: Sequence[tuple[int, int]], stage: str) -> PRNGKeyArray:
     user, slot = np.array(slots).T
-    return jax.vmap(jax.random.fold_in)(user_keys(key, users)[user], jnp.asarray(slot))
+    return jax.vmap(jax.random.fold_in)(user_keys(key, users, stage)[user], jnp.asarray(slot))
+
+
+def _taken(selected: Selected) -> list[tuple[int, int]]:
+    """User and slot of every selected sample."""
+    return [(u, s) for u, row in enumerate(selected.samples) for s, sample in enumerate(row) if sample is not None]
 
 
 def pair(model: Model, sample: Sample, settings: Settings) -> tuple[text.Ids, text.Ids, bool]:
@@ -339,6 +345,6 @@ def _uncovered(user: User, chosen: list[Sample | None]) -> list[Sample]:
     return [first_of[domain] for domain in sorted(first_of)]
 
 
-def _rows_of(codec: Codec, slots: Sequence[tuple[int, int]]) -> Codec:
+def rows_of(codec: Codec, slots: Sequence[tuple[int, int]]) -> Codec:
     owners = np.array([user for user, _ in slots])
     return jax.tree.map(lambda leaf: np.asarray(leaf)[owners], codec)

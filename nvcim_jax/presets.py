@@ -61,12 +61,14 @@ class Settings:
     clip: float  # quantile of the start's magnitudes beyond which codes are clipped; 1 leaves them free
     key: Callable  # what an OVT is found by
     score: Callable  # the scaled search
-    start_text: str | None = None  # what the virtual tokens say at first; None: the sample's own content and answer
+    start_text: str | None = None  # what the virtual tokens say at first; None: the sample's own words
+    start_answer: bool = True  # whether its answer is among them
     tokens: int = 16
     buffer: int = 25
     longest: int = 192  # tokens of a question that tuning reads; of a longer one it reads the end
     cut: bool = True  # longer ones, with a warning; else they are refused
     write: Callable = crossbar.write_values
+    probes: int = 0  # of the loss's curvature, which `write` is then given as `sensitivity`
 
     def describe(self) -> dict[str, object]:
         """The settings as JSON values, functions by their names."""
@@ -125,3 +127,10 @@ RECOMMENDED = Settings(
 )
 
 PRESETS = {"paper-literal": PAPER_LITERAL, "paper": PAPER, "recommended": RECOMMENDED}
+
+# What a preset's own search is called in tables. The mean over pairs is blind to scale, so three copies average noise.
+SEARCHES = {
+    "paper-literal": "scaled search",
+    "paper": "scaled search",
+    "recommended": "mean-pooled MIPS, three copies",
+}

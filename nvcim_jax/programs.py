@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nvcim_jax import bank, selection
+from nvcim_jax import bank, mitigation, selection, tuning
 from nvcim_jax.codec import Codec, decode, encode
 from nvcim_jax.llm import decoder
 from nvcim_jax.pooling import resample
@@ -61,29 +61,55 @@ def fit_codecs(keys, vectors, counts, *, fit):
 
 
 @partial(jax.jit, static_argnames=("config", "settings"))
-def start(params, keys, ids, codecs, *, config, settings):
+def start(params, start_keys, init_keys, ids, codecs, *, config, settings):
     """What training starts from, its learning rates and its limits, row by row."""
 
-    def one(key, ids, codec):
-        tokens = settings.start(jax.random.fold_in(key, 2), params, config, ids)
-        values = settings.method.init(jax.random.fold_in(key, 3), tokens, codec, config)
+    def one(start_key, init_key, ids, codec):
+        tokens = settings.start(start_key, params, config, ids)
+        values = settings.method.init(init_key, tokens, codec, config)
         free = settings.clip >= 1
         limit = lambda leaf: jnp.asarray(jnp.inf if free else jnp.quantile(jnp.abs(leaf), settings.clip), leaf.dtype)  # noqa: E731
         return values, settings.learning_rate(values), jax.tree.map(limit, values)
 
-    return jax.vmap(one)(keys, ids, codecs)
+    return jax.vmap(one)(start_keys, init_keys, ids, codecs)
+
+
+@partial(jax.jit, static_argnames=("config", "probes"))
+def sensitivity(params, keys, codes, codecs, batch, *, config, probes):
+    """How much each stored value's error costs: curvature of the label loss of an OVT's own sample, row by row.
+
+    `codes` are [rows, tokens, code] and `batch` has one sample a row.
+    """
+
+    def one(row):
+        key, code, codec, *sample = row
+        ids, *rest = (leaf[None] for leaf in sample)
+        asked = decoder.embed(params, config, ids)
+
+        def loss(code):
+            front = tuning.Adapted(front=decode(codec, code)[None])
+            return tuning.label_loss(params, config, front, asked, *rest)[0]
+
+        return mitigation.curvature(key, loss, code, probes=probes)
+
+    return jax.lax.map(one, (keys, codes, codecs, *batch), batch_size=16)
 
 
 @partial(jax.jit, static_argnames=("write", "draws"))
-def program(keys, codes, search_keys, valid, device, sigma, *, write, draws):
-    """Every user's bank, `draws` times: [users, draws, slots, ...]."""
+def program(keys, codes, search_keys, valid, sensitivity, device, sigma, *, write, draws):
+    """Every user's bank, `draws` times: [users, draws, slots, ...]. `sensitivity` may be None."""
     users, slots = valid.shape
     # One flat axis of users, draws and slots: under three nested vmaps the generator compiles four times as long.
     user, draw, slot = (axis.reshape(-1) for axis in jnp.indices((users, draws, slots)))
     fold = jax.vmap(jax.random.fold_in)
     own_keys = fold(fold(keys[user], draw), slot)
-    put = partial(bank.program_one, device=device, sigma=sigma, write=write)
-    stored = jax.vmap(put)(own_keys, codes[user, slot], search_keys[user, slot])
+    own = jax.tree.map(lambda leaf: leaf[user, slot], (codes, search_keys, sensitivity))
+
+    def put(key, code, search_key, sensitivity):
+        bound = {"sigma": sigma, "write": write, "sensitivity": sensitivity}
+        return bank.program_one(key, code, search_key, device, **bound)
+
+    stored = jax.vmap(put)(own_keys, *own)
     prompts, copies = jax.tree.map(lambda leaf: leaf.reshape(users, draws, slots, *leaf.shape[1:]), stored)
     return bank.Programmed(prompts, copies, jnp.broadcast_to(valid[:, None], (users, draws, slots)))
 

@@ -21,9 +21,9 @@ from nvcim_jax.devices import Device, device
 from nvcim_jax.figures import Line, Panel
 from nvcim_jax.lamp import Sample, Task, User
 from nvcim_jax.llm.weights import Model
-from nvcim_jax.metrics import interval
 from nvcim_jax.pipeline import Learned
 from nvcim_jax.presets import PRESETS, Settings, content_key
+from nvcim_jax.statistics import interval
 
 FIDELITIES = {
     "value": (variation.value_law, crossbar.write_values),

@@ -7,14 +7,15 @@ from rich.table import Table
 
 from nvcim_jax import job, study
 from nvcim_jax.job import TaskResult
-from nvcim_jax.metrics import Interval, interval
+from nvcim_jax.statistics import Interval, clear, difference, interval
 from nvcim_jax.terminal import Terminal, plain
 
 
 def results(console: Terminal, results: Sequence[TaskResult], settings: dict[str, Any]) -> None:
     """Methods by task, the paired differences, the share of the gain that the memory keeps, three examples."""
     names = [result.task.name for result in results]
-    counts = f"{len(results[0].users)} users per task, {settings['draws']} draws"
+    users = len(results[0].users)
+    counts = f"{users} user{'s' if users > 1 else ''} per task, {settings['draws']} draws"
     title = f"{settings['device']}, sigma {settings['sigma']}; {counts}; mean ± half of the 95 % interval"
     table = Table("method", *names, title=title)
     group = None
@@ -27,15 +28,8 @@ def results(console: Terminal, results: Sequence[TaskResult], settings: dict[str
         cells = [_cell(interval(result.scores[method]), "{:.2f}") for result in results]
         table.add_row(f"  {short}" if preset else short, *cells)
     console.print(table)
-    paired = Table("paired difference", *names, title="the same users, questions and draws")
-    columns = [job.comparisons(result) for result in results]
-    for method in columns[0]:
-        paired.add_row(method, *(_cell(column[method], "{:+.2f}") for column in columns))
-    console.print(paired)
-    kept = {result.task.name: job.gain_kept(result) for result in results}
-    known = [f"{name} {share:.0%}" for name, share in kept.items() if share is not None]
-    if known:
-        console.print(f"Of the gain of the OVT with known domain, recommended NVCiM-PT keeps {', '.join(known)}.")
+    _differences(console, results)
+    _share_kept(console, results)
     for result, example in _telling(results, 3):
         console.rule(result.task.name, align="left")
         for label, words in (
@@ -48,8 +42,31 @@ def results(console: Terminal, results: Sequence[TaskResult], settings: dict[str
             console.print(f"{label:12s} {words or '(nothing)'}")
 
 
+def _differences(console: Terminal, results: Sequence[TaskResult]) -> None:
+    """Paired differences by task; a star where they are told from none among all of the table."""
+    columns = [job.comparisons(result) for result in results]
+    stars = iter(clear([pair for column in columns for pair in column.values()]))
+    cells = [[_cell(difference(*pair), "{:+.2f}") + (" *" if next(stars) else "") for pair in column.values()]
+             for column in columns]  # fmt: skip
+    title = "the same users, questions and draws; * clear at a false discovery rate of 5 % over this table"
+    table = Table("paired difference", *(result.task.name for result in results), title=title)
+    for method, *row in zip(columns[0], *cells, strict=True):
+        table.add_row(method, *row)
+    console.print(table)
+
+
+def _share_kept(console: Terminal, results: Sequence[TaskResult]) -> None:
+    kept = {result.task.name: job.gain_kept(result) for result in results if study.KNOWN in result.scores}
+    told = [f"{name} {share.mean:.0%} ({share.low:.0%} to {share.high:.0%})" for name, share in kept.items() if share]
+    if told:
+        console.print(f"Of the gain of the OVT with known domain, recommended keeps {', '.join(told)}.")
+    silent = [name for name, share in kept.items() if share is None]
+    if silent:
+        console.print(f"No share for {', '.join(silent)}: so few users cannot tell that gain from none.")
+
+
 def _cell(value: Interval, style: str) -> str:
-    return f"{style.format(value.mean)}±{(value.high - value.low) / 2:.2f}"
+    return f"{style.format(value.mean)}±{value.half:.2f}"
 
 
 def _telling(results: Sequence[TaskResult], count: int) -> list[tuple[TaskResult, study.Example]]:

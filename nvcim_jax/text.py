@@ -1,6 +1,7 @@
 """Samples as token ids in fixed shapes: questions, labels, starts of virtual tokens."""
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -57,12 +58,30 @@ def decode(tokenizer: Any, ids: Sequence[int], ends: Sequence[int]) -> str:
     return tokenizer.decode(kept, skip_special_tokens=True).strip()
 
 
-def start_ids(tokenizer: Any, task: Task, sample: Sample, rows: int) -> Ids:
-    """`rows` tokens that sum the sample up: what it is about, then its answer (repeated while there is room)."""
-    tail = [*encode(tokenizer, ANSWER), *answer_ids(tokenizer, sample)][-rows:]
+def start_ids(
+    tokenizer: Any, task: Task, sample: Sample, rows: int, *, history: Sequence[Sample] = (), answer: bool = True
+) -> Ids:
+    """`rows` tokens that sum the sample up: those of its content that tell most, in their order, then its answer.
+
+    A token tells the more, the fewer samples of the user's `history` hold it; of equals the later one stays. What is
+    short is repeated until the rows are full. Without `answer` all rows are content.
+    """
+    tail = [*encode(tokenizer, ANSWER), *answer_ids(tokenizer, sample)][-rows:] if answer else []
     gist = encode(tokenizer, lamp.gist(task, sample)) or tail
-    head = (gist * rows)[: rows - len(tail)]
-    return head + tail
+    holders = Counter(token for each in history for token in set(encode(tokenizer, lamp.gist(task, each))))
+    return _most_telling(gist, rows - len(tail), holders) + tail
+
+
+def _most_telling(ids: Ids, room: int, holders: Counter) -> Ids:
+    """`room` of the ids, or all of them repeated: each once before any twice, the rarest first, the later of equals."""
+    if len(ids) <= room:
+        return (ids * room)[:room]
+    seen: Counter = Counter()
+    ranks = []
+    for at, token in reversed(list(enumerate(ids))):
+        ranks.append((seen[token], holders[token], -at))
+        seen[token] += 1
+    return [ids[at] for at in sorted(-behind for *_, behind in sorted(ranks)[:room])]
 
 
 def bucket(size: int, multiple: int = 16) -> int:

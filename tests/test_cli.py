@@ -60,7 +60,7 @@ def test_run_leaves_results_that_can_be_repeated(tmp_path):
     nvcim(*words, "--out", tmp_path / "b")
     first, second = (json.loads((tmp_path / out / "results.json").read_text()) for out in "ab")
     assert first == second
-    assert "NVCiM-PT" in text and "without OVT" in text
+    assert "mean-pooled MIPS, three copies" in text and "without OVT" in text
     assert first["settings"]["seed"] == 0 and first["provenance"]["versions"]["jax"]
     assert first["tasks"]["LaMP-3"]["methods"]["base model"]["users"] == 1
     assert (tmp_path / "a/results.png").read_bytes().startswith(b"\x89PNG")
@@ -148,7 +148,7 @@ def test_real_files_run_through(outside, tmp_path):
             "run", "--model", outside / "models/stories260K", "--task", task, "--data", outside / "data/lamp" / folder,
             "--users", 1, "--draws", 1, "--out", tmp_path / folder,
         )  # fmt: skip
-        assert "NVCiM-PT" in text
+        assert "mean-pooled MIPS, three copies" in text
         results = json.loads((tmp_path / folder / "results.json").read_text())["tasks"][task]
         assert len(results["users"]) == 1 and "OVT, right domain known, clean" not in results["methods"]
 

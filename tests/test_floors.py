@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "nvcim_jax"
 FLOORS = [
     {"files", "interrupts"},
-    {"noise", "pooling", "similarity", "selection", "quantise", "metrics"},
+    {"noise", "pooling", "similarity", "selection", "quantise", "metrics", "statistics"},
     {"devices", "adc", "cells", "wires", "crossbar", "cost"},
     {"cpu"},
     {"codec", "bank", "mitigation", "search", "spread", "digests"},
@@ -18,6 +18,7 @@ FLOORS = [
     {"programs"},
     {"reply"},
     {"pipeline"},
+    {"one_for_all"},
     {"store", "study", "figures"},
     {"retrieval", "comparison", "repair"},
     {"job"},
@@ -82,6 +83,7 @@ def test_the_mathematics_needs_jax_only():
         "nvcim_jax",
         "rouge_score",
         "sklearn",
+        "scipy",
     }
     for name in FLOORS[1]:
         assert {found.split(".")[0] for found in imports(PACKAGE / f"{name}.py")} <= allowed

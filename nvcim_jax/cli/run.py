@@ -45,7 +45,7 @@ def run(
     sigma: Sigma = 0.1,
     draws: Annotated[
         int, typer.Option(parser=number(int, 1, 10**12), metavar="INTEGER", help="Times that each bank is programmed.")
-    ] = 2,
+    ] = 3,
     seed: Seed = 0,
     model: Model = EMBEDDED,
     weights: Weights = None,

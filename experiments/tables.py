@@ -1,0 +1,207 @@
+"""The tables of methods on held-out users: README and docs/results.
+
+    python experiments/tables.py main --out out/main          # every method on NVM-3 (the paper's Tables I and IV)
+    python experiments/tables.py devices --out out/devices    # untuned, paper and recommended on NVM-1 to NVM-5
+    python experiments/tables.py headroom --out out/headroom  # what tuning is worth from poorer starts
+    python experiments/tables.py one-for-all --out out/pick   # settings of the rival, on users of their own
+
+All methods of a table see the same users, questions and device draws. Noise-aware training is for NVM-3 at the cell's
+sigma. Every block of users is kept in --out as it is finished: the same command goes on from there. Writes
+results.json, table.md and results.png.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from nvcim_jax import figures, files, job, lamp, llm, one_for_all, study, synthetic
+from nvcim_jax.cli import EMBEDDED
+from nvcim_jax.devices import RATIOS
+from nvcim_jax.presets import RECOMMENDED, relative_rate
+from nvcim_jax.statistics import clear, difference, interval
+from nvcim_jax.study import Cell, Method
+
+CHOOSING = 2_000_000  # users from this number on serve to choose settings, and stand in no table of results
+
+
+class Table(NamedTuple):
+    """Rows, cells and the number of the first user; which paired differences to test, for a given cell."""
+
+    rows: list[Method]
+    cells: list[Cell]
+    pairs: Callable[[dict[str, np.ndarray]], list[tuple[str, str]]]
+    first: int = synthetic.HELD_OUT
+
+
+def main_table() -> Table:
+    return Table(study.methods(), [Cell("NVM-3", 0.1), Cell("NVM-3", 0.2)], study.pairs)
+
+
+def devices_table() -> Table:
+    names = (study.BASE, study.OWN, study.KNOWN, study.whole("paper"), study.whole("recommended"))
+    rows = [row for row in study.methods() if row.label in names]
+    return Table(rows, [Cell(name, sigma) for sigma in (0.1, 0.2) for name in RATIOS], study.pairs)
+
+
+def headroom_table() -> Table:
+    """From the usual start, from fewer virtual tokens, and from a start without the answer."""
+    rows = [Method(study.BASE, None)]
+    starts = {f"{tokens} virtual tokens": {"tokens": tokens} for tokens in (16, 4, 2)}
+    starts["16, start without the answer"] = {"start_answer": False}
+    for name, changed in starts.items():
+        clean = replace(RECOMMENDED, train_sigma=0.0, clip=1.0, **changed)
+        stored = replace(RECOMMENDED, **changed)
+        known = partial(Method, group=name, known_domain=True)
+        found = partial(Method, group=name)
+        rows += [known("untuned, right domain known", replace(clean, training=study.UNTUNED)),
+                 known("tuned, right domain known", clean),
+                 found("untuned", replace(stored, training=study.UNTUNED)),
+                 found("tuned", stored)]  # fmt: skip
+
+    def pairs(scores):
+        ends = (("tuned, right domain known", "untuned, right domain known"), ("tuned", "untuned"))
+        return [(f"{name}: {a}", f"{name}: {b}") for name in starts for a, b in ends]
+
+    return Table(rows, [Cell("NVM-3", 0.1)], pairs)
+
+
+def rival_table() -> Table:
+    """One prompt for all by learning rate, as a share of the start's root mean square."""
+    rates = {share: partial(relative_rate, share=share) for share in (0.01, 0.02, 0.03, 0.06, 0.12)}
+    row = partial(Method, learn=one_for_all.learn)
+    rows = [row(f"rate {share}", replace(RECOMMENDED, learning_rate=rate)) for share, rate in rates.items()]
+    return Table(rows, [Cell("NVM-3", 0.1)], lambda scores: [], CHOOSING)
+
+
+TABLES = {"main": main_table, "devices": devices_table, "headroom": headroom_table, "one-for-all": rival_table}
+
+
+def scores_of_block(out: Path, settings: dict, table: Table, model, task, users, start: int, report) -> dict:
+    """Scores by cell and method of one block of users, from `out` if it was finished there before."""
+    path = out / f"{task.name}-{start:04d}.json"
+    part = users[start : start + job.BLOCK]
+    if path.exists():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["settings"] != settings:
+            raise SystemExit(f"{path} was made with other settings ({kept['settings']}): give another --out")
+        report(study.work(part, model, len(table.cells), settings["draws"], table.rows))
+        return kept["scores"]
+    climbed = study.ladder(
+        jax.random.key(settings["seed"]), model, task, part, table.cells,
+        draws=settings["draws"], train_device="NVM-3", rows=table.rows, report=report,
+    )  # fmt: skip
+    scores = {
+        name_of(cell): {label: score.scores.tolist() for label, score in row.items()}
+        for cell, row in climbed.scores.items()
+    }
+    files.write_json(path, {"settings": settings, "scores": scores})
+    return scores
+
+
+def name_of(cell: Cell) -> str:
+    return f"{cell.device} {cell.sigma}"
+
+
+def joined(blocks: list[dict]) -> dict[str, dict[str, np.ndarray]]:
+    """Scores of all users by cell and method."""
+    return {
+        cell: {label: np.concatenate([block[cell][label] for block in blocks]) for label in row}
+        for cell, row in blocks[0].items()
+    }
+
+
+def markdown(table: Table, finished: dict[str, dict], settings: dict) -> str:
+    """By cell the methods by task and their paired differences, then those between devices."""
+    tasks, cells = list(finished), [name_of(cell) for cell in table.cells]
+    users = {task: len(finished[task][cells[0]][table.rows[0].label]) for task in tasks}
+    counts = ", ".join(f"{count} users of {task}" for task, count in users.items())
+    lines = [f"{counts}; {settings['draws']} draws; mean ± half of the 95 % interval.", ""]
+    for cell in cells:
+        lines += [f"| {cell} | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
+        for row in table.rows:
+            shown = [interval(finished[task][cell][row.label]) for task in tasks]
+            lines.append(f"| {row.label} | " + " | ".join(f"{each.mean:.3f}±{each.half:.3f}" for each in shown) + " |")
+        wanted = table.pairs(finished[tasks[0]][cell])
+        lines += differences(f"{cell}, paired difference", finished, [((cell, a), (cell, b)) for a, b in wanted])
+    last, first = table.rows[-1].label, {cell.sigma: cell for cell in reversed(table.cells)}
+    others = [(cell, first[cell.sigma]) for cell in table.cells if cell.device != first[cell.sigma].device]
+    wanted = [((name_of(cell), last), (name_of(other), last)) for cell, other in others]
+    lines += differences(f"{last}, paired difference", finished, wanted)
+    return "\n".join(lines)
+
+
+def differences(title: str, finished: dict[str, dict], wanted: list) -> list[str]:
+    """A table of paired differences between (cell, label) and (cell, label); a star where one is clear among all."""
+    tasks = list(finished)
+    pairs = [[(finished[task][c][a], finished[task][d][b]) for task in tasks] for (c, a), (d, b) in wanted]
+    stars = iter(clear([pair for row in pairs for pair in row]))
+    lines = ["", f"| {title} | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"] if wanted else []
+    for ((c, a), (d, b)), row in zip(wanted, pairs, strict=True):
+        shown = [(difference(*pair), " *" if next(stars) else "") for pair in row]
+        name = f"{a} − {b}" if c == d else f"{c} − {d}"
+        lines.append(
+            f"| {name} | " + " | ".join(f"{each.mean:+.3f}±{each.half:.3f}{star}" for each, star in shown) + " |"
+        )
+    return [*lines, ""]
+
+
+def write(out: Path, table: Table, finished: dict[str, dict], settings: dict) -> None:
+    """results.json, table.md, and a picture of the first cell."""
+    whole = {
+        task: {cell: {label: own.tolist() for label, own in row.items()} for cell, row in cells.items()}
+        for task, cells in finished.items()
+    }
+    about = {"settings": settings, "provenance": job.provenance(), "scores": whole}
+    files.write_json(out / "results.json", about)
+    files.write_text(out / "table.md", markdown(table, finished, settings))
+    cell = name_of(table.cells[0])
+    shown = {task: {label: interval(own) for label, own in cells[cell].items()} for task, cells in finished.items()}
+    title = f"{cell}, {settings['users']} held-out users per task, {settings['draws']} draws, embedded model"
+    figures.bars(out / "results.png", shown, title=title)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", choices=TABLES)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--users", type=int, default=50)
+    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--sigma", type=float, nargs="*", help="only these")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--task", nargs="*", default=list(lamp.TASKS))
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    table = TABLES[args.table]()
+    table = table._replace(cells=[cell for cell in table.cells if not args.sigma or cell.sigma in args.sigma])
+    model, tasks = llm.load(EMBEDDED), [lamp.task(name) for name in args.task]
+    crowds = {task: synthetic.users(task, args.users, first=table.first) for task in tasks}
+    settings = {"table": args.table, "users": args.users, "draws": args.draws, "seed": args.seed, "model": "embedded",
+                "cells": [name_of(cell) for cell in table.cells]}  # fmt: skip
+    total = sum(study.work(users, model, len(table.cells), args.draws, table.rows) for users in crowds.values())
+    finished: dict[str, list[dict]] = {}
+    started = time.perf_counter()
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        bar = progress.add_task("", total=total)
+        report = lambda done: progress.advance(bar, done)  # noqa: E731
+        for task, users in crowds.items():
+            progress.update(bar, description=task.name)
+            for start in range(0, len(users), job.BLOCK):
+                block = scores_of_block(args.out, settings, table, model, task, users, start, report)
+                finished.setdefault(task.name, []).append(block)
+                print(f"{task.name}, users {start} on: {time.perf_counter() - started:.0f} s", flush=True)
+                write(args.out, table, {name: joined(blocks) for name, blocks in finished.items()}, settings)
+    print((args.out / "table.md").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

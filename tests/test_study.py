@@ -1,0 +1,177 @@
+"""The ladder of methods: what each row is, and that rows differ in nothing else."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nvcim_jax import bank, job, lamp, mitigation, one_for_all, pipeline, statistics, study, synthetic, tuning
+from nvcim_jax.crossbar import write_values
+from nvcim_jax.devices import device
+from nvcim_jax.presets import PAPER, PAPER_LITERAL, RECOMMENDED, content_key, prompt_key
+from nvcim_jax.similarity import aligned, aligned_mean, pairwise_mean
+
+KEY, CELL, TASK = jax.random.key(0), study.Cell("NVM-3", 0.1), lamp.task("LaMP-2")
+ROWS = {row.label: row for row in study.methods()}
+
+# label -> training noise as a multiple of the device's, clipping quantile, steps, what writes, probes, search
+SHORT = {
+    "own tokens, untuned": (2, 0.9, 0, "values", 0, "three copies, pairwise_mean"),
+    "one prompt for all": (2, 0.9, 30, "values", 0, "three copies, pairwise_mean"),
+    "own tokens, right domain known, clean": (0, 1.0, 0, "values", 0, "three copies, pairwise_mean"),
+    "OVT, right domain known, clean": (0, 1.0, 30, "values", 0, "three copies, pairwise_mean"),
+    "paper-literal: no training noise, flat MIPS": (0, 1.0, 30, "values", 0, "flat_mips"),
+    "paper-literal: flat MIPS": (1, 1.0, 30, "values", 0, "flat_mips"),
+    "paper-literal: mean-pooled MIPS": (1, 1.0, 30, "values", 0, "mean_mips"),
+    "paper-literal: scaled search": (1, 1.0, 30, "values", 0, "three copies, aligned"),
+    "paper: no training noise, flat MIPS": (0, 1.0, 30, "values", 0, "flat_mips"),
+    "paper: flat MIPS": (1, 1.0, 30, "values", 0, "flat_mips"),
+    "paper: mean-pooled MIPS": (1, 1.0, 30, "values", 0, "mean_mips"),
+    "paper: by cell, no mitigation": (0, 1.0, 30, "plain", 0, "three copies, aligned_mean"),
+    "paper: by cell, SWV": (0, 1.0, 30, "selective_write_verify", 8, "three copies, aligned_mean"),
+    "paper: by cell, CxDNN": (0, 1.0, 30, "cxdnn", 0, "three copies, aligned_mean"),
+    "paper: by cell, CorrectNet": (0, 1.0, 30, "correctnet", 0, "three copies, aligned_mean"),
+    "paper: by cell": (1, 1.0, 30, "plain", 0, "three copies, aligned_mean"),
+    "paper: scaled search": (1, 1.0, 30, "values", 0, "three copies, aligned_mean"),
+    "recommended: no training noise, no clipping, flat MIPS": (0, 1.0, 30, "values", 0, "flat_mips"),
+    "recommended: no training noise, flat MIPS": (0, 0.9, 30, "values", 0, "flat_mips"),
+    "recommended: flat MIPS": (2, 0.9, 30, "values", 0, "flat_mips"),
+    "recommended: mean-pooled MIPS": (2, 0.9, 30, "values", 0, "mean_mips"),
+    "recommended: by cell, no mitigation": (0, 1.0, 30, "plain", 0, "three copies, pairwise_mean"),
+    "recommended: by cell, SWV": (0, 1.0, 30, "selective_write_verify", 8, "three copies, pairwise_mean"),
+    "recommended: by cell, CxDNN": (0, 1.0, 30, "cxdnn", 0, "three copies, pairwise_mean"),
+    "recommended: by cell, CorrectNet": (0, 1.0, 30, "correctnet", 0, "three copies, pairwise_mean"),
+    "recommended: by cell": (2, 0.9, 30, "plain", 0, "three copies, pairwise_mean"),
+    "recommended: mean-pooled MIPS, three copies": (2, 0.9, 30, "values", 0, "three copies, pairwise_mean"),
+}
+
+
+def short(settings):
+    write = "values" if settings.write is write_values else settings.write.keywords["write"].__name__
+    score = settings.score
+    search = f"three copies, {score.keywords['reduce'].__name__}" if hasattr(score, "keywords") else score.__name__
+    return settings.train_sigma, settings.clip, settings.training.steps, write, settings.probes, search
+
+
+def test_every_row_is_what_it_is_called():
+    assert {label: short(row.settings) for label, row in ROWS.items() if row.settings} == SHORT
+    assert [label for label, row in ROWS.items() if row.settings is None] == ["base model"]
+    assert [label for label, row in ROWS.items() if row.learn is one_for_all.learn] == ["one prompt for all"]
+    assert [label for label, row in ROWS.items() if row.known_domain] == [study.OWN_KNOWN, study.KNOWN]
+    assert list(ROWS)[-1] == study.whole("recommended") == "recommended: mean-pooled MIPS, three copies"
+
+
+def test_presets_differ_as_their_definitions_say():
+    def parts(preset):
+        rate = preset.learning_rate
+        return (preset.start, type(preset.method), preset.fit_codec.__name__, rate.func.__name__, rate.keywords,
+                preset.train_sigma, preset.clip, preset.key, preset.score.keywords["reduce"])  # fmt: skip
+
+    share, own = {"share": 0.06}, tuning.own_tokens
+    assert parts(PAPER_LITERAL) == (
+        tuning.random_tokens, tuning.Prompt, "fit_autoencoder", "fixed_rate", {"rate": 1e-4}, 1, 1, prompt_key, aligned
+    )  # fmt: skip
+    assert parts(PAPER) == (
+        own, tuning.CodePrompt, "fit_pca", "relative_rate", share, 1, 1, prompt_key, aligned_mean
+    )  # fmt: skip
+    assert parts(RECOMMENDED) == (
+        own, tuning.CodePrompt, "fit_pca", "relative_rate", share, 2, 0.9, content_key, pairwise_mean
+    )  # fmt: skip
+    for preset in (PAPER_LITERAL, PAPER, RECOMMENDED):
+        assert (preset.tokens, preset.buffer, preset.training.steps, preset.start_text) == (16, 25, 30, None)
+        assert preset.start_answer and preset.write is write_values and preset.probes == 0
+
+
+def quick(label, **changes):
+    row = ROWS[label]
+    return row._replace(settings=row.settings and replace(row.settings, **changes))
+
+
+def test_the_ladder_scores_its_rows_on_the_same_users(model):
+    few = tuning.Training(steps=2)
+    rows = [quick(study.BASE), quick(study.OWN), quick(study.KNOWN, training=few)]
+    rows += [quick(f"recommended: by cell, {name}", training=few) for name in ("no mitigation", "SWV")]
+    rows.append(quick(study.whole("recommended"), training=few))
+    told = []
+    users = synthetic.users(TASK, 2, queries=2)
+    climbed = study.ladder(KEY, model, TASK, users, [CELL], draws=2, rows=rows, report=told.append)
+    scores = climbed.scores[CELL]
+    assert list(scores) == [row.label for row in rows] and len(climbed.examples) == 4
+    assert all(score.scores.shape == (2,) and 0 <= score.scores.min() <= score.scores.max() <= 1
+               for score in scores.values())  # fmt: skip
+    assert scores[study.BASE].right_domain is None and scores[study.OWN].right_domain.shape == (2,)
+    assert sum(told) == pytest.approx(study.work(users, model, 1, 2, rows), rel=0.2)
+
+
+def test_the_ovt_of_the_right_domain_beats_the_base_model_by_far(model):
+    rows = [ROWS[study.BASE], ROWS[study.KNOWN], ROWS[study.whole("recommended")]]
+    climbed = study.ladder(KEY, model, TASK, synthetic.users(TASK, 8), [CELL], draws=1, rows=rows)
+    scores = {name: score.scores for name, score in climbed.scores[CELL].items()}
+    for name in (study.KNOWN, study.whole("recommended")):
+        assert statistics.difference(scores[name], scores[study.BASE]).low > 0
+
+
+def test_a_prompts_sensitivity_reaches_its_write_and_no_other():
+    seen = []
+
+    def write(key, integers, device, *, sigma, sensitivity=None):
+        seen.append((integers.shape, sensitivity))
+        return integers.astype(jnp.float32)
+
+    code = jnp.ones((8, 48))
+    bank.program_one(KEY, code, code, device("NVM-3"), sigma=0.1, write=write, sensitivity=2 * code)
+    (prompt, given), *copies = seen
+    assert prompt == (8, 48) and np.array_equal(given, 2 * code)
+    assert [(shape, none) for shape, none in copies] == [((8, 48), None), ((4, 48), None), ((2, 48), None)]
+
+
+def test_the_sensitivity_of_stored_values_is_the_curvature_of_their_samples_loss(model):
+    """In the null space of what a code changes there is none; where the loss curves, finite differences agree."""
+    users = pipeline.buffered(synthetic.users(TASK, 1), 5)
+    selected = pipeline.select(KEY, model, users)
+    settings = replace(RECOMMENDED, training=tuning.Training(steps=0), tokens=4, probes=64)
+    codec = pipeline.fit_codecs(KEY, model, TASK, users)
+    learned = pipeline.learn(KEY, model, TASK, users, selected, codec, device("NVM-3"), sigma=0.0, settings=settings)
+    found = np.asarray(pipeline.sensitivities(KEY, model, users, selected, learned, settings=settings))
+    assert found.shape == learned.bank.prompts.shape and (found[0, :3] > 0).any() and not found[0, 3:].any()
+    other = pipeline.sensitivities(jax.random.key(1), model, users, selected, learned, settings=settings)
+    assert np.corrcoef(found[0, :3].reshape(-1), np.asarray(other)[0, :3].reshape(-1))[0, 1] > 0.5
+
+
+def result(**scores):
+    users = [lamp.User(str(at), (), ()) for at in range(len(scores["base"]))]
+    names = {"base": study.BASE, "known": study.KNOWN, "own": study.OWN, "one": study.ONE, "best": study.whole("recommended"),
+             "flat": "recommended: flat MIPS"}  # fmt: skip
+    return job.TaskResult(TASK, users, {names[name]: np.array(own) for name, own in scores.items()}, {}, [])
+
+
+def test_differences_are_the_first_less_the_second_over_the_same_users():
+    held = result(base=[0.1, 0.2], one=[0.3, 0.3], own=[0.5, 0.4], known=[0.9, 0.7], best=[0.8, 0.9], flat=[0.6, 0.1])
+    means = {title: statistics.difference(*pair).mean for title, pair in job.comparisons(held).items()}
+    best = study.whole("recommended")
+    assert means == pytest.approx({
+        "one prompt for all - base model": 0.15,
+        "OVT, right domain known, clean - base model": 0.65,
+        f"{best} - base model": 0.7,
+        f"{best} - recommended: flat MIPS": 0.5,
+        f"{best} - own tokens, untuned": 0.4,
+        f"{best} - one prompt for all": 0.55,
+    })  # fmt: skip
+
+
+def test_the_gain_kept_is_a_share_of_the_known_domains_gain():
+    held = result(base=[0.2, 0.2, 0.3], known=[0.8, 0.7, 0.9], best=[0.5, 0.45, 0.6])
+    assert job.gain_kept(held).mean == pytest.approx(0.5)
+    assert job.gain_kept(result(base=[0.2, 0.8], known=[0.8, 0.3], best=[0.5, 0.5])) is None  # no gain to share
+    assert job.gain_kept(result(base=[0.2, 0.2], best=[0.5, 0.5])) is None  # domains unknown
+
+
+def test_mitigations_are_those_of_the_paper():
+    assert {
+        "no mitigation": (mitigation.plain, 0),
+        "SWV": (mitigation.selective_write_verify, 8),
+        "CxDNN": (mitigation.cxdnn, 0),
+        "CorrectNet": (mitigation.correctnet, 0),
+    } == study.MITIGATIONS
