@@ -15,7 +15,7 @@ def of(leaf: jax.Array | np.ndarray) -> list[str]:
     """One digest for each block of rows."""
     data = np.atleast_1d(np.asarray(leaf))
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda rows: _one(data[rows.start : rows.stop], rows.start), blocks(len(data))))
+        return list(pool.map(lambda rows: of_rows(data[rows.start : rows.stop], rows.start), blocks(len(data))))
 
 
 def differing(leaf: jax.Array, digests: list[str]) -> list[range]:
@@ -32,7 +32,7 @@ def differing(leaf: jax.Array, digests: list[str]) -> list[range]:
         if first <= rows.start < first + len(data)
     ]
     with ThreadPoolExecutor() as pool:
-        differs = pool.map(lambda each: _one(each[2], each[0].start) != each[1], held)
+        differs = pool.map(lambda each: of_rows(each[2], each[0].start) != each[1], held)
         return [rows for (rows, *_), is_different in zip(held, differs, strict=True) if is_different]
 
 
@@ -47,7 +47,8 @@ def blocks(rows: int) -> list[range]:
     return [range(at, min(at + step, rows)) for at in range(0, rows, step)]
 
 
-def _one(rows: np.ndarray, first: int) -> str:
+def of_rows(rows: np.ndarray, first: int) -> str:
+    """The digest of a block of rows, of which the first is row `first` of its array."""
     digest = hashlib.sha256(f"{rows.dtype}{rows.shape}{first}".encode())
     digest.update(np.ascontiguousarray(rows).view(np.uint8).data)
     return digest.hexdigest()[:32]

@@ -32,8 +32,7 @@ def replacing(path: Path | str, *, private: bool = False) -> Iterator[Path]:
             _to_disk(partial, private)
             os.replace(partial, path)
     except OSError as error:
-        reason = error.strerror or str(error) or type(error).__name__
-        raise OSError(f"{path} cannot be written ({reason}): make room, or choose another place") from error
+        raise OSError(f"{path} cannot be written ({reason(error)}): make room, or choose another place") from error
 
 
 def write_bytes(path: Path | str, data: bytes, *, private: bool = False) -> None:
@@ -50,6 +49,18 @@ def write_text(path: Path | str, text: str, *, private: bool = False) -> None:
 def write_json(path: Path | str, value: Any, *, private: bool = False) -> None:
     """Write `value` as JSON to `path`, complete or not at all. Raises OSError."""
     write_text(path, json.dumps(value, indent=1), private=private)
+
+
+def read_bytes(path: Path | str) -> bytes:
+    """What the regular file `path` holds; a link is not followed, a pipe not waited for. Raises OSError."""
+    with open(open_own(path), "rb") as file:
+        return file.read()
+
+
+def reason(error: BaseException) -> str:
+    """Why something failed, in a few words on one line."""
+    said = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), "")
+    return said[:200] or type(error).__name__
 
 
 def open_own(path: Path | str, flags: int = os.O_RDONLY) -> int:

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from nvcim_jax import bank, figures, files, lamp, llm, pipeline, store, study, synthetic
+from nvcim_jax import bank, figures, files, lamp, pipeline, store, study, synthetic
+from nvcim_jax.about import About
 from nvcim_jax.lamp import Task, User
 from nvcim_jax.llm.weights import Model
 from nvcim_jax.presets import PRESETS, RECOMMENDED
@@ -151,20 +152,18 @@ def now(learned: bank.Bank) -> bank.Bank:
     return learned._replace(origin=learned.origin._replace(time=seconds))
 
 
-def about_bank(model: Model, task: Task, users: Sequence[User], selected, settings: dict[str, Any]) -> dict[str, Any]:
+def about_bank(model: Model, task: Task, users: Sequence[User], selected, settings: dict[str, Any]) -> About:
     """What a saved bank says about itself."""
-    samples = [[sample and sample._asdict() for sample in row] for row in selected.samples]
-    return {
-        "model": store.fingerprint(model),
-        "prompt_space": llm.PROMPT_SPACE,
-        "task": task.name,
-        "users": [user.id for user in users],
-        "samples": samples,
-        "domains": pipeline.domains(selected),
-        "devices": [settings["device"]],
-        "settings": settings,
-        "provenance": provenance(),
-    }
+    return About(
+        model=store.fingerprint(model),
+        task=task.name,
+        users=tuple(user.id for user in users),
+        samples=tuple(map(tuple, selected.samples)),
+        domains=tuple(pipeline.domains(selected)),
+        devices=(settings["device"],),
+        settings=settings,
+        provenance=provenance(),
+    )
 
 
 @cache

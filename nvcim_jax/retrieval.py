@@ -98,22 +98,19 @@ def saved(
     folder: Path, model: Model, data: Path | None
 ) -> tuple[list[User], Learned, list[list[Sample | None]], Settings]:
     """A saved bank with the questions of its users, from `data` or the embedded world. ValueError if one is unknown."""
-    found = store.load(folder, model=model)
-    about = found.about
-    task = lamp.task(about["task"])
+    found = store.load(folder, model=model).for_questions()
+    about, task = found.about, lamp.task(found.about.task)
     if data is not None:
         people = {user.id: user for user in lamp.read(data, task)}
     else:
-        numbers = [name for name in about["users"] if name.isdecimal()]
+        numbers = [name for name in about.users if name.isdecimal()]
         people = {name: synthetic.users(task, 1, first=int(name))[0] for name in numbers}
-    for name in about["users"]:
+    for name in about.users:
         if name not in people:
             where = data or "the embedded world"
             raise ValueError(f"user {name!r} of {folder} is not in {where}: give the folder it came from with --data")
-    known = [[sample and Sample(**sample) for sample in row] for row in about["samples"]]
-    samples = [[row[at] for at in own] for row, own in zip(known, np.asarray(found.bank.origin.sample), strict=True)]
-    learned, settings = Learned(found.codec, found.bank), PRESETS[about["settings"]["preset"]]
-    return [people[name] for name in about["users"]], learned, samples, settings
+    learned, settings = Learned(found.codec, found.bank), PRESETS[about.preset]
+    return [people[name] for name in about.users], learned, about.of_slots(found.bank), settings
 
 
 def closed_form(

@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PRNGKeyArray, PyTree
 
+from nvcim_jax.bank import Bank
 from nvcim_jax.search import BLOCK, Index
 
 AXIS = "line"
@@ -56,6 +57,18 @@ def over(mesh: Mesh, index: Index) -> Index:
             values=np.pad(index.values, ((0, short), (0, 0), (0, 0))), steps=np.pad(index.steps, ((0, short), (0, 0)))
         )
     return Index(place(index.values, mesh), place(index.steps, mesh), place(index.count, mesh, axis=None))
+
+
+def held(bank: Bank) -> list[Bank]:
+    """A bank as NumPy arrays: whole, or of one that is cut over several processes the parts that this one holds."""
+    if all(leaf.is_fully_addressable for leaf in jax.tree.leaves(bank) if isinstance(leaf, jax.Array)):
+        return [jax.tree.map(np.asarray, bank)]
+    parts = []
+    for at, shard in enumerate(bank.prompts.addressable_shards):
+        rows = jax.tree.map(lambda leaf, at=at: np.asarray(leaf.addressable_shards[at].data), bank[:3])
+        first = shard.index[0].start or 0
+        parts.append(Bank(*rows, np.clip(np.asarray(bank.count) - first, 0, len(rows[0]))))
+    return parts
 
 
 @partial(jax.jit, static_argnames=("function", "mesh"))

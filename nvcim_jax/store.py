@@ -1,56 +1,74 @@
-"""Banks on disk. The only door to Orbax, which writes atomically but does not notice a flipped bit: we do.
+"""Banks on disk, in folders that their owner alone can read: they hold the texts of a person's samples in clear.
 
 A bank is a folder of numbered versions, each a checkpoint of its own with digests of everything in it. Saving adds a
 version and then removes old ones, so that at every moment the newest whole version is the bank.
 """
 
-import fcntl
+import contextlib
 import hashlib
+import json
+import os
 import re
+import shlex
 import shutil
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from filelock import FileLock, Timeout
 from jax.sharding import Mesh
 
-from nvcim_jax import digests, layout, spread
+from nvcim_jax import checkpoint, files, layout, spread, uses
+from nvcim_jax.about import About, taken
 from nvcim_jax.bank import Bank
+from nvcim_jax.checkpoint import Damaged as Damaged
+from nvcim_jax.checkpoint import StoreError, path_of
 from nvcim_jax.codec import Codec
 from nvcim_jax.llm.config import PROMPT_SPACE
 from nvcim_jax.llm.weights import Model
+from nvcim_jax.presets import PRESETS
 
 KEPT = 2  # versions: the newest, and the one before it to fall back on
 VERSION = re.compile(r"\d{6,}")
-LEFTOVER = re.compile(r"\d{6,}\.(orbax-checkpoint-tmp.*|old)")
+LEFTOVER = re.compile(r"\d{6,}\.(orbax-checkpoint-tmp.*|old\d*)")
 LOCK = ".lock"
-
-
-class StoreError(ValueError):
-    """A bank that cannot be saved or loaded; the message says why and what to do."""
+REMEDY = "take them out, or `nvcim bank repair` does"
+PATIENCE = 2.0  # seconds to wait for a lock: counting uses holds it for a moment only
 
 
 class Saved(NamedTuple):
-    """A bank, the codec it is coded with, what it is about, and its version.
+    """A bank, the codec it is coded with, what it says about itself, and its version.
 
-    `about` is JSON: the fingerprint of its model, the lists of users, samples, domains and devices that `bank.origin`
-    counts in, settings. Codec and bank of a block of users have a leading user axis.
+    Codec and bank of a block of users have a leading user axis.
     """
 
     bank: Bank
     codec: Codec | None
-    about: dict[str, Any]
+    about: About
     version: int
 
+    @property
+    def block(self) -> "Saved":
+        """The same with a user axis, as learned banks have it, also if the bank is a single one."""
+        if self.bank.count.ndim:
+            return self
+        return self._replace(**jax.tree.map(lambda leaf: leaf[None], {"bank": self.bank, "codec": self.codec}))
 
-class Checked(NamedTuple):
-    """What was read of one version, and which rows of each array differ from their digests."""
-
-    arrays: dict[str, jax.Array]
-    metadata: dict[str, Any]
-    damaged: dict[str, list[range]]
+    def for_questions(self) -> "Saved":
+        """The same with a user axis. ValueError, with what is missing, if no question can be put to it."""
+        self.about.require("task", "preset", "users")
+        if self.codec is None:
+            raise ValueError("the bank was saved without a codec: a question cannot be coded as its search keys are")
+        if self.about.preset not in PRESETS:
+            raise ValueError(f"the bank's preset is {self.about.preset!r}: only {', '.join(PRESETS)} can be asked")
+        block, users = self.block, self.about.users
+        if len(users) != len(block.bank.count):
+            raise ValueError(f"the bank is one for {len(users)} users: only banks of one user each can be asked")
+        return block
 
 
 def fingerprint(model: Model) -> str:
@@ -77,44 +95,44 @@ def versions(folder: Path | str) -> list[int]:
         return []
     named = [path for path in folder.iterdir() if VERSION.fullmatch(path.name)]
     found = sorted(int(path.name) for path in named if path.is_dir() and not path.is_symlink())
-    return found or ([0] if (folder / "_CHECKPOINT_METADATA").is_file() else [])
+    return found or ([0] if (folder / checkpoint.METADATA).is_file() else [])
 
 
 def save(
-    folder: Path | str, bank: Bank, codec: Codec | None = None, about: dict[str, Any] | None = None, *, over: int = -1
+    folder: Path | str,
+    bank: Bank,
+    codec: Codec | None = None,
+    about: About | Mapping[str, Any] | None = None,
+    *,
+    over: int = -1,
 ) -> int:
     """Write a bank to a new `folder`, or over the version that was loaded from it, and return the new version.
 
     Atomic: at every moment, also after a crash, the folder loads as the old bank or the new one. StoreError if the
-    folder holds something else, another version than `over`, if somebody else is saving, or if it cannot be written.
+    folder holds something else, another version than `over`, if somebody else is saving, if the bank or what is said
+    `about` it is not sound, or if it cannot be written.
     """
-    from orbax.checkpoint import v1 as ocp
-
     folder = Path(folder).absolute()
-    _require_whole(bank)
-    arrays = layout.to_arrays(bank, codec)
+    if not all(leaf.is_fully_addressable for leaf in jax.tree.leaves(bank) if isinstance(leaf, jax.Array)):
+        raise StoreError("the bank is spread over several processes: save it from one that holds all of it")
+    about = require_sound(folder, bank, codec, about)
     with locked(folder, create=over < 0):
         _require_version(folder, over)
         version = max(over, 0) + 1
-        metadata = {
-            "schema": layout.SCHEMA,
-            "about": about or {},
-            "shapes": {name: [list(leaf.shape), leaf.dtype.name] for name, leaf in arrays.items()},
-            "digests": {name: digests.of(leaf) for name, leaf in arrays.items()},
-        }
-        metadata["digest"] = digests.of_text(metadata)
-        try:
-            options = ocp.options.ArrayOptions.Saving(
-                use_compression=False
-            )  # codes shrink by 8 % at six times the time
-            with ocp.Context(array_options=ocp.options.ArrayOptions(saving=options)):
-                ocp.save(path_of(folder, version), arrays, custom_metadata=metadata)
-        except Exception as error:  # Orbax and tensorstore raise many kinds; all mean that nothing was committed
-            sweep(folder)
-            kept = "the bank that was there is unharmed" if over >= 0 else "nothing was saved"
-            raise StoreError(f"{folder} cannot be written ({_reason(error, folder)}): {kept}") from error
+        write(folder, version, bank, codec, about, unharmed="the bank that was there is unharmed" if over >= 0 else "")
         sweep(folder, before=version - KEPT + 1)
     return version
+
+
+def write(folder: Path, version: int, bank: Bank, codec: Codec | None, about: About, *, unharmed: str = "") -> None:
+    """Write one version while `folder` is locked. StoreError, with what is `unharmed`, if it cannot be written."""
+    try:
+        checkpoint.write(path_of(folder, version), layout.to_arrays(bank, codec), about.to_json())
+    except Exception as error:  # Orbax and tensorstore raise many kinds; all mean that nothing was committed
+        with contextlib.suppress(OSError):
+            sweep(folder)
+        why = "the disk is full" if _is_full(error, folder) else files.reason(error)
+        raise StoreError(f"{folder} cannot be written ({why}): {unharmed or 'nothing was saved'}") from error
 
 
 def load(
@@ -132,61 +150,48 @@ def load(
     folder = Path(folder).absolute()
     version = newest(folder) if version is None else version
     try:
-        checked = read(folder, version, mesh=mesh)
+        checked = checkpoint.read(folder, version, mesh=mesh)
     except StoreError:
         if versions(folder) and version not in versions(folder):  # somebody saved twice while we read
             return load(folder, model=model, codec=codec, mesh=mesh)
         raise
     if checked.damaged:
         names = ", ".join(sorted(checked.damaged))
-        raise StoreError(f"{folder}: the stored arrays are damaged ({names}): try `nvcim bank repair`")
+        raise Damaged(f"{folder}: the stored arrays are damaged ({names}): try `nvcim bank repair`")
     bank, own = layout.from_arrays(checked.arrays)
-    about = checked.metadata["about"]
-    if model is not None and about.get("model") != fingerprint(model):
+    about = require_sound(folder, bank, own, checked.about)
+    bank = uses.added(bank, uses.counted(folder, version))
+    if model is not None and about.model is None:
+        raise StoreError(f"{folder} does not say which model it is for: save it with the model's store.fingerprint")
+    if model is not None and about.model != fingerprint(model):
         raise StoreError(
             f"{folder} was learned with another model (its fingerprint differs): give that one with --model, held as "
             "then with --weights"
         )
-    space = about.get("prompt_space", PROMPT_SPACE)
-    if space != PROMPT_SPACE:
-        raise StoreError(f"{folder}: its virtual tokens live in {space!r}, the models here take {PROMPT_SPACE!r}")
+    if about.prompt_space != PROMPT_SPACE:
+        raise StoreError(
+            f"{folder}: its virtual tokens live in {about.prompt_space!r}, the models here take {PROMPT_SPACE!r}"
+        )
     if codec is not None:
         _require_codec(folder, own, codec, bank)
     return Saved(bank, own, about, version)
 
 
-def read(folder: Path, version: int, *, mesh: Mesh | None = None) -> Checked:
-    """One version as far as it can be read, with the rows that are damaged. StoreError if there is nothing to read."""
-    from orbax.checkpoint import v1 as ocp
+def count_uses(folder: Path | str, version: int, user: int, slots: Sequence[int]) -> str | None:
+    """Count one more use of the OVTs in `slots` of a user, in the version that was loaded.
 
-    path = path_of(folder, version)
+    Returns why that was not possible (the folder cannot be written, somebody is saving or has saved another version),
+    else None; nothing is raised, for an answer is worth more than its count. A bank that was loaded before does not
+    have these uses: saved over this one, it forgets them.
+    """
+    folder = Path(folder).absolute()
     try:
-        metadata = ocp.metadata(path).custom_metadata
-        schema = metadata["schema"]
-    except Exception as error:  # Orbax raises whatever its layers raise on a folder that is not its own
-        raise StoreError(f"{folder} is no bank, or its metadata is damaged: try `nvcim bank repair`") from error
-    if not isinstance(schema, int) or schema > layout.SCHEMA:
-        raise StoreError(
-            f"{folder} has schema {schema}, this program reads up to {layout.SCHEMA}: use a newer nvcim_jax"
-        )
-    of_metadata = digests.of_text if schema > 1 else layout.digest_1
-    if metadata.pop("digest", None) != of_metadata(metadata):
-        raise StoreError(f"{folder}: the metadata is damaged (its digest differs): try `nvcim bank repair`")
-    abstract = {
-        name: jax.ShapeDtypeStruct(shape, np.dtype(dtype), sharding=_sharding(name, shape, mesh))
-        for name, (shape, dtype) in metadata["shapes"].items()
-    }
-    try:
-        arrays = ocp.load(path, abstract)
-    except Exception as error:
-        kind = type(error).__name__
-        raise StoreError(f"{folder} is damaged and cannot be read ({kind}): try `nvcim bank repair`") from error
-    if schema == 1:
-        damaged = layout.damage_1(arrays, metadata["digests"])
-        arrays, metadata["about"] = layout.migrated_1(arrays, metadata["about"])
-        return Checked(arrays, metadata, damaged)
-    damaged = {name: digests.differing(leaf, metadata["digests"][name]) for name, leaf in arrays.items()}
-    return Checked(arrays, metadata, {name: rows for name, rows in damaged.items() if rows})
+        with locked(folder):
+            _require_version(folder, version)
+            uses.count(folder, version, user, slots)
+    except (StoreError, OSError) as error:
+        return str(error)
+    return None
 
 
 def leftovers(folder: Path | str) -> list[str]:
@@ -194,9 +199,33 @@ def leftovers(folder: Path | str) -> list[str]:
     return sorted(path.name for path in Path(folder).iterdir() if LEFTOVER.fullmatch(path.name))
 
 
-def _require_whole(bank: Bank) -> None:
-    if not all(leaf.is_fully_addressable for leaf in jax.tree.leaves(bank) if isinstance(leaf, jax.Array)):
-        raise StoreError("the bank is spread over several processes: save it from one that holds all of it")
+def require_sound(folder: Path, bank: Bank, codec: Codec | None, about: About | Mapping[str, Any] | None) -> About:
+    """What the bank says about itself. StoreError unless bank, codec and description are whole, finite and agree."""
+    try:
+        about = about if isinstance(about, About) else About.from_json(about or {})
+        json.dumps(about.to_json())
+        layout.check(layout.SCHEMA, layout.shapes_of(layout.to_arrays(bank, codec)))
+        for part in spread.held(bank):
+            about.check(part)
+            _require_finite(part, codec)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise StoreError(f"{folder}: {files.reason(error)}") from error
+    return about
+
+
+def finite(bank: Bank) -> np.ndarray:
+    """Which slots hold neither NaN nor infinite values: [users,] slots."""
+    return np.logical_and(
+        *(np.isfinite(np.asarray(leaf, np.float32)).all(axis=(-2, -1)) for leaf in (bank.prompts, bank.keys))
+    )
+
+
+def _require_finite(bank: Bank, codec: Codec | None) -> None:
+    broken = int((~finite(bank) & taken(bank)).sum())
+    if broken:
+        raise ValueError(f"{broken} OVTs hold NaN or infinite values, which would win every search: {REMEDY}")
+    if not all(np.isfinite(np.asarray(leaf, np.float32)).all() for leaf in jax.tree.leaves(codec)):
+        raise ValueError("the codec holds NaN or infinite values: fit it again")
 
 
 def _require_version(folder: Path, over: int) -> None:
@@ -223,77 +252,73 @@ def _require_codec(folder: Path, own: Codec | None, codec: Codec, bank: Bank) ->
         raise StoreError(f"{folder} was coded with another codec than the one given: use the bank's codec")
 
 
-def newest(folder: Path) -> int:
+def newest(folder: Path | str) -> int:
+    """The newest version in a folder. StoreError if there is none."""
     found = versions(folder)
     if not found:
-        raise StoreError(f"{folder} is no bank: make one with `nvcim learn --out {folder.name}`")
+        raise StoreError(f"{folder} is no bank: make one with `nvcim learn --out {shlex.quote(Path(folder).name)}`")
     return found[-1]
-
-
-def path_of(folder: Path, version: int) -> Path:
-    return folder / f"{version:06d}" if version else folder
 
 
 @contextmanager
 def locked(folder: Path, *, create: bool = False):
-    """Hold the folder's lock, which the system drops with the process. StoreError if somebody else holds it."""
+    """Hold the folder's lock, which the system drops with the process. StoreError if it cannot be had, with the reason.
+
+    The lock is a file that is opened, never written to, and never followed if it is a link.
+    """
     try:
         if create:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         elif not folder.is_dir():
             raise StoreError(f"{folder} is no bank: there is nothing to save over")
-        file = open(folder / LOCK, "w")  # noqa: SIM115
+        lock = FileLock(folder / LOCK, timeout=PATIENCE, mode=0o600, fallback_to_soft=False)
+        lock.acquire()
+    except Timeout as error:
+        raise StoreError(f"{folder} is being saved by another process: wait for it, then load again") from error
     except OSError as error:
-        raise StoreError(f"{folder} cannot be written ({error.strerror or error}): choose another folder") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StoreError(f"{folder} is being saved by another process: wait for it, then load again") from error
+        raise StoreError(f"{folder} cannot be written ({files.reason(error)}): choose another folder") from error
+    try:
+        with contextlib.suppress(PermissionError):  # a folder of somebody else's, in which we may write
+            folder.chmod(0o700)
         yield
+    finally:
+        lock.release()
 
 
 def sweep(folder: Path, before: int = 0) -> int:
     """Remove leftovers, and the versions below `before`; returns the number of leftovers."""
     found = leftovers(folder)
     for name in found:
-        shutil.rmtree(folder / name, ignore_errors=True)
-    if before > 0 and (folder / "_CHECKPOINT_METADATA").is_file():
-        _sweep_schema_1(folder)
+        _delete(folder / name)
+    if before > 0 and (folder / checkpoint.METADATA).is_file():
+        _delete(aside(folder, 0, "old"))
     for version in versions(folder):
         if 0 < version < before:
-            remove(path_of(folder, version))
+            _delete(aside(folder, version, "old"))
     return len(found)
 
 
-def _sweep_schema_1(folder: Path) -> None:
-    old = folder / "000000.old"
-    old.mkdir()
-    for path in list(folder.iterdir()):
-        if path.name not in (LOCK, old.name) and not VERSION.fullmatch(path.name):
-            path.rename(old / path.name)
-    shutil.rmtree(old, ignore_errors=True)
+def aside(folder: Path, version: int, ending: str) -> Path:
+    """Take a version out of the bank in one step, to a new name with `ending`, which is returned."""
+    path = folder / f"{version:06d}"
+    names = (path.with_name(f"{path.name}.{ending}{number or ''}") for number in count())
+    to = next(name for name in names if not os.path.lexists(name))
+    if version:
+        return path.rename(to)
+    to.mkdir(mode=0o700)
+    for each in sorted(folder.iterdir(), key=lambda each: each.name == checkpoint.METADATA):  # of schema 1, this last
+        if each.name not in (LOCK, to.name) and not VERSION.match(each.name):
+            each.rename(to / each.name)
+    return to
 
 
-def remove(path: Path) -> None:
-    """Take a version out of sight in one step, then delete it."""
-    old = path.with_name(f"{path.name}.old")
-    path.rename(old)
-    shutil.rmtree(old, ignore_errors=True)
+def _delete(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    if path.is_symlink() or path.is_file():
+        path.unlink()
 
 
-def _reason(error: Exception, folder: Path) -> str:
-    if shutil.disk_usage(folder).free < 1 << 20 or "No space left" in str(error):
-        return "the disk is full"
-    return getattr(error, "strerror", None) or str(error).splitlines()[0][:200]
-
-
-def _sharding(name: str, shape, mesh: Mesh | None):
-    if mesh is None:
-        return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    if not layout.along_slots(name):
-        return spread.sharding(mesh, None)
-    if shape[0] % (digests.ROWS * mesh.size):
-        fits = spread.capacity(shape[0], mesh)
-        raise StoreError(f"a bank of {shape[0]} slots does not cut over {mesh.size} devices: grow it to {fits} first")
-    return spread.sharding(mesh, 0)
+def _is_full(error: Exception, folder: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return shutil.disk_usage(folder).free < 1 << 20 or "No space left" in str(error)
+    return False

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from nvcim_jax import bank as banks
-from nvcim_jax import store
+from nvcim_jax import layout, store
+from nvcim_jax.about import About
 from nvcim_jax.codec import Codec, fit_autoencoder, fit_pca
-from nvcim_jax.repair import repair
 
 # Orbax leaves the exceptions of its failed reads unretrieved.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -28,6 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 WORDS = jax.random.normal(jax.random.key(0), (30, 12))
 CODEC = fit_pca(jax.random.key(1), WORDS, jnp.ones(30), dim=8)
 ABOUT = {"model": "none", "task": "LaMP-2", "users": ["Ann"]}
+KNOWN = About.from_json(ABOUT)
 
 
 @pytest.fixture(autouse=True)
@@ -62,14 +63,14 @@ def test_what_is_saved_is_what_is_loaded(tmp_path, fit):
     codec = fit and fit(jax.random.key(1), WORDS, jnp.ones(30), dim=8)
     assert store.save(tmp_path / "bank", bank(), codec, ABOUT) == 1
     saved = store.load(tmp_path / "bank")
-    assert same(saved.bank, bank()) and same(saved.codec, codec) and saved.about == ABOUT
+    assert same(saved.bank, bank()) and same(saved.codec, codec) and saved.about == KNOWN
 
 
 def test_a_block_of_users_is_one_bank(tmp_path):
     block, codecs = (
         jax.tree.map(lambda *leaves: jnp.stack(leaves), *pair) for pair in ((bank(1), bank(2)), [CODEC] * 2)
     )
-    store.save(tmp_path / "bank", block, codecs, ABOUT)
+    store.save(tmp_path / "bank", block, codecs, ABOUT | {"users": ["Ann", "Bob"]})
     assert same(store.load(tmp_path / "bank").bank, block)
 
 
@@ -147,7 +148,7 @@ def test_a_version_that_is_a_link_out_of_the_folder_is_not_followed(folder, tmp_
 
 
 def test_a_newer_schema_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(store.layout, "SCHEMA", 9)
+    monkeypatch.setattr(layout, "SCHEMA", 9)
     store.save(tmp_path / "bank", bank())
     monkeypatch.undo()
     with pytest.raises(store.StoreError, match="schema 9, this program reads up to 2: use a newer"):
@@ -162,7 +163,7 @@ def test_a_bank_of_schema_1_is_migrated_and_saved_as_schema_2(tmp_path):
     np.testing.assert_array_equal(saved.bank.prompts, codes)
     np.testing.assert_array_equal(saved.bank.keys, 2 * codes)
     assert np.asarray(saved.bank.count).tolist() == [2, 2] and saved.version == 0
-    assert saved.about["domains"] == ["a", "b", "c"] and saved.about["devices"] == ["NVM-3"]
+    assert saved.about.domains == ("a", "b", "c") and saved.about.devices == ("NVM-3",)
     assert np.asarray(saved.bank.origin.domain).tolist() == [[1, 0, -1], [0, 2, -1]]
     assert isinstance(saved.codec, Codec) and saved.codec.encoder[0][0].shape == (2, 12, 8)
     for over in (0, 1):
@@ -181,7 +182,7 @@ def noticed(folder) -> bool:
         saved = store.load(folder)
     except store.StoreError:
         return True
-    assert same(saved.bank, bank()) and same(saved.codec, CODEC) and saved.about == ABOUT and saved.version == 1
+    assert same(saved.bank, bank()) and same(saved.codec, CODEC) and saved.about == KNOWN and saved.version == 1
     return False
 
 
@@ -211,58 +212,6 @@ def test_damage_is_noticed_or_harmless_500_times(folder):
     assert damage(folder, 500, seed=1) > 150
 
 
-def flip_in_data(folder, version=1):
-    """Flip a bit in the largest file of a version, which holds its arrays."""
-    path = max((folder / f"{version:06d}").rglob("*"), key=lambda path: path.is_file() and path.stat().st_size)
-    whole = bytearray(path.read_bytes())
-    whole[len(whole) // 2] ^= 1
-    path.write_bytes(whole)
-
-
-def test_repair_goes_back_to_the_newest_whole_version(folder):
-    store.save(folder, bank(3), CODEC, ABOUT, over=1)
-    assert repair(folder) == "version 2 is whole; 0 leftovers removed"
-    flip_in_data(folder, version=2)
-    with pytest.raises(store.StoreError, match="nvcim bank repair"):
-        store.load(folder)
-    assert repair(folder) == "version 2 was damaged: went back to version 1; 0 leftovers removed"
-    assert same(store.load(folder).bank, bank())
-
-
-def written_damaged(folder, monkeypatch, name, *rows):
-    """A bank whose array `name` is on disk other than its digests say, in `rows`."""
-    honest = store.digests.of
-
-    def dishonest(leaf):
-        found = honest(leaf)
-        if leaf is wrong:
-            for row in rows:
-                found[row] = "0" * 32
-        return found
-
-    content = bank()
-    wrong = store.layout.to_arrays(content, CODEC)[name]
-    monkeypatch.setattr(store.digests, "of", dishonest)
-    store.save(folder, content, CODEC, ABOUT)
-    monkeypatch.undo()
-
-
-def test_repair_keeps_the_ovts_that_are_whole(tmp_path, monkeypatch):
-    written_damaged(tmp_path / "bank", monkeypatch, "keys", 1, 4)
-    with pytest.raises(store.StoreError, match=r"damaged \(keys\)"):
-        store.load(tmp_path / "bank")
-    assert repair(tmp_path / "bank").startswith("version 1 was damaged: 2 OVTs are lost, the rest is version 2")
-    kept = store.load(tmp_path / "bank").bank
-    np.testing.assert_array_equal(kept.keys[:4], bank().keys[np.array([0, 2, 3, 5])])
-    assert int(kept.count) == 4
-
-
-def test_repair_gives_up_where_nothing_can_be_read(tmp_path, monkeypatch):
-    written_damaged(tmp_path / "bank", monkeypatch, "decoder_0_weight", 3)
-    with pytest.raises(store.StoreError, match="decoder_0_weight is damaged, without which"):
-        repair(tmp_path / "bank")
-
-
 # Crashes, full disks, two writers
 
 
@@ -287,7 +236,7 @@ while True:
 
 def assert_one_bank(folder) -> int:
     saved = store.load(folder)
-    mark = saved.about["mark"]
+    mark = saved.about.more["mark"]
     assert same(saved.bank, jax.tree.map(jnp.asarray, small_bank(mark))), "a mixture of two banks"
     return saved.version
 
@@ -390,7 +339,7 @@ def test_of_two_savers_one_wins_whole_and_the_other_is_told(tmp_path):
     (winner,) = [mark for mark, answer in said.items() if answer == 2]
     (told,) = [answer for answer in said.values() if answer != 2]
     assert "being saved by another process" in told or "holds version 2, not 1 any more" in told
-    assert assert_one_bank(tmp_path / "bank") == 2 and store.load(tmp_path / "bank").about == {"mark": winner}
+    assert assert_one_bank(tmp_path / "bank") == 2 and store.load(tmp_path / "bank").about.more == {"mark": winner}
 
 
 def test_a_folder_that_cannot_be_written_is_named():

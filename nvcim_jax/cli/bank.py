@@ -1,54 +1,103 @@
 """The commands that look after a bank on disk: parse, call, show."""
 
+import json
+import os
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.text import Text
 
-from nvcim_jax.cli.shared import console, plain_errors, progress_bar
+from nvcim_jax.cli.shared import console, plain, plain_errors, progress_bar
 
 app = typer.Typer(help="Look after a bank on disk: show, verify, repair, export.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(metavar="BANK", help="A folder written by learn or run.")]
 
 
-@app.command(epilog="Example:\n\n  nvcim bank show out/bank")
-def show(bank: Folder) -> None:
+@app.command(epilog="Examples:\n\n  nvcim bank show out/bank\n\n  nvcim bank show out/bank --json")
+def show(
+    bank: Folder,
+    as_json: Annotated[bool, typer.Option("--json", help="All of it as one JSON object, for scripts.")] = False,
+) -> None:
     """The OVTs of a bank and where each comes from."""
     with plain_errors():
-        import jax
-        import numpy as np
-
         from nvcim_jax import store
-        from nvcim_jax.bank import arrays
 
         with console.status("reading and checking"):
             saved = store.load(bank)
-        about, held = saved.about, jax.tree.map(np.asarray, saved.bank)
-        rows, dim = held.prompts.shape[-2:]
-        count, slots = int(held.count.sum()), int(np.prod(held.prompts.shape[:-2]))
-        task, model = about.get("task", "no task"), about.get("model", "unknown")
-        console.print(f"{bank}: version {saved.version}, {task}, model {model}")
-        console.print(f"{count} OVTs of {rows} x {dim} in {slots} slots, {arrays(count, rows)} crossbar arrays")
-        table = Table("user", "slot", "domain", "learned from", "its answer", "device", "loss", "uses", "learned at")
-        for at in zip(*np.nonzero(np.asarray(saved.bank.valid)), strict=True):
-            origin = jax.tree.map(lambda leaf, at=at: leaf[at], held.origin)
-            user = _name(about, "users", origin.user)
-            sample = _sample(about, origin)
-            learned_at = datetime.fromtimestamp(int(origin.time), UTC).strftime("%Y-%m-%d %H:%M") if origin.time else ""
-            table.add_row(
-                user, str(at[-1]), _name(about, "domains", origin.domain), sample.get("content", ""),
-                sample.get("answer", ""), _name(about, "devices", origin.device),
-                "" if np.isnan(origin.loss) else f"{origin.loss:.3f}", str(origin.uses), learned_at,
-            )  # fmt: skip
-        console.print(table)
+        told = _described(saved)
+        if as_json:
+            console.print(json.dumps(told), soft_wrap=True)
+            return
+        console.print(f"{bank}: version {told['version']}, {told['task'] or 'no task'}, {_made(told)}", soft_wrap=True)
+        console.print(
+            f"{len(told['ovts'])} OVTs of {told['rows']} x {told['dim']} in {told['slots']} slots, "
+            f"{told['arrays']} crossbar arrays"
+        )
+        for user, ovts in groupby(told["ovts"], key=lambda ovt: ovt["user"]):
+            console.print(f"user {user}" if user else "user unknown", style="bold")
+            for ovt in ovts:
+                _print_ovt(ovt)
+
+
+def _described(saved) -> dict:
+    """Everything that `show` tells, as JSON values."""
+    import jax
+    import numpy as np
+
+    from nvcim_jax.about import taken
+    from nvcim_jax.bank import arrays
+
+    about, held = saved.about, jax.tree.map(np.asarray, saved.bank)
+    *_, slots, rows, dim = held.prompts.shape
+    ovts = []
+    for at in zip(*np.nonzero(taken(held)), strict=True):
+        origin = jax.tree.map(lambda leaf, at=at: leaf[at], held.origin)
+        sample = about.sample(int(origin.user), int(origin.sample))
+        ovts.append({
+            "user": about.name("users", int(origin.user)), "slot": int(at[-1]),
+            "domain": about.name("domains", int(origin.domain)), "device": about.name("devices", int(origin.device)),
+            "content": sample.content if sample else "", "answer": sample.answer if sample else "",
+            "loss": float(origin.loss) if np.isfinite(origin.loss) else None, "uses": int(origin.uses),
+            "learned_at": datetime.fromtimestamp(int(origin.time), UTC).isoformat() if origin.time else None,
+        })  # fmt: skip
+    return {
+        "version": saved.version, "task": about.task, "model": about.model, "source": about.source,
+        "settings": dict(about.settings), "rows": rows, "dim": dim, "slots": held.count.size * slots,
+        "arrays": arrays(len(ovts), rows), "users": list(about.users), "ovts": ovts,
+    }  # fmt: skip
+
+
+def _made(told: dict) -> str:
+    settings = told["settings"]
+    parts = [f"model {told['model'] or 'unknown'}"]
+    parts += [f"learned by {settings['preset']}"] if settings.get("preset") else []
+    parts += [f"for {settings['device']} at sigma {settings.get('sigma')}"] if settings.get("device") else []
+    return ", ".join([*parts, *([f"users from {told['source']}"] if told["source"] else [])])
+
+
+def _print_ovt(ovt: dict) -> None:
+    """Two lines that fit the terminal: facts, then what was learned and its answer, cut where they are long."""
+    learned_at = f"{datetime.fromisoformat(ovt['learned_at']):%Y-%m-%d %H:%M}" if ovt["learned_at"] else ""
+    facts = [
+        f"slot {ovt['slot']}", ovt["domain"], ovt["device"], "" if ovt["loss"] is None else f"loss {ovt['loss']:.3f}",
+        f"{ovt['uses']} uses", learned_at,
+    ]  # fmt: skip
+    answer = plain(ovt["answer"])
+    answer.truncate(console.width // 3, overflow="ellipsis")
+    content = plain(ovt["content"])
+    content.truncate(max(console.width - 8 - answer.cell_len, 1), overflow="ellipsis")
+    console.print(plain("  " + ", ".join(filter(None, facts))), no_wrap=True, overflow="ellipsis")
+    if ovt["content"] or ovt["answer"]:
+        console.print(Text.assemble("    ", content, " -> ", answer), no_wrap=True, overflow="ellipsis")
 
 
 @app.command(epilog="Example:\n\n  nvcim bank verify out/bank")
 def verify(bank: Folder) -> None:
-    """Check every digest; exit code 2 if the bank is damaged or an interrupted save has left something."""
+    """Check every digest; exit code 2 if the bank is damaged or an interrupted save has left something behind."""
     with plain_errors():
         from nvcim_jax import store
 
@@ -62,13 +111,18 @@ def verify(bank: Folder) -> None:
 
 
 @app.command(epilog="Example:\n\n  nvcim bank repair out/bank")
-def repair(bank: Folder) -> None:
-    """Remove leftovers; go back to the newest whole version, or keep the OVTs that are whole."""
+def repair(
+    bank: Folder,
+    set_aside: Annotated[
+        int | None, typer.Option(help="Rename this version, whatever is wrong with it.", show_default="none")
+    ] = None,
+) -> None:
+    """Keep the OVTs that are whole, also of the version before; what is damaged is renamed, and nothing deleted."""
     with plain_errors():
-        from nvcim_jax.repair import repair as mend
+        from nvcim_jax import repair as mend
 
         with console.status("checking"):
-            done = mend(bank)
+            done = mend.repair(bank) if set_aside is None else mend.set_aside(bank, set_aside)
         console.print(f"{bank}: {done}", soft_wrap=True)
 
 
@@ -85,39 +139,34 @@ def export(
         import numpy as np
 
         from nvcim_jax import store
+        from nvcim_jax.about import taken
         from nvcim_jax.codec import decode
         from nvcim_jax.tuning import peft
 
         if to != "peft":
             raise ValueError(f"--to {to}: the only format is peft")
-        if out.exists():
+        if os.path.lexists(out):
             raise ValueError(f"{out} exists already: give another folder, or remove it first")
         saved = store.load(bank)
         if saved.codec is None:
             raise ValueError(f"{bank} was saved without a codec: its codes cannot be turned into prompts")
-        places = list(zip(*np.nonzero(np.asarray(saved.bank.valid)), strict=True))
-        names = [_folder_name(saved, at) for at in places]
+        saved = saved.block
+        places = list(zip(*np.nonzero(taken(saved.bank)), strict=True))
+        names = [_folder_name(saved, user, slot) for user, slot in places]
+        if len(set(names)) < len(names):
+            raise ValueError(f"several users of {bank} have one name: their adapters would have one folder")
         with progress_bar() as progress:
-            for at, name in progress.track(list(zip(places, names, strict=True)), description="exporting"):
-                codec = jax.tree.map(lambda leaf, at=at: leaf[at[:-1]], saved.codec)
-                peft.export_prompt(out / name, decode(codec, saved.bank.prompts[at]), base_model=base_model)
-        console.print(f"{len(names)} adapters are in {out}")
+            for (user, slot), name in progress.track(list(zip(places, names, strict=True)), description="exporting"):
+                codec = jax.tree.map(lambda leaf, user=user: leaf[user], saved.codec)
+                prompt = decode(codec, saved.bank.prompts[user, slot])
+                peft.export_prompt(out / name, prompt, base_model=base_model)
+        console.print(f"{len(names)} adapters are in {out}", soft_wrap=True)
 
 
-def _folder_name(saved, at: tuple[int, ...]) -> str:
+def _folder_name(saved, user: int, slot: int) -> str:
     """`user-slot`, such as 1000003-2. ValueError if the user's name would lead out of the folder."""
-    user = _name(saved.about, "users", saved.bank.origin.user[at]) or "ovt"
-    if Path(user).name != user or "\\" in user or user in (".", ".."):
-        raise ValueError(f"user {user!r} cannot name a folder: a name without path separators is needed")
-    return f"{user}-{at[-1]}"
-
-
-def _name(about: dict, kind: str, number: int) -> str:
-    names = about.get(kind, ())
-    return str(names[number] or "") if 0 <= number < len(names) else ""
-
-
-def _sample(about: dict, origin) -> dict:
-    rows = about.get("samples", ())
-    row = rows[origin.user] if origin.user < len(rows) else ()
-    return (row[origin.sample] if origin.sample < len(row) else None) or {}
+    name = saved.about.name("users", int(saved.bank.origin.user[user, slot])) or (f"ovt-{user}" if user else "ovt")
+    is_plain = name.isprintable() and Path(name).name == name and "\\" not in name and name not in (".", "..")
+    if not is_plain or len(name.encode()) > 200:
+        raise ValueError(f"user {name[:60]!r} cannot name a folder: a short name without path separators is needed")
+    return f"{name}-{slot}"

@@ -151,18 +151,17 @@ def ask(
             raise ValueError("the question is empty: ask something")
         loaded = load(model, weights)
         with console.status("reading the bank"):
-            saved = store.load(bank, model=loaded)
+            saved = store.load(bank, model=loaded).for_questions()
         about, learned = saved.about, pipeline.Learned(saved.codec, saved.bank)
-        if user >= len(about["users"]):
-            raise ValueError(f"the bank holds users 0 to {len(about['users']) - 1}, not {user}")
+        if user >= len(about.users):
+            raise ValueError(f"the bank holds users 0 to {len(about.users) - 1}, not {user}")
         if not saved.bank.count[user]:
             raise ValueError(f"the bank of user {user} is empty: learn its OVTs again with `nvcim learn`")
-        task, settings = lamp.task(about["task"]), PRESETS[about["settings"]["preset"]]
+        task, settings = lamp.task(about.task), PRESETS[about.preset]
         whole = question if question.startswith(task.pieces[0]) else lamp.ask(task, question)
         query = lamp.Sample(whole, "", lamp.content(task, whole))
-        known = [sample and lamp.Sample(**sample) for sample in about["samples"][user]]
-        samples = [known[at] for at in np.asarray(saved.bank.origin.sample[user])]
-        person = lamp.User(about["users"][user], tuple(filter(None, samples)), (query,))
+        samples = about.of_slots(saved.bank)[user]
+        person = lamp.User(about.users[user], tuple(filter(None, samples)), (query,))
         own = jax.tree.map(lambda leaf: leaf[user : user + 1], learned)
         new_tokens = study.answer_room(loaded, [person])
         with console.status("searching"):
