@@ -1,84 +1,177 @@
-"""Figs. 2 and 5 of the paper: what storing, moving and searching OVTs takes in memory arrays and on a CPU."""
+"""Figs. 2 and 5 of the paper: what storing, moving and searching OVTs takes in memory arrays and on a CPU.
 
-from collections.abc import Sequence
-from math import inf
+Arrays are held first against the least that makes a CPU rank as they do (`cpu.equivalent`), then against the paper's
+mode: all pairs of rows multiplied on both sides (`cpu.published`). What the converters and query bits that are costed
+do to the answers stands in `embedded/converter_bits.json`, which experiments/converter_bits.py measured.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from itertools import product
+from math import inf, nan
+from pathlib import Path
 from typing import NamedTuple
 
-from nvcim_jax import cost
-from nvcim_jax.cost import FEFET, RRAM, Cell, Reading, Workload
-from nvcim_jax.cpu import Cpu, cache, dram, ssd
-from nvcim_jax.cpu import search as cpu_search
+from nvcim_jax import cost, cpu
+from nvcim_jax.circuit import Cell, Components, Reading, calibrated, total
+from nvcim_jax.cost import Product, Workload
+from nvcim_jax.cpu import Cpu, Work
 from nvcim_jax.figures import Line, Panel
 
-CELLS = (RRAM, FEFET)
 SCOPES = {"array": cost.search_array, "chip": cost.search_chip}
-SOURCES = {"DRAM": dram, "cache": cache, "SSD": ssd}
+SOURCES = {"DRAM": cpu.dram, "cache": cpu.cache, "SSD": cpu.ssd}
 CLAIMED = {"latency": 120.0, "energy": 60.0}  # the paper's "up to", over the Orin CPU
 COUNTS = tuple(round(10 ** (at / 4)) for at in range(21))  # OVTs from 1 to 100,000
 WIDTHS = {"Phi-2": 2560, "Gemma-2B": 2048, "Mistral-7B": 4096}  # of an embedding: their public configurations
+MEASURED = Path(__file__).parent / "embedded" / "converter_bits.json"
+
+
+class Rival(NamedTuple):
+    """What arrays are held against: the CPU's work, the products of the arrays (None: as asked), where the CPU reads.
+
+    What is searched often stays in DRAM; caches are the model's, whose weights pass through between two searches.
+    """
+
+    title: str
+    work_of: Callable[[Workload], Work]
+    product: Product | None
+    sources: tuple[str, ...]
+
+    def of(self, workload: Workload) -> Workload:
+        """The workload in this mode."""
+        return workload if self.product is None else workload._replace(product=self.product)
+
+
+RIVALS = {
+    "equivalent": Rival("the CPU's best equivalent product", cpu.equivalent, None, ("DRAM",)),
+    "published": Rival(
+        "the CPU as published: all pairs of rows, on both sides", cpu.published, cost.pairs, tuple(SOURCES)
+    ),
+}
 
 
 class Ratio(NamedTuple):
-    """How many times less the arrays take than the CPU."""
+    """How many times less the arrays take than the CPU; below one the CPU takes less."""
 
     latency: float
-    energy: float
+    energy: float  # at the board's power
+    cores: float  # energy at the power of the CPU's own rail
 
 
 class Reached(NamedTuple):
-    """From how many OVTs on a claim is met (None: not up to the last count), and the ratio at the count asked for."""
+    """The ratio at the count asked for, and from how many OVTs on the arrays are as fast as the CPU, and the paper's
+    ratios are met (None: not up to the last count)."""
 
+    against: str
     scope: str
     cell: str
     source: str
     ratio: Ratio
+    level_from: int | None
     latency_from: int | None
     energy_from: int | None
 
 
-def ratio(workload: Workload, cell: Cell, reading: Reading, cpu: Cpu, *, scope: str, source: str) -> Ratio:
+def ratio(workload: Workload, cell: Cell, reading: Reading, of: Cpu, *, against: str, scope: str, source: str) -> Ratio:
     """CPU over arrays; not a number where the CPU's source cannot hold the OVTs."""
-    ours = cost.total(SCOPES[scope](workload, cell, reading))
-    theirs = cost.total(cpu_search(workload, cpu, source=SOURCES[source]))
+    workload = RIVALS[against].of(workload)
+    ours = total(SCOPES[scope](workload, cell, reading))
+    theirs = total(cpu.search(RIVALS[against].work_of(workload), of, source=SOURCES[source]))
     if theirs.latency_ns == inf:
-        return Ratio(float("nan"), float("nan"))
-    return Ratio(theirs.latency_ns / ours.latency_ns, theirs.energy_pj / ours.energy_pj)
+        return Ratio(nan, nan, nan)
+    energy = theirs.energy_pj / ours.energy_pj
+    return Ratio(theirs.latency_ns / ours.latency_ns, energy, energy * of.cores_watt / of.watt)
 
 
-def verdict(workload: Workload, reading: Reading, cpu: Cpu, counts: Sequence[int] = COUNTS) -> list[Reached]:
-    """Where the paper's 120 times in latency and 60 times in energy are reached."""
+def verdict(
+    workload: Workload, cells: Sequence[Cell], reading: Reading, of: Cpu, counts: Sequence[int] = COUNTS
+) -> list[Reached]:
+    """Where the paper's 120 times in latency and 60 times in energy are reached, the equivalent product first."""
     out = []
-    for scope in SCOPES:
-        for cell in CELLS:
-            for source in SOURCES:
-                bound = {"scope": scope, "source": source}
-                curve = {n: ratio(workload._replace(ovts=n), cell, reading, cpu, **bound) for n in counts}
-                firsts = (
-                    next((n for n in counts if getattr(curve[n], what) >= bar), None) for what, bar in CLAIMED.items()
-                )
-                here = ratio(workload, cell, reading, cpu, **bound)
-                out.append(Reached(scope, cell.name, source, here, *firsts))
+    for against, rival in RIVALS.items():
+        for cell, scope, source in product(cells, SCOPES, rival.sources):
+            bound = {"against": against, "scope": scope, "source": source}
+            curve = [ratio(workload._replace(ovts=n), cell, reading, of, **bound) for n in counts]
+            bars = (("latency", 1.0), *CLAIMED.items())
+            firsts = (_first(counts, [getattr(each, what) for each in curve], bar) for what, bar in bars)
+            here = ratio(workload, cell, reading, of, **bound)
+            out.append(Reached(against, scope, cell.name, source, here, *firsts))
     return out
 
 
-def fig5(workload: Workload, reading: Reading, cpu: Cpu, counts: Sequence[int] = COUNTS) -> list[Panel]:
-    """The ratios over the CPU as the number of stored OVTs grows (Fig. 5), with the paper's figures as dotted lines."""
+def _first(counts: Sequence[int], values: Sequence[float], bar: float) -> int | None:
+    return next((n for n, value in zip(counts, values, strict=True) if value >= bar), None)
+
+
+def jobs(
+    workload: Workload, cells: Sequence[Cell], reading: Reading, of: Cpu, *, pulses: float
+) -> dict[str, Components]:
+    """What is costed, by name: storing and searching on every device, and searching on the CPU from DRAM."""
+    out = {}
+    for cell in cells:
+        out[f"{cell.name}: storing"] = cost.store_array(workload, cell, reading, pulses=pulses)
+        out |= {f"{cell.name}: search, {name}": find(workload, cell, reading) for name, find in SCOPES.items()}
+    out[f"{of.name}: equivalent"] = cpu.search(cpu.equivalent(workload), of)
+    out[f"{of.name}: same, 8 bits"] = cpu.search(cpu.equivalent(workload, bits=8), of)
+    return out
+
+
+def published(workload: Workload, cells: Sequence[Cell], reading: Reading, of: Cpu) -> dict[str, Components]:
+    """The searches in the paper's mode."""
+    workload = RIVALS["published"].of(workload)
+    out = {f"{c.name}: {s}, published": find(workload, c, reading) for c in cells for s, find in SCOPES.items()}
+    return out | {f"{of.name}: published": cpu.search(cpu.published(workload), of)}
+
+
+def answers(workload: Workload, reading: Reading) -> dict | None:
+    """How often a search finds the right OVT with these products, converters and query bits; None if not measured.
+
+    The row of `MEASURED`: shares of questions with their intervals, beside those of an ideal converter.
+    """
+    if not MEASURED.exists():
+        return None
+    wanted = {"product": workload.product.__name__, "adc_bits": reading.bits, "query_bits": workload.query_bits}
+    if reading.array.rows_at_once > workload.dim:
+        return None
+    rows = json.loads(MEASURED.read_text(encoding="utf-8"))["rows"]
+    return next((row for row in rows if all(row[name] == value for name, value in wanted.items())), None)
+
+
+def fig5(
+    workload: Workload, cells: Sequence[Cell], reading: Reading, of: Cpu, counts: Sequence[int] = COUNTS
+) -> list[Panel]:
+    """Latency, then energy, as the number of stored OVTs grows (Fig. 5), the CPU reading DRAM: for each rival what
+    both sides take, and the ratio with the paper's figure as a dotted line."""
     panels = []
-    for what, bar in CLAIMED.items():
-        lines = {}
-        for cell, colour in zip(CELLS, ("tab:red", "tab:blue"), strict=True):
-            for scope, style in zip(SCOPES, ("-", "--"), strict=True):
-                for source, marker in zip(SOURCES, (".", "x", "^"), strict=True):
-                    bound = {"scope": scope, "source": source}
-                    y = [getattr(ratio(workload._replace(ovts=n), cell, reading, cpu, **bound), what) for n in counts]
-                    name = f"{cell.name}, {scope}, CPU from {source}"
-                    lines[name] = Line(counts, y, style=f"{marker}{style}", colour=colour)
-        title = f"{what}: times less than {cpu.name}"
-        panels.append(Panel(title, "stored OVTs", f"CPU {what} / array {what}", lines, "log", [bar]))
+    for what, field, unit, step in (("latency", "latency_ns", "us", 1e3), ("energy", "energy_pj", "uJ", 1e6)):
+        for rival in RIVALS.values():
+            works = [rival.of(workload._replace(ovts=n)) for n in counts]
+            theirs = [getattr(total(cpu.search(rival.work_of(work), of)), field) / step for work in works]
+            lines, ratios = {}, {}
+            for (cell, scope), look in zip(product(cells, SCOPES), _looks(len(cells)), strict=True):
+                ours = [getattr(total(SCOPES[scope](work, cell, reading)), field) / step for work in works]
+                lines[f"{cell.name}, {scope}"] = Line(counts, ours, **look)
+                ratios[f"{cell.name}, {scope}"] = Line(
+                    counts, [b / a for a, b in zip(ours, theirs, strict=True)], **look
+                )
+            lines[of.name] = Line(counts, theirs, style="-", colour="black")
+            panels.append(Panel(f"{what}, {rival.title}", "stored OVTs", unit, lines, "log"))
+            marks = [1.0, CLAIMED[what]]
+            panels.append(Panel(f"{what}: CPU over arrays", "stored OVTs", "times less", ratios, "log", marks))
     return panels
 
 
-def fig2(workload: Workload, cpu: Cpu, counts: Sequence[int] = COUNTS) -> list[Panel]:
+def _looks(cells: int) -> list[dict]:
+    """A colour for each device, a style for each scope; devices drawn first are wide, so that none hides another."""
+    colours = ("tab:orange", "tab:blue", "tab:green", "tab:red", "tab:purple")
+    return [
+        {"style": style, "colour": colours[at % len(colours)], "width": 1.2 + 2.2 * (cells - 1 - at)}
+        for at in range(cells)
+        for style in ("-", "--")
+    ]
+
+
+def fig2(workload: Workload, of: Cpu, counts: Sequence[int] = COUNTS) -> list[Panel]:
     """Memory that OVTs take, and the time to bring them to the CPU (Fig. 2)."""
     sizes = {
         f"{name}, 16 bits ({width} wide)": Line(counts, [n * workload.tokens * width * 2 / 2**20 for n in counts])
@@ -86,12 +179,14 @@ def fig2(workload: Workload, cpu: Cpu, counts: Sequence[int] = COUNTS) -> list[P
     }
     codes = [workload._replace(ovts=n).bytes for n in counts]
     sizes["codes, all scales"] = Line(counts, [size / 2**20 for size in codes], style=".--")
+    least = [cpu.equivalent(workload._replace(ovts=n)).bytes for n in counts]
+    sizes["what a CPU must read to search"] = Line(counts, [size / 2**20 for size in least], style=".:")
     whole = [n * workload.tokens * WIDTHS["Phi-2"] * 2 for n in counts]
     times = {}
     for label, all_bytes, style in (("Phi-2's OVTs", whole, "-"), ("codes", codes, "--")):
         for name in ("DRAM", "SSD"):
             times[f"{label} from {name}"] = Line(
-                counts, [SOURCES[name](b, cpu) / 1e6 for b in all_bytes], style=f".{style}"
+                counts, [SOURCES[name](b, of) / 1e6 for b in all_bytes], style=f".{style}"
             )
     return [
         Panel("a) memory", "stored OVTs", "MiB", sizes, "log"),
@@ -99,23 +194,40 @@ def fig2(workload: Workload, cpu: Cpu, counts: Sequence[int] = COUNTS) -> list[P
     ]
 
 
-def assumptions(workload: Workload, reading: Reading, cpu: Cpu) -> list[str]:
+def assumptions(workload: Workload, cells: Sequence[Cell], reading: Reading, of: Cpu) -> list[str]:
     """What the figures rest on, one sentence each."""
-    array = reading.array
+    array, circuit = reading.array, reading.circuit
+    rows = max(cost.fit(workload, cell, array).rows for cell in cells)
     stacked = (
-        f"slices are read {array.rows_at_once} rows at a time and added with their place value"
-        if array.rows_at_once < array.rows
+        "one slice of the codes fires at a time and is added with its place value"
+        if array.rows_at_once < rows
         else "ALL rows fire at once: slices are added WITHOUT their place value, which needs weighted inputs"
     )
+    known = (
+        f"{c.name} ({c.on_kohm:.3g} kohm, off/on {c.on_off:.3g}, {c.bits}-bit cells) lies "
+        f"{'inside' if calibrated(c, circuit) else 'OUTSIDE: its figures are extrapolated'}"
+        for c in cells
+    )
+    least, same = cpu.equivalent(workload), cpu.published(RIVALS["published"].of(workload))
     return [
         f"Search: {workload.tokens} virtual tokens of {workload.dim} x {workload.code_bits} bits, scales "
         f"{workload.scales}, {workload.query_bits}-bit query fed bit by bit, products: {workload.product.__name__}.",
-        f"Arrays: {array.rows} x {array.columns} of {workload.cell_bits}-bit cells, 22 nm; {stacked}; "
-        f"{reading.converter.__name__.upper()} of {reading.bits} bits, {array.columns_per_adc} columns each; "
-        f"{reading.circuit.source}.",
+        f"Arrays: {array.rows} x {array.columns} cells, 22 nm; {stacked}; {reading.converter.__name__.upper()} of "
+        f"{reading.bits} bits, {array.columns_per_adc} columns each; {circuit.source}.",
+        f"These were simulated for cells of {_listed(circuit.kohm)} kohm with off/on of {_listed(circuit.on_off)}; "
+        f"{'; '.join(known)}.",
         "Array scope: all arrays work at once, so latency does not grow with the OVTs; no buffer, bus or host.",
         "Chip scope: adds buffer, interconnect, accumulation of a simulated 16-array chip, one such per 16 arrays.",
-        f"{cpu.name}: {cpu.cores} cores at {cpu.ghz} GHz, {cpu.flop_per_cycle} float32 operations per cycle and core, "
-        f"DRAM {cpu.dram_gb_s} GB/s, {cpu.cache_mb} MiB cache, SSD {cpu.ssd_gb_s} GB/s after {cpu.ssd_us} us.",
-        f"CPU at full rates without software overhead; energy is its whole board's {cpu.watt} W, against arrays alone.",
+        f"Best equivalent on the CPU: {least.name}: {least.operations:,} operations, {least.bytes:,} bytes in all.",
+        f"As published on the CPU: {same.name}: {same.operations:,} operations, {same.bytes:,} bytes in all.",
+        f"{of.name}: {of.cores} cores at {of.ghz} GHz, {of.flop_per_cycle} float32 or {of.int8_per_cycle} 8-bit "
+        f"operations per cycle and core, DRAM {of.dram_gb_s} GB/s, {of.cache_mb} MiB cache, SSD {of.ssd_gb_s} GB/s "
+        f"after {of.ssd_us} us.",
+        f"To its advantage: full rates, nothing woken or called. To its disadvantage: its whole board's {of.watt} W; "
+        f"the CPU's own rail takes {of.cores_watt} W under load, without DRAM (a user's reading in NVIDIA's forum).",
     ]
+
+
+def _listed(numbers: Sequence[float]) -> str:
+    *most, last = (f"{number:g}" for number in numbers)
+    return f"{', '.join(most)} and {last}"

@@ -60,11 +60,10 @@ class Sheet:
     drift_exponent: float = 0.0
     stuck_off: float = 0.0  # share of cells
     stuck_on: float = 0.0
-    endurance: float | None = None  # writes
+    endurance: float | None = None  # pulses; from here on what `circuit.cell_of` reads, with the conductances
     pulse_v: float | None = None
     pulse_ns: float | None = None
-    write_pj: float | None = None  # per pulse and cell
-    read_pj: float | None = None  # per read and cell
+    write_pj: float | None = None  # per pulse and cell; what a read takes follows from conductances and circuit
 
     def __post_init__(self):
         for field in fields(self):

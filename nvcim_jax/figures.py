@@ -70,6 +70,7 @@ class Line(NamedTuple):
     low: Sequence[float] | None = None
     style: str = ".-"
     colour: str | None = None
+    width: float = 1.5
 
 
 class Panel(NamedTuple):
@@ -84,28 +85,47 @@ class Panel(NamedTuple):
 
 
 def curves(path: Path, panels: Sequence[Panel], *, title: str, notes: Sequence[str] = ()) -> None:
-    """Panels side by side with `notes`, such as assumptions, printed under them, written as PNG."""
-    plt = _pyplot()
+    """Panels, four in a row, with `notes`, such as assumptions, printed under them, written as PNG.
 
-    width = max(6.8, sum(7.2 if len(panel.lines) > 6 else 5.2 for panel in panels))
+    Panels whose lines have the first one's names share its legend.
+    """
+    plt = _pyplot()
+    shared = len(panels) > 1 and all(set(panel.lines) <= set(panels[0].lines) for panel in panels)
+    across = min(len(panels), 4)
+    down = -(-len(panels) // across)
+    crowded = [len(panel.lines) > 6 and not shared for panel in panels]  # their legends stand beside them
+    width = max(6.8, sum(4.4 if shared else 7.2 if each else 5.2 for each in crowded[:across]))
     notes = [part for note in notes for part in textwrap.wrap(note, int(17 * width))]
-    below = 0.17 * len(notes)
-    figure, axes = plt.subplots(1, len(panels), figsize=(width, 4.2 + below), squeeze=False)
-    for axis, panel in zip(axes[0], panels, strict=True):
-        for label, line in panel.lines.items():
-            (drawn,) = axis.plot(line.x, line.y, line.style, color=line.colour, label=label, markersize=4)
-            if line.low is not None:
-                axis.fill_between(line.x, line.low, line.y, color=drawn.get_color(), alpha=0.12)
-        for height in panel.marks:
-            axis.axhline(height, color="black", linewidth=0.8, linestyle=":")
-        axis.set(title=panel.title, xlabel=panel.xlabel, ylabel=panel.ylabel, xscale=panel.scale, yscale=panel.scale)
-        axis.title.set_fontsize(10)
-        axis.grid(alpha=0.3)
-        crowded = len(panel.lines) > 6  # then the legend would hide lines: it stands beside the panel
-        axis.legend(fontsize=7, **({"loc": "upper left", "bbox_to_anchor": (1.01, 1)} if crowded else {}))
-    figure.suptitle(title, fontsize=11)
+    below, height = 0.17 * len(notes), 4.2 * down
+    figure, axes = plt.subplots(down, across, figsize=(width, height + below), squeeze=False)
+    for axis, panel, beside in zip(axes.flat, panels, crowded, strict=False):
+        _draw(axis, panel)
+        if not shared:
+            axis.legend(fontsize=7, **({"loc": "upper left", "bbox_to_anchor": (1.01, 1)} if beside else {}))
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    whole = height + below
+    figure.suptitle(title, fontsize=11, y=1 - 0.15 / whole, va="top")
+    if shared:
+        handles = axes.flat[0].get_legend_handles_labels()
+        figure.legend(
+            *handles, loc="upper center", bbox_to_anchor=(0.5, 1 - 0.4 / whole), ncols=len(handles[0]), fontsize=8
+        )
     figure.text(0.01, 0.01, "\n".join(notes), fontsize=7, va="bottom")
-    figure.tight_layout(rect=(0, below / (4.2 + below) + 0.01, 1, 0.98))
+    figure.tight_layout(rect=(0, below / whole + 0.01, 1, 1 - (0.75 if shared else 0.35) / whole))
     with replacing(path) as partial:
         figure.savefig(partial, dpi=130)
     plt.close(figure)
+
+
+def _draw(axis, panel: Panel) -> None:
+    for label, line in panel.lines.items():
+        looks = {"color": line.colour, "label": label, "markersize": 4, "linewidth": line.width}
+        (drawn,) = axis.plot(line.x, line.y, line.style, **looks)
+        if line.low is not None:
+            axis.fill_between(line.x, line.low, line.y, color=drawn.get_color(), alpha=0.12)
+    for height in panel.marks:
+        axis.axhline(height, color="black", linewidth=0.8, linestyle=":")
+    axis.set(title=panel.title, xlabel=panel.xlabel, ylabel=panel.ylabel, xscale=panel.scale, yscale=panel.scale)
+    axis.title.set_fontsize(10)
+    axis.grid(alpha=0.3)

@@ -1,106 +1,219 @@
 """`nvcim cost`: what storing and searching takes, beside a CPU."""
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from nvcim_jax.cli.shared import console, plain_errors, prepare
+from nvcim_jax.cli.shared import (
+    Json,
+    console,
+    device_name,
+    number,
+    path,
+    plain_errors,
+    prepare,
+    print_json,
+)
 from nvcim_jax.terminal import plain
 
 app = typer.Typer()
+DEVICES = ("NVM-3", "NVM-4")  # a FeFET and an RRAM of two bits; what Table II's others cost follows from these
+RESULTS = ("cost.json", "fig2.png", "fig5.png")
+
+
+def _whole(option: str, low: int, high: int, told: str) -> object:
+    return typer.Option(option, parser=number(int, low, high), metavar=f"{low}..{high}", help=told)
 
 
 @app.command(
-    epilog="Examples:\n\n  nvcim cost\n\n  nvcim cost --ovts 1000 --tokens 16 --products mean\n\n"
-    "  nvcim cost --adc flash --adc-bits 5 --rows-at-once 384 --out out/cost"
+    epilog="Examples:\n\n  nvcim cost\n\n  nvcim cost --ovts 1000 --tokens 16 --products aligned\n\n"
+    "  nvcim cost --device NVM-1 --device my.toml --adc flash --adc-bits 5 --out out/cost"
 )
 def cost(
-    ovts: Annotated[int, typer.Option(help="Stored OVTs.")] = 100,
-    tokens: Annotated[int, typer.Option(help="Virtual tokens of an OVT; 128 fill an array.")] = 128,
-    query_bits: Annotated[int, typer.Option(help="Bits of a query value, fed one after the other.")] = 8,
+    ovts: Annotated[int, _whole("--ovts", 1, 10**7, "Stored OVTs.")] = 100,
+    tokens: Annotated[int, _whole("--tokens", 1, 128, "Virtual tokens of an OVT; 128 fill an array.")] = 128,
+    query_bits: Annotated[int, _whole("--query-bits", 1, 16, "Of a query value, fed one after the other.")] = 8,
     products: Annotated[
-        str, typer.Option(help="pairs: all query rows with all stored rows; aligned: row by row; mean: of query rows.")
-    ] = "pairs",
+        str, typer.Option(help="mean: the mean query row with all stored rows; aligned: row by row; pairs: all rows.")
+    ] = "mean",
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--device",
+            parser=device_name,
+            metavar="NAME",
+            show_default="NVM-3, NVM-4",
+            help="NVM-1 to NVM-5 (Table II), or the .toml file of your own; may be repeated.",
+        ),
+    ] = None,
     adc: Annotated[str, typer.Option(help="sar or flash.")] = "sar",
-    adc_bits: Annotated[int, typer.Option(help="Bits of the converters.")] = 6,
-    rows_at_once: Annotated[int, typer.Option(help="48: one slice a pass. 384: all, which ignores place values.")] = 48,
-    pulses: Annotated[float, typer.Option(help="Write pulses per cell, such as program-and-verify needs.")] = 1.0,
+    adc_bits: Annotated[int, _whole("--adc-bits", 1, 12, "Of the converters.")] = 6,
+    rows_at_once: Annotated[
+        int, _whole("--rows-at-once", 1, 384, "48: one slice a pass. 384: all, which ignores place values.")
+    ] = 48,
+    pulses: Annotated[
+        float,
+        typer.Option(
+            parser=number(float, 1e-3, 1e4),
+            metavar="0.001..10000",
+            help="Write pulses per cell, such as program-and-verify needs.",
+        ),
+    ] = 1.0,
     power: Annotated[str, typer.Option(help="Of the Orin: 30W or MAXN.")] = "30W",
     out: Annotated[
-        Path | None, typer.Option(help="Folder for cost.json, fig2.png and fig5.png.", show_default="none")
+        Path | None,
+        typer.Option(parser=path, metavar="FOLDER", help="For cost.json, fig2.png and fig5.png.", show_default="none"),
     ] = None,
+    json: Json = False,
 ) -> None:
     """Latency, energy and area of storing and searching by component, and against a Jetson AGX Orin (Figs. 2 and 5)."""
     with plain_errors():
-        from nvcim_jax import comparison, figures, files, job
+        from nvcim_jax import circuit, comparison, devices, figures, files, job
         from nvcim_jax import cost as model
         from nvcim_jax import cpu as orin
 
         product = _chosen("--products", products, {f.__name__: f for f in (model.pairs, model.aligned, model.mean)})
-        converter = _chosen("--adc", adc, {f.__name__: f for f in (model.sar, model.flash)})
-        cpu = _chosen("--power", power, {"30W": orin.ORIN_30W, "MAXN": orin.ORIN_MAXN})
+        converter = _chosen("--adc", adc, {f.__name__: f for f in (circuit.sar, circuit.flash)})
+        of = _chosen("--power", power, {"30W": orin.ORIN_30W, "MAXN": orin.ORIN_MAXN})
+        sheets = _distinct([devices.sheet(name) for name in device or DEVICES])
+        cells = [circuit.cell_of(sheet) for sheet in sheets]
         workload = model.Workload(ovts, tokens, query_bits=query_bits, product=product)
-        reading = model.Reading(model.Array(rows_at_once=rows_at_once), converter, adc_bits)
-        model.check(workload, reading)
-        prepare(out)
-        jobs = {}
-        for cell in comparison.CELLS:
-            jobs[f"{cell.name}: storing"] = model.store_array(workload, cell, reading, pulses=pulses)
-            jobs[f"{cell.name}: search, array scope"] = model.search_array(workload, cell, reading)
-            jobs[f"{cell.name}: search, chip scope"] = model.search_chip(workload, cell, reading)
-        for name, source in comparison.SOURCES.items():
-            jobs[f"{cpu.name}: search, {name}"] = orin.search(workload, cpu, source=source)
-        table = Table("", "latency", "energy", "area", title=f"{ovts} OVTs of {tokens} virtual tokens")
-        for name, parts in jobs.items():
-            table.add_section()
-            table.add_row(plain(name, "bold"), *_cells(model.total(parts)))
-            for part, value in parts.items():
-                if any(value):
-                    table.add_row(f"  {part}", *_cells(value))
-        console.print(table)
-        verdict = comparison.verdict(workload, reading, cpu)
-        ratios = Table(
-            "scope", "cell", "CPU reads", f"latency, {ovts} OVTs", "120x from", f"energy, {ovts} OVTs", "60x from",
-            title="times less than the CPU, and from how many OVTs on the paper's figures are reached",
-        )  # fmt: skip
-        for row in verdict:
-            pairs = zip(row.ratio, (row.latency_from, row.energy_from), strict=True)
-            shown = [text for value, first in pairs for text in (_times(value), f"{first:,}" if first else "never")]
-            ratios.add_row(row.scope, row.cell, row.source, *shown)
-        console.print(ratios)
-        notes = comparison.assumptions(workload, reading, cpu)
+        reading = circuit.Reading(circuit.Array(rows_at_once=rows_at_once), converter, adc_bits)
+        prepare(out, *RESULTS)
+        jobs = comparison.jobs(workload, cells, reading, of, pulses=pulses)
+        published = comparison.published(workload, cells, reading, of)
+        verdict = comparison.verdict(workload, cells, reading, of)
+        console.print(_costs(jobs, published, f"{ovts:,} OVTs of {tokens} virtual tokens"))
+        _show_verdict(verdict, of)
+        notes = [
+            *comparison.assumptions(workload, cells, reading, of),
+            *(_endurance(sheet, pulses) for sheet in sheets if sheet.endurance),
+            _answers(found := comparison.answers(workload, reading), workload, reading),
+        ]
         for note in notes:
             console.print(note)
+        settings = {
+            "ovts": ovts, "tokens": tokens, "query_bits": query_bits, "products": products, "adc": adc,
+            "adc_bits": adc_bits, "rows_at_once": rows_at_once, "pulses": pulses, "power": power, "seed": None,
+        }  # fmt: skip
+        report = {
+            "settings": settings,
+            "provenance": job.provenance(),
+            "assumptions": notes,
+            "devices": [asdict(sheet) for sheet in sheets],
+            "cpu": {name: rival.work_of(rival.of(workload))._asdict() for name, rival in comparison.RIVALS.items()},
+            "costs": _totalled(jobs | published),
+            "ratios": [_row(row) for row in verdict],
+            "answers": found,
+        }
+        if json:
+            print_json(report)
         if out:
-            settings = {
-                "ovts": ovts, "tokens": tokens, "query_bits": query_bits, "products": products, "adc": adc,
-                "adc_bits": adc_bits, "rows_at_once": rows_at_once, "pulses": pulses, "power": power, "seed": None,
-            }  # fmt: skip
-            report = {
-                "settings": settings,
-                "provenance": job.provenance(),
-                "assumptions": notes,
-                "sources": {record.name: record.source for record in comparison.CELLS},
-                "costs": {
-                    name: {part: value._asdict() for part, value in {**parts, "total": model.total(parts)}.items()}
-                    for name, parts in jobs.items()
-                },
-                "ratios": [{**row._asdict(), "ratio": row.ratio._asdict()} for row in verdict],
-            }
             files.write_json(out / "cost.json", report)
-            title = "search in memory arrays and on a CPU (Fig. 5)"
-            figures.curves(out / "fig5.png", comparison.fig5(workload, reading, cpu), title=title, notes=notes)
+            title = "search in memory arrays and on a CPU that reads DRAM (Fig. 5)"
+            figures.curves(out / "fig5.png", comparison.fig5(workload, cells, reading, of), title=title, notes=notes)
             title = "memory for virtual tokens, and moving them (Fig. 2)"
-            figures.curves(out / "fig2.png", comparison.fig2(workload, cpu), title=title, notes=[notes[0], *notes[4:]])
-            console.print(f"cost.json, fig2.png and fig5.png are in {out}")
+            figures.curves(out / "fig2.png", comparison.fig2(workload, of), title=title, notes=[notes[0], notes[7]])
+            console.print(f"cost.json, fig2.png and fig5.png are in {out}", soft_wrap=True)
 
 
 def _chosen(option: str, name: str, known: dict):
     if name not in known:
         raise ValueError(f"{option} {name!r}: choose one of {', '.join(known)}")
     return known[name]
+
+
+def _distinct(sheets: Sequence) -> Sequence:
+    names = [sheet.name for sheet in sheets]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"--device: {names.count(name)} devices are called {name!r}; give each once, by its name")
+    return sheets
+
+
+def _totalled(jobs: dict) -> dict:
+    """Components and totals as JSON values."""
+    from nvcim_jax.circuit import total
+
+    return {
+        name: {part: value._asdict() for part, value in {**parts, "total": total(parts)}.items()}
+        for name, parts in jobs.items()
+    }
+
+
+def _row(row) -> dict:
+    """A row of the verdict as JSON values; null where the CPU's source cannot hold the OVTs."""
+    ratio = {name: None if value != value else value for name, value in row.ratio._asdict().items()}
+    return {**row._asdict(), "ratio": ratio}
+
+
+def _costs(jobs: dict, published: dict, title: str) -> Table:
+    """A section for each of `jobs`, its total and its components; then totals in the paper's mode."""
+    from nvcim_jax.circuit import total
+
+    table = _table(title, "", "latency", "energy", "area")
+    for name, parts in jobs.items():
+        table.add_row(plain(name, "bold"), *_cells(total(parts)))
+        for part, value in parts.items():
+            if any(value):
+                table.add_row(f"  {part}", *_cells(value))
+        table.add_section()
+    for name, parts in published.items():
+        table.add_row(plain(name, "bold"), *_cells(total(parts)))
+    return table
+
+
+def _show_verdict(verdict: Sequence, of) -> None:
+    from nvcim_jax.comparison import RIVALS
+
+    for name, rival in RIVALS.items():
+        console.print()
+        console.print(_ratios([row for row in verdict if row.against == name], rival.title, of))
+    console.print(
+        f"{of.watt:g} W: {of.name}'s board; {of.cores_watt:g} W: its CPU's own rail. level, 120x, 60x: the first of 1, "
+        "2, 3, 6, 10, 18 ... 100,000 OVTs at which the arrays are as fast, or reach the paper's ratio; not named where "
+        "they do not."
+    )
+
+
+def _ratios(rows: Sequence, title: str, of) -> Table:
+    """One mode of the verdict, a section for each device."""
+    powers = (f"energy, {of.watt:g} W", f"{of.cores_watt:g} W")
+    table = _table(f"Arrays against {title}", "", "latency", *powers)
+    for at, row in enumerate(rows):
+        if not at or rows[at - 1].cell != row.cell:
+            table.add_section()
+            table.add_row(plain(row.cell, "bold"))
+        bars = (("level", row.level_from if row.ratio.latency < 1 else None), ("120x", row.latency_from))
+        firsts = (bars, (("60x", row.energy_from),), ())
+        shown = (_times(value, *each) for value, each in zip(row.ratio, firsts, strict=True))
+        table.add_row(f"  {row.scope}, {row.source}", *shown)
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    """A table that folds rather than cuts where the terminal is narrow."""
+    table = Table(title=title, show_edge=False, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _endurance(sheet, pulses: float) -> str:
+    times = f"{sheet.endurance / pulses:,.0f}"
+    return f"{sheet.name} endures {sheet.endurance:,.0f} pulses: its cells can be rewritten {times} times."
+
+
+def _answers(found: dict | None, workload, reading) -> str:
+    """The accuracy at the converter and query bits that are costed."""
+    bits = f"{workload.product.__name__} products, {reading.bits}-bit converters, {workload.query_bits}-bit queries"
+    if found is None:
+        return f"Answers with {bits}: not measured; python experiments/converter_bits.py measures them."
+    return f"Answers with {bits}: {found}"
 
 
 def _cells(value) -> tuple[str, str, str]:
@@ -112,11 +225,15 @@ def _cells(value) -> tuple[str, str, str]:
 def _scaled(number: float, units: tuple[str, ...]) -> str:
     if not number:
         return ""
-    if number == float("inf"):
-        return "does not fit"
-    step = next((at for at in range(len(units)) if number < 1000 ** (at + 1)), len(units) - 1)
+    step = next((at for at in range(len(units)) if number < 999.5 * 1000**at), len(units) - 1)
     return f"{number / 1000**step:.3g} {units[step]}"
 
 
-def _times(value: float) -> str:
-    return "does not fit" if value != value else f"{value:.3g}"
+def _times(value: float, *firsts: tuple[str, int | None]):
+    """How many times less, or more; under it what is reached, with the number of OVTs from which it is."""
+    if value != value:
+        return plain("does not fit")
+    size = max(value, 1 / value)
+    shown = f"{size:,.0f}" if size >= 100 else f"{size:.3g}"
+    lines = [f"{shown}x {'less' if value >= 1 else 'more'}", *(f"{bar}: {first:,}" for bar, first in firsts if first)]
+    return plain("\n".join(lines), keep="\n")
