@@ -3,7 +3,7 @@
 A bank may come from anybody, so what is read is checked field by field, and against the arrays beside it.
 """
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -180,7 +180,7 @@ def _settings(told: dict[str, Any]) -> dict[str, Any]:
         _text(settings.get(name), f"the setting {name}")
     sigma = settings.get("sigma")
     is_number = isinstance(sigma, int | float) and not isinstance(sigma, bool)
-    if sigma is not None and not (is_number and 0 <= sigma < math.inf):
+    if sigma is not None and not (is_number and 0 <= sigma <= sys.float_info.max):
         raise ValueError(f"the setting sigma is {_kind(sigma)}: a finite number from 0 on is needed")
     return settings
 

@@ -114,7 +114,7 @@ def _rescued(folder: Path, version: int, checked: Checked, *, is_whole: bool) ->
             raise Damaged(f"{folder}: {name} is damaged, without which no OVT can be read")
         for each in ranges:
             bad[each.start : each.stop] = True
-    saved = Saved(uses.added(bank, uses.counted(folder, version)), codec, checked.about, version).block
+    saved = Saved(uses.added(bank, folder, version), codec, checked.about, version).block
     gone = np.zeros(1, bool) if is_single else bad
     for leaf in jax.tree.leaves((saved.bank, saved.codec)):
         leaf[gone] = 0

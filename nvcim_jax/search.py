@@ -66,7 +66,6 @@ def flat(prompt: Float[Array, "rows dim"]) -> Float[Array, "rows dim"]:
     return prompt
 
 
-@partial(jax.jit, static_argnames=("fold", "format"))
 def build(
     keys: PyTree,
     count: Int[Array, ""] | int,
@@ -76,9 +75,16 @@ def build(
 ) -> Index:
     """The index of `keys`, [slots, rows, dim] or with `fold=similarity.fold_copies` the noisy copies of a read.
 
-    `fold` turns one key into the matrix whose dot product with a query is the score. Raises ValueError for an unknown
-    `format`, of which `compare` tells speed and ranking difference.
+    `fold` turns one key into the matrix whose dot product with a query is the score. Raises ValueError for a key that
+    is not finite, which would win every search, and for an unknown `format`, of which `compare` tells speed and ranking
+    difference.
     """
+    _require_finite(keys, count)
+    return _build(keys, count, fold=fold, format=format)
+
+
+@partial(jax.jit, static_argnames=("fold", "format"))
+def _build(keys: PyTree, count: Int[Array, ""] | int, *, fold: Fold, format: str) -> Index:
     slots = jax.tree.leaves(keys)[0].shape[0]
     block = min(BLOCK, -(-slots // GROUP) * GROUP)
     folded = jax.vmap(fold)(keys).reshape(slots, -1)
@@ -86,11 +92,19 @@ def build(
     return Index(values.reshape(-1, block, values.shape[1]), steps.reshape(-1, block), jnp.asarray(count, jnp.int32))
 
 
-@partial(jax.jit, static_argnames=("fold",), donate_argnames=("index",))
 def put(
     index: Index, slot: Int[Array, ""] | int, key: PyTree, count: Int[Array, ""] | int, *, fold: Fold = similarity.fold
 ) -> Index:
-    """`index` with `key` in `slot`, in time that does not depend on its size. The given index is used up."""
+    """`index` with `key` in `slot`, in time that does not depend on its size. The given index is used up.
+
+    Raises ValueError for a key that is not finite.
+    """
+    _require_finite(jax.tree.map(lambda leaf: leaf[None], key), 1)
+    return _put(index, slot, key, count, fold=fold)
+
+
+@partial(jax.jit, static_argnames=("fold",), donate_argnames=("index",))
+def _put(index: Index, slot, key: PyTree, count, *, fold: Fold) -> Index:
     value, step = _encode(fold(key).reshape(1, -1), format_of(index))
     at = jnp.divmod(jnp.asarray(slot), index.values.shape[1])
     return Index(
@@ -159,6 +173,21 @@ def scores(index: Index, queries: Float[Array, "queries rows dim"]) -> Float[Arr
     """The score of every slot, empty ones and padding to whole blocks at -inf."""
     found, _ = _scores(index, queries, 0, GROUP)
     return found.transpose(1, 0, 2, 3).reshape(queries.shape[0], -1)
+
+
+def _require_finite(keys: PyTree, count: Int[Array, ""] | int) -> None:
+    """ValueError if a taken slot's key holds NaN or infinity. Traced keys are taken as they are."""
+    for leaf in jax.tree.leaves(keys):
+        if isinstance(leaf, jax.core.Tracer) or isinstance(count, jax.core.Tracer):
+            return
+        parts = leaf.addressable_shards if isinstance(leaf, jax.Array) else [None]
+        for part in parts:
+            values = np.asarray(leaf if part is None else part.data, np.float32)
+            first = 0 if part is None else part.index[0].start or 0
+            broken = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+            slots = first + np.flatnonzero(broken)
+            if (slots < int(count)).any():
+                raise ValueError(f"the key of slot {slots[0]} holds NaN or infinite values: take that OVT out first")
 
 
 def _check(queries, k: int, count: int) -> None:

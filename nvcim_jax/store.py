@@ -160,7 +160,7 @@ def load(
         raise Damaged(f"{folder}: the stored arrays are damaged ({names}): try `nvcim bank repair`")
     bank, own = layout.from_arrays(checked.arrays)
     about = require_sound(folder, bank, own, checked.about)
-    bank = uses.added(bank, uses.counted(folder, version))
+    bank = uses.added(bank, folder, version)
     if model is not None and about.model is None:
         raise StoreError(f"{folder} does not say which model it is for: save it with the model's store.fingerprint")
     if model is not None and about.model != fingerprint(model):

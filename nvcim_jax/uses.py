@@ -23,7 +23,7 @@ Counts = dict[tuple[int, int], int]  # by user and slot
 
 
 def counted(folder: Path, version: int) -> Counts:
-    """What was counted of a version; a warning if the file is damaged."""
+    """What was counted of a version; nothing, with a warning, if the file is damaged. OSError if it cannot be read."""
     path = path_of(folder, version) / NAME
     try:
         told = json.loads(files.read_bytes(path))
@@ -32,7 +32,7 @@ def counted(folder: Path, version: int) -> Counts:
         return {(_number(user), _number(slot)): _number(uses) for user, slot, uses in told["uses"]}
     except FileNotFoundError:
         return {}
-    except (KeyError, OSError, RecursionError, TypeError, ValueError) as error:
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
         warnings.warn(f"{path} is damaged ({files.reason(error)}): the uses that it counts are left out", stacklevel=2)
         return {}
 
@@ -46,8 +46,16 @@ def count(folder: Path, version: int, user: int, slots: Sequence[int]) -> None:
     files.write_json(path_of(folder, version) / NAME, {"uses": told, "digest": digests.of_text(told)}, private=True)
 
 
-def added(bank: Bank, counts: Counts) -> Bank:
-    """`bank` with these uses; a single bank is that of user 0. Those of slots that it does not have are left out."""
+def added(bank: Bank, folder: Path, version: int) -> Bank:
+    """`bank`, as it was saved in a version, with what was counted since; a warning if that cannot be read.
+
+    A single bank is that of user 0. Uses of slots that it does not have are left out.
+    """
+    try:
+        counts = counted(folder, version)
+    except OSError as error:
+        warnings.warn(f"{folder}: uses are left out ({files.reason(error)})", stacklevel=2)
+        return bank
     if not counts:
         return bank
     held = bank.origin.uses

@@ -109,12 +109,12 @@ def test_free_slots_never_win_and_the_only_ovt_leads_by_infinity():
 def test_an_index_grows_in_place_without_recompiling():
     whole = search.build(KEYS, 150)
     grown = search.build(jnp.zeros_like(KEYS), 0)
-    before = search.put._cache_size(), search._top_k._cache_size()
+    before = search._put._cache_size(), search._top_k._cache_size()
     for slot in range(150):
         grown = search.put(grown, slot, KEYS[slot], slot + 1)
         if slot in (9, 99):
             search.top_k(grown, QUERIES, k=2)
-    assert (search.put._cache_size(), search._top_k._cache_size()) <= (before[0] + 1, before[1] + 1)
+    assert (search._put._cache_size(), search._top_k._cache_size()) <= (before[0] + 1, before[1] + 1)
     jax.tree.map(np.testing.assert_array_equal, grown, whole)
 
 
@@ -144,6 +144,20 @@ def test_a_put_moves_an_ovt_out_of_sight_of_its_old_key():
 def test_bad_input_is_refused(call, said):
     with pytest.raises(ValueError, match=said):
         call(search.build(KEYS, 150))
+
+
+@pytest.mark.parametrize("value", [jnp.nan, jnp.inf, -jnp.inf])
+def test_a_key_that_would_win_every_search_is_refused_where_it_is_taken(value):
+    keys = KEYS.at[7, 3, 2].set(value)
+    for count, format in ((150, "bfloat16"), (8, "int8")):
+        with pytest.raises(ValueError, match="the key of slot 7 holds NaN or infinite values"):
+            search.build(keys, count, format=format)
+    index = search.build(keys, 7)  # a free slot may hold anything
+    assert np.isfinite(search.top_k(index, QUERIES, k=7).scores).all()
+    with pytest.raises(ValueError, match="holds NaN or infinite values"):
+        search.put(index, 2, keys[7], 7)
+    with pytest.raises(ValueError, match="the key of slot 4 holds"):
+        search.build((noisy_copies()[0], noisy_copies()[1].at[4].set(value)), 150, fold=lambda copies: copies[0])
 
 
 def test_the_definition_refuses_what_the_fold_refuses():

@@ -1,11 +1,14 @@
 """Banks on disk: exact, digested, atomic, refused when wrong."""
 
+import errno
+import fcntl
 import gc
 import multiprocessing
 import os
 import random
 import resource
 import signal
+import stat
 import subprocess
 import sys
 import tarfile
@@ -21,6 +24,7 @@ from nvcim_jax import bank as banks
 from nvcim_jax import layout, store
 from nvcim_jax.about import About
 from nvcim_jax.codec import Codec, fit_autoencoder, fit_pca
+from nvcim_jax.repair import repair
 
 # Orbax leaves the exceptions of its failed reads unretrieved.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -171,6 +175,112 @@ def test_a_bank_of_schema_1_is_migrated_and_saved_as_schema_2(tmp_path):
         again = store.load(tmp_path / "bank")
         assert same(again.bank, jax.tree.map(jnp.asarray, saved.bank)) and again.about == saved.about
     assert sorted(path.name for path in (tmp_path / "bank").iterdir()) == [".lock", "000001", "000002"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("prompts", np.nan), ("keys", np.inf), ("keys", -np.inf)])
+def test_values_that_are_not_finite_are_refused_on_saving_and_on_loading(tmp_path, monkeypatch, name, value):
+    good = bank()
+    bad = good._replace(**{name: getattr(good, name).at[5, 0, 0].set(value)})
+    free = good._replace(**{name: getattr(good, name).at[6, 0, 0].set(value)})
+    with pytest.raises(store.StoreError, match="1 OVTs hold NaN or infinite values"):
+        store.save(tmp_path / "bank", bad, CODEC, ABOUT)
+    assert not (tmp_path / "bank").exists()
+    store.save(tmp_path / "bank", free, CODEC, ABOUT)  # a free slot may hold anything
+    with monkeypatch.context() as unchecked:
+        unchecked.setattr(store, "require_sound", lambda *_: KNOWN)
+        store.save(tmp_path / "bank", bad, CODEC, ABOUT, over=1)
+    with pytest.raises(store.StoreError, match="1 OVTs hold NaN or infinite values"):
+        store.load(tmp_path / "bank")
+    with pytest.raises(store.StoreError, match="the codec holds NaN"):
+        store.save(tmp_path / "other", good, jax.tree.map(lambda leaf: leaf.at[0].set(value), CODEC), ABOUT)
+
+
+def without(leaf):
+    return lambda held: held._replace(**{leaf: getattr(held, leaf)[:-1]})
+
+
+@pytest.mark.parametrize(
+    ("change", "about", "said"),
+    [
+        (without("keys"), ABOUT, "keys is of shape .7, 4, 8., beside prompts of .8, 4, 8."),
+        (lambda held: held._replace(count=jnp.int32(9)), ABOUT, "a bank of 8 slots cannot hold 9 OVTs"),
+        (lambda held: held._replace(count=jnp.int32(-1)), ABOUT, "a bank of 8 slots cannot hold -1 OVTs"),
+        (lambda held: held._replace(count=np.int64(3)), ABOUT, "count holds int64: numbers of at most 32 bits"),
+        (lambda held: held._replace(count=jnp.ones(8, jnp.int32)), ABOUT, "count is of shape"),
+        (
+            lambda held: held._replace(prompts=held.prompts.astype(jnp.int32)),
+            ABOUT,
+            "prompts holds values of type int32",
+        ),
+        (lambda held: held, {"users": "Ann"}, "users is a text: a list is needed"),
+        (lambda held: held, {"settings": {"x": object()}}, "not JSON serializable"),
+        (lambda held: held, {"users": ["Ann"], "samples": [[], []]}, "names 1 users, but has samples of 2"),
+    ],
+)
+def test_what_is_no_bank_is_not_saved(tmp_path, change, about, said):
+    with pytest.raises(store.StoreError, match=said):
+        store.save(tmp_path / "bank", change(bank()), CODEC, about)
+    assert not (tmp_path / "bank").exists()
+
+
+# Who may read it, and its lock
+
+
+def test_a_bank_is_closed_to_all_but_its_owner(tmp_path):
+    before = os.umask(0)
+    try:
+        (tmp_path / "bank").mkdir()
+        store.save(tmp_path / "bank", bank(), CODEC, ABOUT)
+        store.save(tmp_path / "new" / "bank", bank(), CODEC, ABOUT)
+        store.count_uses(tmp_path / "bank", 1, 0, [2])
+    finally:
+        os.umask(before)
+    for folder in (tmp_path / "bank", tmp_path / "new" / "bank"):
+        modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.rglob("*"))}
+        assert {path for path in modes if modes[path] != (0o700 if path.is_dir() else 0o600)} == set()
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o777  # only the bank is private
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "folder"])
+def test_a_lock_that_is_no_file_empties_nothing_and_is_told(folder, tmp_path, kind):
+    (tmp_path / "diary").write_text("rain")
+    (folder / ".lock").unlink()
+    if kind == "folder":
+        (folder / ".lock").mkdir()
+    else:
+        (folder / ".lock").symlink_to(tmp_path / ("diary" if kind == "link" else "none"))
+    for call in (lambda: store.save(folder, bank(3), CODEC, ABOUT, over=1), lambda: repair(folder)):
+        with pytest.raises(
+            store.StoreError, match="cannot be written .(Too many levels of symbolic links|Is a directory)"
+        ):
+            call()
+    assert (tmp_path / "diary").read_text() == "rain" and not (tmp_path / "none").exists()
+    assert same(store.load(folder).bank, bank())
+
+
+def test_a_lock_with_content_keeps_it_and_a_pipe_does_not_hang(folder):
+    (folder / ".lock").write_text("kept")
+    store.save(folder, bank(3), CODEC, ABOUT, over=1)
+    assert (folder / ".lock").read_text() == "kept"
+    (folder / ".lock").unlink()
+    os.mkfifo(folder / ".lock")
+    store.save(folder, bank(4), CODEC, ABOUT, over=2)
+
+
+def test_the_real_reason_of_a_lock_is_told(folder, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with (
+        monkeypatch.context() as remote,
+        pytest.raises(store.StoreError, match="cannot be written .No locks available."),
+    ):
+        remote.setattr(fcntl, "flock", no_locks)
+        store.save(folder, bank(3), CODEC, ABOUT, over=1)
+    monkeypatch.setattr(store, "PATIENCE", 0.1)
+    with store.locked(folder), pytest.raises(store.StoreError, match="is being saved by another process"):
+        store.save(folder, bank(3), CODEC, ABOUT, over=1)
+    assert store.save(folder, bank(3), CODEC, ABOUT, over=1) == 2
 
 
 # Corruption
