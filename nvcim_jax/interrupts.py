@@ -48,6 +48,8 @@ def ending_at_once() -> Iterator[None]:
         if asked() or getattr(error, "code", None) == 130:
             _end()
         raise
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: what is left of the process takes a moment
 
 
 def _stop(*_) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from nvcim_jax import figures
-from nvcim_jax.metrics import Interval
+from nvcim_jax.statistics import Interval
 
 ONE = {"base": Interval(0.5, 0.4, 0.6, 9), "paper: a": Interval(0.3, 0.2, 0.4, 9), "rec: a": Interval(0.9, 0.8, 1, 9)}
 TWO = {"base": ONE["base"], "known": Interval(0.7, 0.6, 0.8, 9), "paper: a": ONE["paper: a"], "rec: a": ONE["rec: a"]}

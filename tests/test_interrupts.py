@@ -103,7 +103,7 @@ def test_commands_end_at_any_moment(tmp_path, words):
         assert process.returncode == 130 or said, (wait, error)
         assert "Traceback" not in error and "KeyboardInterrupt" not in error, (wait, error)
         assert process.returncode == 0 or len(error.strip().splitlines()) <= 3, (wait, error)
-        assert "figures above" not in error or "NVCiM" in said
+        assert "figures above" not in error or "base model" in said
         ends.append(process.returncode)
         if process.returncode == 0:
             break
