@@ -153,10 +153,11 @@ def now(learned: bank.Bank) -> bank.Bank:
 
 
 def about_bank(model: Model, task: Task, users: Sequence[User], selected, settings: dict[str, Any]) -> About:
-    """What a saved bank says about itself."""
+    """What a saved bank says about itself. Of `settings`, "data" says where the users come from."""
     return About(
         model=store.fingerprint(model),
         task=task.name,
+        source=settings["data"],
         users=tuple(user.id for user in users),
         samples=tuple(map(tuple, selected.samples)),
         domains=tuple(pipeline.domains(selected)),

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from nvcim_jax import cli, synthetic
+from nvcim_jax import cli, store, synthetic
+from nvcim_jax.about import EMBEDDED_WORLD
 from nvcim_jax.presets import RECOMMENDED
 
 
@@ -35,14 +36,17 @@ def test_devices_prints_table_ii():
 
 def test_learn_then_ask(tmp_path):
     half, user = ("--weights", "bfloat16"), synthetic.HELD_OUT + 1
-    text = nvcim("learn", "--task", "LaMP-2", "--user", user, "--out", tmp_path / "bank", *half)
+    made_for = ("--device", "NVM-5", "--sigma", "0.3")
+    text = nvcim("learn", "--task", "LaMP-2", "--user", user, "--out", tmp_path / "bank", *half, *made_for)
     assert "the OVTs of user 1000001" in text and text.splitlines()[-1] == (
         f"ask it: nvcim ask {tmp_path / 'bank'} 'your question' --weights bfloat16"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["bank"]
+    about = store.load(tmp_path / "bank").about
+    assert (about.source, about.device, about.sigma, about.preset) == (EMBEDDED_WORLD, "NVM-5", 0.3, "recommended")
     query = synthetic.users(cli_task("LaMP-2"), 1, first=user)[0].queries[0]
     text = nvcim("ask", tmp_path / "bank", query.content, *half)
-    assert "with the OVT" in text and "->" in text
+    assert "with the OVT" in text and "->" in text and "search on NVM-5, sigma 0.3" in text
     assert nvcim("ask", tmp_path / "bank", query.question, *half) == text  # the whole question is the same question
     assert "with another model" in nvcim("ask", tmp_path / "bank", query.content, code=2)  # its weights rounded no more
     assert "exists already" in nvcim("learn", "--out", tmp_path / "bank", code=2)
@@ -124,10 +128,10 @@ def test_more_virtual_tokens_than_columns_are_refused():
 def test_the_suggested_command_is_for_a_shell(tmp_path):
     from nvcim_jax.cli.learn import _command
 
-    words = shlex.split(_command(tmp_path / "my $(bank)`s`", "a model/of 'mine'", "packed"))
+    words = shlex.split(_command(tmp_path / "my $(bank)`s`", "my own.toml", "a model/of 'mine'", "packed"))
     assert words == ["nvcim", "ask", str(tmp_path / "my $(bank)`s`"), "your question",
-                     "--model", "a model/of 'mine'", "--weights", "packed"]  # fmt: skip
-    assert shlex.split(_command(Path("-x"), cli.EMBEDDED, None)) == ["nvcim", "ask", "./-x", "your question"]
+                     "--device", "my own.toml", "--model", "a model/of 'mine'", "--weights", "packed"]  # fmt: skip
+    assert shlex.split(_command(Path("-x"), "NVM-3", cli.EMBEDDED, None)) == ["nvcim", "ask", "./-x", "your question"]
 
 
 def test_what_stays_of_the_unfinished_is_told_after_the_bank_is_saved(tmp_path):

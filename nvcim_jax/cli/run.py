@@ -62,6 +62,7 @@ def run(
     """The main job: learn from histories, store in noisy memory, search, answer, score; all methods side by side."""
     with plain_errors():
         from nvcim_jax import job, lamp, show, study
+        from nvcim_jax.about import EMBEDDED_WORLD
 
         if data and len(task or []) != 1:
             raise ValueError("--data holds one task: name it with one --task, such as --task LaMP-3")
@@ -74,7 +75,7 @@ def run(
         settings = {
             "device": device, "sigma": sigma, "draws": draws, "seed": seed, "users": users,
             "model": "embedded" if model == EMBEDDED else Path(model).name, "weights": weights or "default",
-            "data": str(data) if data else "the embedded world",
+            "data": str(data.resolve()) if data else EMBEDDED_WORLD,
         }  # fmt: skip
         cell = study.Cell(device, sigma)
         finished, stop = _climb(crowd, loaded, cell, settings, out)
@@ -112,7 +113,8 @@ def _read(tasks, users: int, data: Path | None, loaded, draws: int, hours: float
     seconds = units * size / (1e9 if jax.default_backend() == "cpu" else 1e11)
     announce(seconds, hours, f"{users} users of {len(tasks)} tasks under {draws} draws")
     if few < users:
-        crowd = [(each, *job.people(each, users, data)) for each in tasks]
+        with console.status("making up the users"):
+            crowd = [(each, *job.people(each, users, data)) for each in tasks]
     return [(each, people) for each, people, _ in crowd]
 
 

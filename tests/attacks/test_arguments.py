@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from helpers.attacks import Attack, command, outcomes
+from helpers.banks import untrained
 from typer.main import get_command
 
-from nvcim_jax import cli, figures, job, lamp, llm, pipeline, retrieval, synthetic
-from nvcim_jax.llm.config import PROMPT_SPACE
+from nvcim_jax import cli, figures, job, llm, pipeline, retrieval
 
 NUMBERS = [
     "nan", "NaN", "-nan", "inf", "-inf", "infinity", "1e400", "-1e400", "1e308", "1e-400", "-1e-9", "-1", "-0", "0", "1",
@@ -113,25 +113,7 @@ def attack(run, name, words):
 @pytest.fixture(scope="module")
 def bank(model, tmp_path_factory):
     """A bank of one user that was learned without training."""
-    import jax
-    import jax.numpy as jnp
-
-    from nvcim_jax import bank as banks
-    from nvcim_jax import codec, store
-
-    folder = tmp_path_factory.mktemp("saved") / "bank"
-    user = synthetic.users(lamp.task("LaMP-2"), 1)[0]
-    sample = user.history[0]._asdict()
-    words = model.params["embedding"]["embedding"][:64].astype(jnp.float32)
-    own = jax.tree.map(lambda leaf: leaf[None], codec.fit_pca(jax.random.key(0), words, jnp.ones(64)))
-    codes = jax.random.normal(jax.random.key(1), (1, 8, 16, 48))
-    about = {
-        "model": store.fingerprint(model), "prompt_space": PROMPT_SPACE, "task": "LaMP-2", "users": [user.id],
-        "source": "the embedded world", "samples": [[sample]], "domains": [sample["domain"]], "devices": ["NVM-3"],
-        "settings": {"preset": "recommended", "device": "NVM-3", "sigma": 0.1},
-    }  # fmt: skip
-    store.save(folder, banks.Bank(codes, codes, banks.unknown((1, 8)), jnp.ones(1, jnp.int32)), own, about)
-    return str(folder)
+    return str(untrained(tmp_path_factory.mktemp("saved") / "bank", model, device="NVM-3", sigma=0.1))
 
 
 def stop(*_, **__):
