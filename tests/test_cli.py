@@ -64,6 +64,7 @@ def test_run_leaves_results_that_can_be_repeated(tmp_path):
     nvcim(*words, "--out", tmp_path / "b")
     first, second = (json.loads((tmp_path / out / "results.json").read_text()) for out in "ab")
     assert first == second
+    assert f"results.json, results.png and the banks are in {tmp_path / 'a'}" in text
     assert "mean-pooled MIPS, three copies" in text and "without OVT" in text
     assert first["settings"]["seed"] == 0 and first["provenance"]["versions"]["jax"]
     assert first["tasks"]["LaMP-3"]["methods"]["base model"]["users"] == 1
@@ -123,6 +124,39 @@ def test_more_virtual_tokens_than_columns_are_refused():
     with pytest.raises(ValueError, match="at most 128"):
         bank.program(jax.random.key(0), many, many, jnp.ones(1, bool), device("NVM-1"), sigma=0.1)
     assert RECOMMENDED.tokens <= 128
+
+
+@pytest.mark.parametrize(
+    ("words", "there"),
+    [
+        (["run"], "results.json"),
+        (["run"], "bank-LaMP-2-0"),
+        (["learn"], "anything"),
+        (["cost"], "fig5.png"),
+        (["bank", "export", "bank"], "anything"),
+    ],
+)
+def test_no_command_overwrites_anything(tmp_path, words, there):
+    (tmp_path / there).write_text("mine")
+    assert f"exists already and holds {there}" in nvcim(*words, "--out", tmp_path, code=2)
+    assert [path.name for path in tmp_path.iterdir()] == [there] and (tmp_path / there).read_text() == "mine"
+
+
+def test_long_work_is_refused_before_it_begins():
+    for option in ("--users", "--draws"):
+        text = nvcim("run", option, "1000000000", code=2).replace("\n", " ")
+        assert "would take about" in text and "or allow more than 48 hours with --hours" in text
+
+
+def test_the_version():
+    from importlib.metadata import version
+
+    assert nvcim("--version") == f"nvcim_jax {version('nvcim_jax')}\n"
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["bank"], ["bank", "show"]])
+def test_help_is_short_too(command):
+    assert nvcim(*command, "-h") == nvcim(*command, "--help")
 
 
 def test_the_suggested_command_is_for_a_shell(tmp_path):

@@ -1,27 +1,30 @@
 """The commands that look after a bank on disk: parse, call, show."""
 
-import json
-import os
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
-from nvcim_jax.cli.shared import console, plain, plain_errors, progress_bar
+from nvcim_jax.cli.shared import (
+    BankFolder,
+    Json,
+    console,
+    number,
+    path,
+    plain,
+    plain_errors,
+    prepare,
+    print_json,
+    progress_bar,
+)
 
 app = typer.Typer(help="Look after a bank on disk: show, verify, repair, export.", no_args_is_help=True)
 
-Folder = Annotated[Path, typer.Argument(metavar="BANK", help="A folder written by learn or run.")]
-
 
 @app.command(epilog="Examples:\n\n  nvcim bank show out/bank\n\n  nvcim bank show out/bank --json")
-def show(
-    bank: Folder,
-    as_json: Annotated[bool, typer.Option("--json", help="All of it as one JSON object, for scripts.")] = False,
-) -> None:
+def show(bank: BankFolder, json: Json = False) -> None:
     """The OVTs of a bank and where each comes from."""
     with plain_errors():
         from nvcim_jax import store
@@ -29,8 +32,8 @@ def show(
         with console.status("reading and checking"):
             saved = store.load(bank)
         told = _described(saved)
-        if as_json:
-            console.print(json.dumps(told), soft_wrap=True)
+        if json:
+            print_json(told)
             return
         console.print(f"{bank}: version {told['version']}, {told['task'] or 'no task'}, {_made(told)}", soft_wrap=True)
         console.print(
@@ -92,11 +95,11 @@ def _print_ovt(ovt: dict) -> None:
     content.truncate(max(console.width - 8 - answer.cell_len, 1), overflow="ellipsis")
     console.print(plain("  " + ", ".join(filter(None, facts))), no_wrap=True, overflow="ellipsis")
     if ovt["content"] or ovt["answer"]:
-        console.print(Text.assemble("    ", content, " -> ", answer), no_wrap=True, overflow="ellipsis")
+        console.print(plain("    ") + content + " -> " + answer, no_wrap=True, overflow="ellipsis")
 
 
 @app.command(epilog="Example:\n\n  nvcim bank verify out/bank")
-def verify(bank: Folder) -> None:
+def verify(bank: BankFolder) -> None:
     """Check every digest; exit code 2 if the bank is damaged or an interrupted save has left something behind."""
     with plain_errors():
         from nvcim_jax import store
@@ -112,9 +115,15 @@ def verify(bank: Folder) -> None:
 
 @app.command(epilog="Example:\n\n  nvcim bank repair out/bank")
 def repair(
-    bank: Folder,
+    bank: BankFolder,
     set_aside: Annotated[
-        int | None, typer.Option(help="Rename this version, whatever is wrong with it.", show_default="none")
+        int | None,
+        typer.Option(
+            parser=number(int, 0, 10**9),
+            metavar="VERSION",
+            show_default="none",
+            help="Rename this version, whatever is wrong with it.",
+        ),
     ] = None,
 ) -> None:
     """Keep the OVTs that are whole, also of the version before; what is damaged is renamed, and nothing deleted."""
@@ -128,8 +137,11 @@ def repair(
 
 @app.command(epilog="Example:\n\n  nvcim bank export out/bank --to peft --out adapters --base-model google/gemma-2b")
 def export(
-    bank: Folder,
-    out: Annotated[Path, typer.Option(help="Folder for the adapters, one folder per OVT; it must not exist.")],
+    bank: BankFolder,
+    out: Annotated[
+        Path,
+        typer.Option(parser=path, metavar="FOLDER", help="For the adapters, one folder per OVT; nothing may be there."),
+    ],
     to: Annotated[str, typer.Option(help="The only format so far is peft: prompt tuning adapters.")] = "peft",
     base_model: Annotated[str, typer.Option(help="Name or folder of the model, as PEFT shall find it.")] = "",
 ) -> None:
@@ -145,8 +157,7 @@ def export(
 
         if to != "peft":
             raise ValueError(f"--to {to}: the only format is peft")
-        if os.path.lexists(out):
-            raise ValueError(f"{out} exists already: give another folder, or remove it first")
+        prepare(out, "*")
         saved = store.load(bank)
         if saved.codec is None:
             raise ValueError(f"{bank} was saved without a codec: its codes cannot be turned into prompts")
