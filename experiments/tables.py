@@ -76,7 +76,7 @@ def headroom_table() -> Table:
 
 def rival_table() -> Table:
     """One prompt for all by learning rate, as a share of the start's root mean square."""
-    rates = {share: partial(relative_rate, share=share) for share in (0.01, 0.02, 0.03, 0.06, 0.12)}
+    rates = {share: partial(relative_rate, share=share) for share in (0.03, 0.06, 0.12, 0.24)}
     row = partial(Method, learn=one_for_all.learn)
     rows = [row(f"rate {share}", replace(RECOMMENDED, learning_rate=rate)) for share, rate in rates.items()]
     return Table(rows, [Cell("NVM-3", 0.1)], lambda scores: [], CHOOSING)

@@ -25,3 +25,14 @@ def test_links_between_pages_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_test_that_the_docs_name_exists():
+    """`test_x.py::test_name…`, or `…::test_name…` of the file named last."""
+    for page in PAGES:
+        named, missing = None, []
+        for file, test in re.findall(r"`(test_\w+\.py|…)(?:::(test_\w+))?…?`", page.read_text(encoding="utf-8")):
+            named = named if file == "…" else ROOT / "tests" / file
+            if not named.is_file() or (test and f"def {test}" not in named.read_text(encoding="utf-8")):
+                missing.append(f"{named.name}::{test}")
+        assert not missing, f"{page.name} names tests that do not exist: {missing}"
