@@ -193,13 +193,13 @@ def main() -> None:
     with Progress(*columns) as progress:
         bar = progress.add_task("", total=total)
         report = lambda done: progress.advance(bar, done)  # noqa: E731
-        for task, users in crowds.items():
-            progress.update(bar, description=task.name)
-            for start in range(0, len(users), job.BLOCK):
+        for start in range(0, args.users, job.BLOCK):  # a run that is cut off has equally many users of every task
+            for task, users in crowds.items():
+                progress.update(bar, description=task.name)
                 block = scores_of_block(args.out, settings, table, model, task, users, start, report)
                 finished.setdefault(task.name, []).append(block)
                 print(f"{task.name}, users {start} on: {time.perf_counter() - started:.0f} s", flush=True)
-                write(args.out, table, {name: joined(blocks) for name, blocks in finished.items()}, settings)
+            write(args.out, table, {name: joined(blocks) for name, blocks in finished.items()}, settings)
     print((args.out / "table.md").read_text(encoding="utf-8"))
 
 
