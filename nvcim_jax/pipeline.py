@@ -112,8 +112,7 @@ def learn(
     )  # fmt: skip
     codecs = rows_of(codec, slots)
     codes = stored(model, tuned.values, codecs, settings)
-    content = content_codes(model, [[sample] for sample in samples], codecs, settings.tokens)[:, 0]
-    keys = jax.vmap(settings.key)(content, codes)
+    keys = _search_keys(model, samples, codecs, codes, settings)
     user, slot = np.array(slots).T
     names = domains(selected)
     origin = bank.unknown((len(slots),))._replace(
@@ -125,6 +124,19 @@ def learn(
     )
     put = lambda leaf: jnp.zeros((*selected.valid.shape, *leaf.shape[1:]), leaf.dtype).at[user, slot].set(leaf)  # noqa: E731
     return Learned(codec, bank.Bank(*jax.tree.map(put, (codes, keys, origin)), selected.valid.sum(axis=1)))
+
+
+def rekeyed(model: Model, selected: Selected, learned: Learned, settings: Settings) -> Learned:
+    """What was learned, found by another `settings.key`."""
+    slots = _taken(selected)
+    at, samples = tuple(np.array(slots).T), [selected.samples[u][s] for u, s in slots]
+    keys = _search_keys(model, samples, rows_of(learned.codec, slots), learned.bank.prompts[at], settings)
+    return learned._replace(bank=learned.bank._replace(keys=learned.bank.keys.at[at].set(keys)))
+
+
+def _search_keys(model: Model, samples: Sequence[Sample], codecs: Codec, codes, settings: Settings):
+    content = content_codes(model, [[sample] for sample in samples], codecs, settings.tokens)[:, 0]
+    return jax.vmap(settings.key)(content, codes)
 
 
 def domains(selected: Selected) -> list[str]:

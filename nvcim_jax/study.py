@@ -28,7 +28,7 @@ from nvcim_jax import (
 from nvcim_jax.codec import Codec
 from nvcim_jax.lamp import Sample, Task, User
 from nvcim_jax.llm.weights import Model
-from nvcim_jax.presets import PRESETS, SEARCHES, Settings, flat_mips, mean_mips, relative_rate
+from nvcim_jax.presets import PRESETS, SEARCHES, Settings, flat_mips, mean_mips, prompt_key, relative_rate
 
 MOST_NEW_TOKENS = 100  # as in the paper
 BASE, OWN, ONE = "base model", "own tokens, untuned", "one prompt for all"
@@ -209,6 +209,8 @@ def ladder(
     def climb(method: Method, cell: Cell) -> tuple[Score, list[str], list[Sample]]:
         trained = _training_of(method, Cell(train_device or cell.device, cell.sigma))
         own, settings = learned(*trained), method.settings
+        if method.learn is pipeline.learn:
+            own = pipeline.rekeyed(model, crowd.selected, own, settings)
         if method.known_domain:
             prompts = programs.prompts_of(own.codec, own.bank.prompts)[crowd.owners, crowd.known]
             answers = answer(crowd.queries, prompts)
@@ -238,7 +240,8 @@ def ladder(
             for query, alone, at in zip(crowd.queries, without, range(0, len(answers), draws), strict=True)
         ]
     first = Cell(train_device or cells[0].device, cells[0].sigma)
-    return Ladder(table, examples, crowd.selected, learned(*_training_of(rows[-1], first)))
+    kept = pipeline.rekeyed(model, crowd.selected, learned(*_training_of(rows[-1], first)), rows[-1].settings)
+    return Ladder(table, examples, crowd.selected, kept)
 
 
 def gather(key: jax.Array, model: Model, task: Task, users: Sequence[User], *, buffer: int) -> Crowd:
@@ -251,8 +254,8 @@ def gather(key: jax.Array, model: Model, task: Task, users: Sequence[User], *, b
 
 
 def _training_of(method: Method, cell: Cell) -> tuple[Callable, Settings, Cell | None]:
-    """What decides the training of a method: not the search nor the write, and the cell only under its noise."""
-    settings = replace(method.settings, score=flat_mips, write=crossbar.write_values, probes=0)
+    """What decides the training of a method: not how it is written and found, and the cell only under its noise."""
+    settings = replace(method.settings, key=prompt_key, score=flat_mips, write=crossbar.write_values, probes=0)
     return method.learn, settings, cell if settings.train_sigma and settings.training.steps else None
 
 
