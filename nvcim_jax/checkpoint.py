@@ -156,8 +156,10 @@ def _arrays(folder: Path, path: Path, shapes: layout.Shapes, size: int, mesh: Me
         raise _unreadable(folder, error) from error
 
 
-def _unreadable(folder: Path, error: Exception) -> StoreError:
-    return StoreError(f"{folder} cannot be read ({files.reason(error)}): nothing says that it is damaged, try it again")
+def _unreadable(folder: Path, error: BaseException) -> StoreError:
+    while error.__cause__ is not None:  # what Orbax wraps says more than what it says itself
+        error = error.__cause__
+    return StoreError(f"{folder} cannot be read ({files.reason(error)}): try it again, or restore it from a copy")
 
 
 def _sharding(name: str, shape, mesh: Mesh | None):

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nvcim_jax import digests
 from nvcim_jax.about import About
 from nvcim_jax.bank import Bank, Origin, unknown
 from nvcim_jax.codec import Codec
@@ -56,14 +57,14 @@ def along_slots(name: str) -> bool:
     return name in ("prompts", "keys") or name.startswith("origin")
 
 
-def damage_1(arrays: Arrays, digests: dict[str, str]) -> dict[str, list[range]]:
+def damage_1(arrays: Arrays, kept: dict[str, str]) -> dict[str, list[range]]:
     """The arrays of schema 1, which had one digest each, that differ from it."""
 
     def one(leaf) -> str:
         data = np.ascontiguousarray(leaf)
         return hashlib.blake2b(f"{data.dtype}{data.shape}".encode() + data.tobytes(), digest_size=16).hexdigest()
 
-    return {name: [range(len(leaf))] for name, leaf in arrays.items() if one(leaf) != digests[name]}
+    return {name: [range(len(leaf))] for name, leaf in arrays.items() if one(leaf) != kept[name]}
 
 
 def digest_1(metadata: dict[str, Any]) -> str:
@@ -84,9 +85,13 @@ def shapes_from_json(value: Any) -> Shapes:
 
 def digests_from_json(value: Any, shapes: Shapes, schema: int) -> dict[str, Any]:
     """The digests of every array: one for each block of rows, in schema 1 one. ValueError for anything else."""
-    kind = list if schema > 1 else str
-    if not isinstance(value, dict) or value.keys() != shapes.keys() or not all(type(v) is kind for v in value.values()):
+    if not isinstance(value, dict) or value.keys() != shapes.keys():
         raise ValueError("its table of digests does not list its arrays")
+    for name, own in value.items():
+        blocks = len(digests.blocks(*shapes[name][0][:1] or (1,))) if schema > 1 else 1
+        told = own if schema > 1 else [own]
+        if not isinstance(told, list) or len(told) != blocks or not all(isinstance(each, str) for each in told):
+            raise ValueError(f"its table of digests holds something else for {name}")
     return value
 
 

@@ -126,6 +126,9 @@ def save(
 
 def write(folder: Path, version: int, bank: Bank, codec: Codec | None, about: About, *, unharmed: str = "") -> None:
     """Write one version while `folder` is locked. StoreError, with what is `unharmed`, if it cannot be written."""
+    for path in folder.glob(f"{version:06d}*"):
+        if path.is_symlink() or not path.is_dir():
+            raise StoreError(f"{folder} holds {path.name}, which no save has left: remove it")
     try:
         checkpoint.write(path_of(folder, version), layout.to_arrays(bank, codec), about.to_json())
     except Exception as error:  # Orbax and tensorstore raise many kinds; all mean that nothing was committed
@@ -195,8 +198,9 @@ def count_uses(folder: Path | str, version: int, user: int, slots: Sequence[int]
 
 
 def leftovers(folder: Path | str) -> list[str]:
-    """Names of what interrupted saves left in a folder."""
-    return sorted(path.name for path in Path(folder).iterdir() if LEFTOVER.fullmatch(path.name))
+    """Names of the folders that interrupted saves left in a folder. Links and files of such names are not theirs."""
+    named = [path for path in Path(folder).iterdir() if LEFTOVER.fullmatch(path.name)]
+    return sorted(path.name for path in named if path.is_dir() and not path.is_symlink())
 
 
 def require_sound(folder: Path, bank: Bank, codec: Codec | None, about: About | Mapping[str, Any] | None) -> About:
@@ -233,7 +237,7 @@ def _require_version(folder: Path, over: int) -> None:
     found = versions(folder)
     if over < 0 and found:
         raise StoreError(f"{folder} exists already: give another folder, or save over the version you loaded from it")
-    foreign = [path.name for path in folder.iterdir() if path.name != LOCK and not LEFTOVER.fullmatch(path.name)]
+    foreign = sorted({path.name for path in folder.iterdir()} - {LOCK, *leftovers(folder)})
     if over < 0 and foreign:
         raise StoreError(f"{folder} exists already and is no bank (it holds {foreign[0]}): give another folder")
     if over >= 0 and (found or [-1])[-1] != over:
@@ -289,12 +293,12 @@ def sweep(folder: Path, before: int = 0) -> int:
     """Remove leftovers, and the versions below `before`; returns the number of leftovers."""
     found = leftovers(folder)
     for name in found:
-        _delete(folder / name)
+        shutil.rmtree(folder / name, ignore_errors=True)
     if before > 0 and (folder / checkpoint.METADATA).is_file():
-        _delete(aside(folder, 0, "old"))
+        shutil.rmtree(aside(folder, 0, "old"), ignore_errors=True)
     for version in versions(folder):
         if 0 < version < before:
-            _delete(aside(folder, version, "old"))
+            shutil.rmtree(aside(folder, version, "old"), ignore_errors=True)
     return len(found)
 
 
@@ -310,12 +314,6 @@ def aside(folder: Path, version: int, ending: str) -> Path:
         if each.name not in (LOCK, to.name) and not VERSION.match(each.name):
             each.rename(to / each.name)
     return to
-
-
-def _delete(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
-    if path.is_symlink() or path.is_file():
-        path.unlink()
 
 
 def _is_full(error: Exception, folder: Path) -> bool:

@@ -1,5 +1,6 @@
 """Repair keeps what is whole, takes from the version before what was lost, and neither deletes nor guesses."""
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -310,12 +311,13 @@ def test_a_cut_file_stops_it_and_can_be_set_aside(folder):
             set_aside(folder, version)
 
 
-def test_leftovers_are_removed_and_links_among_them_not_followed(folder, tmp_path):
+def test_leftovers_are_removed_and_links_and_pipes_of_their_name_left(folder, tmp_path):
     (tmp_path / "diary").mkdir()
     (tmp_path / "diary" / "monday").write_text("rain")
     (folder / "000002.orbax-checkpoint-tmp").symlink_to(tmp_path / "diary")
     (folder / "000003.old").mkdir()
-    assert repair(folder) == "version 1 is whole; 2 leftovers removed"
+    os.mkfifo(folder / "000004.old")
+    assert repair(folder) == "version 1 is whole; 1 leftovers removed"
     assert (tmp_path / "diary" / "monday").read_text() == "rain" and store.leftovers(folder) == []
 
 

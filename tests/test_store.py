@@ -283,6 +283,17 @@ def test_the_real_reason_of_a_lock_is_told(folder, monkeypatch):
     assert store.save(folder, bank(3), CODEC, ABOUT, over=1) == 2
 
 
+@pytest.mark.parametrize("name", ["000002", "000002.orbax-checkpoint-tmp"])
+@pytest.mark.parametrize("kind", ["link", "pipe", "file"])
+def test_what_stands_in_the_way_of_a_new_version_is_named(folder, tmp_path, name, kind):
+    (tmp_path / "diary").mkdir()
+    path = folder / name
+    {"link": lambda: path.symlink_to(tmp_path / "diary"), "pipe": lambda: os.mkfifo(path), "file": path.touch}[kind]()
+    with pytest.raises(store.StoreError, match=f"holds {name}, which no save has left: remove it"):
+        store.save(folder, bank(3), CODEC, ABOUT, over=1)
+    assert list((tmp_path / "diary").iterdir()) == [] and os.path.lexists(path)
+
+
 # Corruption
 
 
