@@ -48,7 +48,13 @@ def write_text(path: Path | str, text: str, *, private: bool = False) -> None:
 
 def write_json(path: Path | str, value: Any, *, private: bool = False) -> None:
     """Write `value` as JSON to `path`, complete or not at all. Raises OSError."""
-    write_text(path, json.dumps(value, indent=1), private=private)
+    write_text(path, as_json(value, indent=1), private=private)
+
+
+def as_json(value: Any, *, indent: int | None = None) -> str:
+    """`value` as JSON, which knows neither NaN nor infinity: they become null."""
+    finite = json.loads(json.dumps(value), parse_constant=lambda name: None)
+    return json.dumps(finite, indent=indent)
 
 
 def read_bytes(path: Path | str) -> bytes:

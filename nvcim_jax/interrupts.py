@@ -15,11 +15,17 @@ from threading import Event, Timer
 
 _asked = Event()
 _stretches: list[None] = []  # one entry for each `caught` that is open
+_last: list[Callable[[], None]] = []  # done before an end
 
 
 def asked() -> bool:
     """Whether Ctrl-C was pressed, so that any error since then may be its work."""
     return _asked.is_set()
+
+
+def before_the_end(do: Callable[[], None]) -> None:
+    """Have something done, such as tidying, if the process ends here; it must be quick."""
+    _last.append(do)
 
 
 @contextmanager
@@ -63,6 +69,9 @@ def _stop(*_) -> None:
 
 
 def _end() -> None:
+    for do in _last:
+        with suppress(Exception):
+            do()
     with suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()

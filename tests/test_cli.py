@@ -233,3 +233,13 @@ def test_a_device_of_ones_own_is_held_to_its_range(tmp_path):
     for command in ("run", "vary"):
         said = nvcim(command, "--device", path, "--sigma", "0.1", code=2)
         assert "sigma 0.1 is outside 1 to 1, for which X is known (a paper)" in said.replace("\n", " ")
+
+
+@pytest.mark.slow
+def test_learn_refuses_a_folder_that_it_did_not_make(tmp_path):
+    unfinished = tmp_path / "bank.unfinished"
+    unfinished.mkdir()
+    (unfinished / "thesis.tex").write_text("years of work")
+    said = nvcim("learn", "--out", tmp_path / "bank", code=2).replace("\n", " ")
+    assert "holds thesis.tex, which tuning did not write" in said
+    assert (unfinished / "thesis.tex").read_text() == "years of work" and not (tmp_path / "bank").exists()

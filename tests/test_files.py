@@ -24,6 +24,12 @@ def test_a_file_is_replaced_whole(tmp_path):
     assert json.loads(path.read_text(encoding="utf-8")) == {"new": "é"} and os.listdir(tmp_path) == ["results.json"]
 
 
+def test_json_has_no_number_that_json_does_not_know(tmp_path):
+    files.write_json(tmp_path / "out.json", {"a": [float("nan"), float("-inf"), 1.5], "NaN": "NaN"})
+    told = json.loads((tmp_path / "out.json").read_text(), parse_constant=pytest.fail)
+    assert told == {"a": [None, None, 1.5], "NaN": "NaN"}
+
+
 def test_private_files_are_closed_to_others_and_the_rest_follow_the_umask(tmp_path):
     before = os.umask(0o027)
     try:

@@ -54,6 +54,13 @@ def test_where_it_is_caught_it_is_never_lost_and_never_an_error(body):
     assert ended(body) == (130, "")
 
 
+def test_tidying_comes_before_the_end():
+    tidy = "from nvcim_jax.interrupts import before_the_end\n"
+    tidy += "before_the_end(lambda: 1 / 0)\nbefore_the_end(lambda: print('tidy', file=sys.stderr))\n"
+    assert ended(tidy + HIT) == (130, "interrupted\ntidy\n")
+    assert ended(tidy + "raise SystemExit(0)") == (0, "")
+
+
 def test_a_note_says_what_is_kept():
     for told, notes in (("half", ["half"]), (None, None)):
         with pytest.raises(KeyboardInterrupt) as stop, interrupts.caught(lambda told=told: told):

@@ -1,6 +1,5 @@
 """What the commands share: options that are checked where they are declared, folders, refusals in one sentence."""
 
-import json
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import typer
 from nvcim_jax import interrupts
 from nvcim_jax.cli.progress import progress_bar as progress_bar
 from nvcim_jax.cli.progress import tuning_bar as tuning_bar
+from nvcim_jax.files import as_json
 from nvcim_jax.terminal import Terminal, plain
 
 console = Terminal()  # of tables and texts; with --json it writes to stderr
@@ -131,9 +131,8 @@ Json = Annotated[
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON value in one line, NaN and infinity as null: JSON knows no other numbers."""
-    finite = json.loads(json.dumps(value), parse_constant=lambda name: None)
-    Terminal().print(json.dumps(finite), soft_wrap=True)
+    """Print one JSON value in one line."""
+    Terminal().print(as_json(value), soft_wrap=True)
 
 
 @contextmanager
@@ -164,9 +163,16 @@ def plain_errors():
             say("error:", "red", error)
             raise SystemExit(2) from None
         finally:
-            while _new:
-                with suppress(OSError):  # it holds something by now
-                    _new.pop().rmdir()
+            _remove_empty()
+
+
+def _remove_empty() -> None:
+    while _new:
+        with suppress(OSError):  # it holds something by now
+            _new.pop().rmdir()
+
+
+interrupts.before_the_end(_remove_empty)
 
 
 def _sentence(message: object) -> str:
