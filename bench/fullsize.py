@@ -46,17 +46,15 @@ def write(folder: Path, told: dict, seed: int = 0) -> None:
 
     import ml_dtypes
     from safetensors.numpy import save_file
-    from transformers import AutoConfig
 
-    from nvcim_jax.llm import config as llm_config
-    from nvcim_jax.llm import gptq, names, weights
+    from nvcim_jax.llm import families, names, parameters
 
     (folder / "config.json").write_text(json.dumps(told))
-    words = {"type": "WordLevel", "vocab": {"<unk>": 0}, "unk_token": "<unk>"}
+    words = {"type": "WordLevel", "vocab": {"<unk>": 0, "<eos>": 1}, "unk_token": "<unk>"}
     (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": words}))
-    config = llm_config.from_hf(AutoConfig.from_pretrained(folder))
-    if "quantization_config" in told:
-        config = replace(config, packed=gptq.packed(told["quantization_config"]))
+    (folder / "tokenizer_config.json").write_text('{"eos_token": "<eos>"}')
+    config, how, _ = families.read(folder)
+    config = replace(config, packed=how)
     rng = np.random.default_rng(seed)
     kind = ml_dtypes.bfloat16 if told["dtype"] == "bfloat16" else np.float16
     pool = (rng.standard_normal(1 << 22, np.float32) * 0.02).astype(kind)  # repeated: its values do not matter
@@ -77,7 +75,7 @@ def write(folder: Path, told: dict, seed: int = 0) -> None:
         return np.resize(pool, shape)
 
     shard, size, where, count = {}, 0, {}, 0
-    todo = weights.shapes(config)
+    todo = parameters.shapes(config)
     for number, (ours, leaf) in enumerate(todo.items(), 1):
         name = names.source(told["model_type"], config, ours).name
         shard[name] = values(ours, leaf)

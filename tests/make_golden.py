@@ -23,6 +23,12 @@ _LLAMA3 = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_fre
 _LONG = {"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0, 1.1, 1.3, 1.5],
          "long_factor": [1.0, 2.0, 4.0, 8.0]}  # fmt: skip
 
+_SPECIAL = {"<unk>": 0, "<s>": 1, "</s>": 2}
+_WORDS = {"type": "WordLevel", "vocab": _SPECIAL, "unk_token": "<unk>"}
+# Transformers takes every tokenizer of a Qwen 2 for one of byte pairs, and finds no token in any text with words.
+_LETTERS = {"type": "BPE", "vocab": _SPECIAL | {letter: 3 + at for at, letter in enumerate("abcdefghijklmnopqrstuvwxyz")},
+            "merges": []}  # fmt: skip
+
 # Name of a golden checkpoint -> model_type and what its configuration says.
 CASES: dict[str, tuple[str, dict]] = {
     "llama": ("llama", _SIZES | {"attention_bias": True, "mlp_bias": True}),
@@ -114,8 +120,7 @@ def make(name: str) -> None:
     folder = GOLDEN / name
     model.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
-    words = {"version": "1.0", "added_tokens": [],
-             "model": {"type": "WordLevel", "vocab": {"<unk>": 0, "<s>": 1, "</s>": 2}, "unk_token": "<unk>"}}  # fmt: skip
+    words = {"version": "1.0", "added_tokens": [], "model": _LETTERS if family == "qwen2" else _WORDS}
     (folder / "tokenizer.json").write_text(json.dumps(words) + "\n")
     kind = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(kind) + "\n")

@@ -1,7 +1,10 @@
 """Checkpoint folders as they come: sharded, half precision, old names, damaged; and the hub."""
 
 import json
+import os
+import re
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -81,13 +84,81 @@ def test_several_end_tokens_come_from_the_generation_defaults(folder):
     assert llm.load(folder).ends == (2, 7)
 
 
-def test_nan_weights_are_told_by_name(folder):
-    def poison(tensors):
-        tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = np.nan
+UP = "model.layers.1.mlp.up_proj.weight"
 
-    rewrite(folder, poison)
-    with pytest.warns(UserWarning, match=r"model\.layers\.1\.mlp\.up_proj\.weight holds NaN"):
+
+def put(name, value):
+    """One value of a tensor, or all of them for an array."""
+
+    def change(folder):
+        tensors = load_file(folder / "model.safetensors")
+        tensors[name] = tensors[name].copy()
+        tensors[name][...] = value if np.ndim(value) else tensors[name]
+        if not np.ndim(value):
+            tensors[name].reshape(-1)[7] = value
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+    return change
+
+
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (np.nan, "NaN"),
+        (np.inf, "inf"),
+        (-np.inf, "-inf"),
+        (3e38, r"[23]\.?9?9?\d*e\+38|inf"),
+        (-65600, "-65600|-65536"),
+    ],
+)
+def test_a_weight_beyond_any_is_refused(folder, dtype, value, words):
+    put(UP, value)(folder)
+    with pytest.raises(llm.CheckpointError, match=rf"{re.escape(UP)} holds ({words}); allowed: numbers up to 65504"):
+        llm.load(folder, dtype=dtype)
+
+
+def test_the_largest_half_precision_weight_is_taken(folder):
+    put(UP, -65504.0)(folder)
+    assert np.min(llm.load(folder).params["blocks_1"]["up"]["weight"]) == -65504
+
+
+def test_values_are_looked_at_in_every_piece(folder, monkeypatch):
+    """A tensor of 40 x 32 in pieces of 512 values, the last of them 256."""
+    monkeypatch.setattr("nvcim_jax.llm.tensors._PIECE", 512)
+    llm.load(folder)
+    for place in (0, 511, 512, 1279):
+        tensor = load_file(GOLDEN / "llama/model.safetensors")[UP].reshape(-1)
+        tensor[place] = np.inf
+        put(UP, tensor.reshape(40, 32))(folder)
+        with pytest.raises(llm.CheckpointError, match="holds inf"):
+            llm.load(folder)
+
+
+def test_an_embedding_or_a_norm_of_nothing_is_refused_and_a_kernel_of_zeros_told(tmp_path):
+    """Gemma's norm multiplies by one more than its weight: there zero is a sound weight, and -1 is nothing."""
+    for name, tensor, empty in (
+        ("llama", "model.embed_tokens.weight", 0.0),
+        ("llama", "model.layers.2.input_layernorm.weight", 0.0),
+        ("gemma", "model.norm.weight", -1.0),
+    ):
+        folder = shutil.copytree(GOLDEN / name, tmp_path / f"{name}{tensor}")
+        shape = load_file(folder / "model.safetensors")[tensor].shape
+        put(tensor, np.full(shape, empty))(folder)
+        with pytest.raises(llm.CheckpointError, match=f"{re.escape(tensor)} holds {empty:g} everywhere"):
+            llm.load(folder)
+        put(tensor, np.full(shape, -1.0 - empty))(folder)
         llm.load(folder)
+    put(UP, np.zeros((40, 32)))(folder := shutil.copytree(GOLDEN / "llama", tmp_path / "zeros"))
+    with pytest.warns(UserWarning, match=f"{re.escape(UP)} holds zeros only"):
+        llm.load(folder)
+
+
+def test_a_tied_head_that_is_another_is_told(tmp_path):
+    folder = shutil.copytree(GOLDEN / "llama3", tmp_path / "m")
+    rewrite(folder, lambda tensors: tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"] + 1})
+    with pytest.warns(UserWarning, match="lm_head.weight is not used: config.json ties the head"):
+        same(llm.load(folder), llm.load(GOLDEN / "llama3"))
 
 
 def edit(**changes):
@@ -121,9 +192,9 @@ def unsupported_rope(folder):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (drop_shard, "shard model-00001-of-00003.safetensors is missing"),
+        (drop_shard, "shard 'model-00001-of-00003.safetensors' is missing"),
         (lose_tensor, "lacks .* which the index places there"),
-        (outside_index, "shard model-00000-of-00003.safetensors is missing"),
+        (outside_index, "index.json: '../model-000.*' is no name of a safetensors file in its folder"),
         (lambda f: (f / "model.safetensors.index.json").write_text("{"), "index.json is damaged"),
         (unsupported_rope, "rope_type 'yarn' is not supported; known: default, linear, llama3, longrope"),
         (edit(hidden_act="xielu"), "activation 'xielu' is not supported"),
@@ -175,6 +246,64 @@ def test_a_hub_that_does_not_answer_is_one_sentence(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(llm.CheckpointError, match="no-one/nothing is no folder here, and the hub did not give it"):
         llm.load("no-one/nothing")
+
+
+def test_the_links_of_the_hub_cache_are_followed_and_others_are_not(tmp_path):
+    """There a snapshot is a folder of links into the `blobs` of its model."""
+    snapshot, blobs = tmp_path / "models--a--b/snapshots/0", tmp_path / "models--a--b/blobs"
+    snapshot.mkdir(parents=True)
+    shutil.copytree(GOLDEN / "llama", blobs)
+    for path in blobs.iterdir():
+        (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
+    same(llm.load(snapshot), llm.load(GOLDEN / "llama"))
+    (tmp_path / "other").mkdir()
+    shutil.move(blobs / "model.safetensors", tmp_path / "other")
+    (snapshot / "model.safetensors").unlink()
+    (snapshot / "model.safetensors").symlink_to(tmp_path / "other/model.safetensors")
+    with pytest.raises(llm.CheckpointError, match="model.safetensors is a link that leads out of the folder"):
+        llm.load(snapshot)
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "model.safetensors", "tokenizer.json"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(folder, file):
+    (folder / file).unlink()
+    os.mkfifo(folder / file)
+    with pytest.raises(llm.CheckpointError):
+        llm.load(folder)
+
+
+def test_a_folder_that_cannot_be_read_is_one_sentence(folder, monkeypatch):
+    monkeypatch.setattr(Path, "iterdir", lambda path: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    with pytest.raises(llm.CheckpointError, match="llama cannot be read .*Permission denied"):
+        llm.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t | {UP: t[UP].astype(np.int32)}, r"up_proj.weight has the type I32; allowed: F16, BF16, F32, F64"),
+        (lambda t: t | {UP: t[UP].T.copy()}, r"up_proj.weight has shape \[32, 40\]; config.json asks for \[40, 32\]"),
+        (
+            lambda t: {name: value for name, value in t.items() if ".layers.1." not in name},
+            "its tensors are of 2 layers",
+        ),
+        (lambda t: {n.replace("layers.2", "layers.7"): v for n, v in t.items()}, "tensors missing .*layers.2"),
+    ],
+)
+def test_headers_are_compared_before_anything_is_read(folder, monkeypatch, change, words):
+    rewrite(folder, change)
+    monkeypatch.setattr("nvcim_jax.llm.tensors.Tensor.read", lambda *_: pytest.fail("values were read"))
+    with pytest.raises(llm.CheckpointError, match=words):
+        llm.load(folder)
+
+
+def test_each_value_is_read_once(folder, monkeypatch):
+    from nvcim_jax.llm.tensors import Tensor
+
+    read, whole = [], Tensor.read
+    monkeypatch.setattr(Tensor, "read", lambda tensor: read.append(tensor.name) or whole(tensor))
+    llm.load(folder)
+    assert sorted(read) == sorted(load_file(folder / "model.safetensors"))
 
 
 def test_neither_a_folder_nor_a_name(tmp_path):

@@ -1,6 +1,7 @@
 """GPTQ words against real slices, a hand-worked word and packing done here the other way round."""
 
 import json
+import re
 import shutil
 
 import jax
@@ -156,6 +157,79 @@ def test_other_packings_are_refused_by_name(tmp_path, told, words):
     path.write_text(json.dumps(config | {"quantization_config": config["quantization_config"] | told}))
     with pytest.raises(llm.CheckpointError, match=words):
         llm.load(packed)
+
+
+KEY = "model.layers.1.mlp.up_proj"
+
+
+def spoiled(tmp_path, name, value):
+    """A packed checkpoint with one value of a tensor changed, or all of them for a function."""
+    packed, _ = quantise_checkpoint(GOLDEN / "llama", tmp_path)
+    tensors = load_file(packed / "model.safetensors")
+    tensors[name] = value(tensors[name]) if callable(value) else tensors[name].copy()
+    if not callable(value):
+        tensors[name].reshape(-1)[5] = value
+    save_file(tensors, packed / "model.safetensors", {"format": "pt"})
+    return packed
+
+
+@pytest.mark.parametrize("dequantise", ["load", "lazy"])
+@pytest.mark.parametrize(
+    ("leaf", "value", "words"),
+    [
+        ("g_idx", 4, r"g_idx names groups 0 to 4; there are 0 to 3"),  # 32 inputs in groups of 8; jax would clip
+        ("g_idx", -1, r"g_idx names groups -1 to 3; there are 0 to 3"),  # jax would count from the end
+        ("g_idx", lambda v: v.astype(np.int64), "g_idx has the type I64; allowed: I32"),
+        ("g_idx", lambda v: v[:-1], r"g_idx has shape \[31\]; config.json asks for \[32\]"),
+        ("scales", np.inf, "scales holds inf; allowed"),
+        ("scales", np.nan, "scales holds NaN; allowed"),
+        ("scales", -0.25, r"scales goes from -0.25 to .*; allowed: scales above zero"),
+        ("scales", np.zeros_like, "scales goes from 0 to 0; allowed: scales above zero"),
+        ("scales", lambda v: v[:-1], r"scales has shape \[3, 40\]; config.json asks for \[4, 40\]"),
+        ("qweight", lambda v: v.astype(np.float32), "qweight has the type F32; allowed: I32"),
+        ("qzeros", lambda v: v[:, :-1], r"qzeros has shape \[4, 4\]; config.json asks for \[4, 5\]"),
+    ],
+)
+def test_words_that_cannot_be_meant_are_refused(tmp_path, dequantise, leaf, value, words):
+    folder = spoiled(tmp_path, f"{KEY}.{leaf}", value)
+    with pytest.raises(llm.CheckpointError, match=f"model.safetensors: {re.escape(KEY)}.{words}"):
+        llm.load(folder, dequantise=dequantise)
+
+
+def test_the_last_group_and_a_single_scale_of_zero_are_sound(tmp_path):
+    for name, value in ((f"{KEY}.g_idx", 3), (f"{KEY}.scales", 0.0)):
+        llm.load(spoiled(tmp_path / name, name, value), dequantise="lazy")
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"bits": True}, "bits is True; allowed: a whole number from 1 to 32"),
+        ({"bits": 4.0}, "bits is 4.0; allowed"),
+        ({"group_size": 0}, "group_size is 0; allowed: -1 or a whole number from 1 on"),
+        ({"group_size": "8"}, "group_size is '8'; allowed"),
+        ({"dynamic": {"+:.*up.*": {"bits": 8}}}, "dynamic is .*; allowed: null or empty"),
+        ({"group_size": 16}, r"has shape \[\d, \d+\]; config.json asks for"),
+    ],
+)
+def test_a_description_that_cannot_be_meant_is_refused(tmp_path, told, words):
+    packed, _ = quantise_checkpoint(GOLDEN / "llama", tmp_path)
+    path = packed / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"quantization_config": config["quantization_config"] | told}))
+    with pytest.raises(llm.CheckpointError, match=words):
+        llm.load(packed)
+
+
+def test_parts_of_a_fused_module_fill_whole_words():
+    """Words of eight outputs. Heads of eight, query, key and value in turn, do; heads of four share words."""
+    how = Packed(4, 8, "gptq")
+    heads = np.arange(48).reshape(2, 3, 8)
+    np.testing.assert_array_equal(llm.gptq.words_of(heads[:, 1].reshape(-1), how), [1, 4])
+    with pytest.raises(llm.CheckpointError, match="do not fill words of 8 values"):
+        llm.gptq.words_of(np.arange(48).reshape(4, 3, 4)[:, 1].reshape(-1), how)
+    with pytest.raises(llm.CheckpointError, match="a kernel of 32 by 20 does not fill words of 8 values"):
+        llm.gptq.word_shapes(32, 20, how)
 
 
 def test_a_plain_model_cannot_be_lazy():

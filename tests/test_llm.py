@@ -136,12 +136,12 @@ def edit(**changes):
         (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "can run code"),
         (lambda f: (f / "model.safetensors").write_bytes(b"x" * 100), "is damaged"),
         (edit(model_type="bert"), "model_type 'bert' is not supported"),
-        (edit(model_type="martian"), "of no known model family"),
+        (edit(model_type="martian"), "model_type 'martian' is not supported; known: llama"),
         (edit(hidden_act="mish"), "activation 'mish' is not supported; known: silu"),
-        (edit(num_hidden_layers=5), "tensors missing"),
-        (edit(num_hidden_layers=3), "tensors unknown"),
+        (edit(num_hidden_layers=5), "its tensors are of 4 layers, config.json says 5"),
+        (edit(num_hidden_layers=3), "its tensors are of 4 layers, config.json says 3"),
         (edit(intermediate_size=351), "config.json asks for"),
-        (edit(vocab_size=100), "the embedding has 100 rows"),
+        (edit(vocab_size=100), r"embed_tokens.weight has shape \[2400, 128\]; config.json asks for \[100, 128\]"),
     ],
 )
 def test_a_broken_checkpoint_is_named(tmp_path, change, words):

@@ -1,6 +1,5 @@
-"""What a frozen decoder needs to know about itself, read from a Hugging Face config.json: differences are data."""
+"""What a frozen decoder needs to know about itself: differences are data."""
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,15 +8,6 @@ import numpy as np
 # OPT-350M's widening. Transformers before 5.5 scaled what it was given once more, so a prompt of one convention is 45
 # times too large in the other (Gemma-2B).
 PROMPT_SPACE = "post_scale"
-
-ACTIVATIONS = {
-    "silu": "silu",
-    "relu": "relu",
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-}
 
 
 class CheckpointError(ValueError):
@@ -41,6 +31,10 @@ class Packed:
     bits: int
     group: int
     checkpoint_format: str
+
+    def groups(self, inputs: int) -> int:
+        """How many groups of inputs have a scale and a zero point each; a group of -1 holds all inputs."""
+        return -(-inputs // self.group) if self.group > 0 else 1
 
 
 @dataclass(frozen=True)
@@ -93,231 +87,7 @@ class Config:
         return sizes | {"down": (self.hidden_dim, self.dim)}
 
 
-def from_hf(hf) -> Config:
-    """Config of a transformers configuration object.
-
-    Raises CheckpointError for a family, rope type, activation or variant that this decoder does not have.
-    """
-    if hf.model_type not in FAMILIES:
-        raise CheckpointError(f"model_type {hf.model_type!r} is not supported; known: {', '.join(FAMILIES)}")
-    return FAMILIES[hf.model_type](hf)
-
-
 def plain_rope(theta: float, dims: int) -> Rope:
     """The frequencies theta^(-2 i / dims) of Su et al. (2021), in float32."""
     exponent = np.arange(0, dims, 2, dtype=np.float32) / np.float32(dims)
-    return Rope(_floats(np.float32(1) / np.float32(theta) ** exponent))
-
-
-def rope(hf, head_dim: int) -> Rope:
-    """Frequencies of a configuration, for the rope types default, linear, llama3 and longrope (their papers' rules)."""
-    told = hf.rope_parameters
-    kind = told.get("rope_type", "default")
-    dims = int(head_dim * told.get("partial_rotary_factor", 1.0))
-    if kind == "default":
-        return plain_rope(told["rope_theta"], dims)
-    plain = np.asarray(plain_rope(told["rope_theta"], dims).frequencies, np.float32)
-    if kind == "linear":
-        return Rope(_floats(plain / told["factor"]))
-    if kind == "llama3":
-        return Rope(_floats(_llama3(plain, told)))
-    if kind == "longrope":
-        original = told["original_max_position_embeddings"]
-        factor = told.get("factor") or hf.max_position_embeddings / original
-        scale = told.get("attention_factor")
-        if scale is None:
-            scale = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
-        short, long = (plain / np.asarray(told[name], np.float32) for name in ("short_factor", "long_factor"))
-        return Rope(_floats(short), scale, _floats(long), original)
-    raise CheckpointError(f"rope_type {kind!r} is not supported; known: default, linear, llama3, longrope")
-
-
-def _llama3(plain, told):
-    """Slow frequencies are divided by the factor, fast ones kept, those between them blended."""
-    context = told["original_max_position_embeddings"]
-    low, high = told["low_freq_factor"], told["high_freq_factor"]
-    turns = context * plain / (2 * np.pi)  # over the original context
-    blend = np.clip((turns - low) / (high - low), 0, 1)
-    return (1 - blend) * plain / told["factor"] + blend * plain
-
-
-def _floats(values) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)
-
-
-def _require(hf, **allowed) -> None:
-    """Refuse variants of a family that nobody has built here, by name."""
-    for name, known in allowed.items():
-        value = getattr(hf, name, known[0])
-        if value not in known:
-            raise CheckpointError(f"{name} {value!r} is not supported; known: {', '.join(map(str, known))}")
-
-
-def _activation(name: str) -> str:
-    if name not in ACTIVATIONS:
-        raise CheckpointError(f"activation {name!r} is not supported; known: {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[name]
-
-
-def _sizes(hf, **differences) -> dict:
-    """What most families spell alike."""
-    head_dim = getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
-    return {
-        "vocab_size": hf.vocab_size,
-        "dim": hf.hidden_size,
-        "hidden_dim": hf.intermediate_size,
-        "layers": hf.num_hidden_layers,
-        "heads": hf.num_attention_heads,
-        "kv_heads": getattr(hf, "num_key_value_heads", None) or hf.num_attention_heads,
-        "head_dim": head_dim,
-        "context": hf.max_position_embeddings,
-        "norm_eps": hf.rms_norm_eps if hasattr(hf, "rms_norm_eps") else hf.layer_norm_eps,
-        "tied": bool(hf.tie_word_embeddings),
-        "rope": rope(hf, head_dim),
-        "activation": _activation(hf.hidden_act if hasattr(hf, "hidden_act") else hf.hidden_activation),
-    } | differences
-
-
-def _llama(hf) -> Config:
-    bias = bool(hf.attention_bias)
-    return Config(**_sizes(hf, qkv_bias=bias, out_bias=bias, mlp_bias=bool(hf.mlp_bias)))
-
-
-def _mistral(hf) -> Config:
-    return Config(**_sizes(hf, windows=_windows(hf)))
-
-
-def _gemma(hf) -> Config:
-    _require(hf, use_bidirectional_attention=(None, False), attention_bias=(False,))
-    return Config(**_sizes(hf, norm="rms_plus_one", embedding_scale=float(hf.hidden_size) ** 0.5))
-
-
-def _gemma2(hf) -> Config:
-    _require(hf, use_bidirectional_attention=(None, False), attention_bias=(False,))
-    return Config(
-        **_sizes(
-            hf,
-            activation=_activation(hf.hidden_activation),
-            norm="rms_plus_one",
-            norm_out=True,
-            embedding_scale=float(hf.hidden_size) ** 0.5,
-            attention_scale=float(hf.query_pre_attn_scalar) ** -0.5,
-            attention_cap=hf.attn_logit_softcapping,
-            logit_cap=hf.final_logit_softcapping,
-            windows=_windows(hf),
-        )
-    )
-
-
-def _phi(hf) -> Config:
-    _require(hf, qk_layernorm=(False,))
-    bias = dict.fromkeys(("qkv_bias", "out_bias", "mlp_bias", "head_bias"), True)
-    return Config(**_sizes(hf, norm="layer", parallel=True, shared_norm=True, gated=False, **bias))
-
-
-def _phi3(hf) -> Config:
-    return Config(**_sizes(hf, windows=_windows(hf)))
-
-
-def _gpt_neox(hf) -> Config:
-    bias = bool(hf.attention_bias)
-    parallel = bool(hf.use_parallel_residual)
-    return Config(
-        **_sizes(hf, norm="layer", parallel=parallel, gated=False, qkv_bias=bias, out_bias=bias, mlp_bias=True)
-    )
-
-
-def _stablelm(hf) -> Config:
-    _require(hf, qk_layernorm=(False,))
-    parallel = bool(hf.use_parallel_residual)
-    return Config(**_sizes(hf, norm="layer", parallel=parallel, shared_norm=parallel, qkv_bias=bool(hf.use_qkv_bias)))
-
-
-def _qwen2(hf) -> Config:
-    return Config(**_sizes(hf, qkv_bias=True, windows=_windows(hf)))
-
-
-def _qwen3(hf) -> Config:
-    bias = bool(hf.attention_bias)
-    return Config(**_sizes(hf, norm_qk=True, qkv_bias=bias, out_bias=bias, windows=_windows(hf)))
-
-
-def _opt(hf) -> Config:
-    _require(
-        hf,
-        layer_norm_elementwise_affine=(True,),
-        _remove_final_layer_norm=(False,),
-    )
-    table = hf.word_embed_proj_dim
-    return Config(
-        vocab_size=hf.vocab_size,
-        dim=hf.hidden_size,
-        hidden_dim=hf.ffn_dim,
-        layers=hf.num_hidden_layers,
-        heads=hf.num_attention_heads,
-        kv_heads=hf.num_attention_heads,
-        head_dim=hf.hidden_size // hf.num_attention_heads,
-        context=hf.max_position_embeddings,
-        norm_eps=1e-5,
-        tied=bool(hf.tie_word_embeddings),
-        rope=None,
-        position_offset=2,
-        norm="layer",
-        norm_after=not hf.do_layer_norm_before,
-        embedding_dim=None if table == hf.hidden_size else table,
-        activation=_activation(hf.activation_function),
-        gated=False,
-        **dict.fromkeys(("qkv_bias", "out_bias", "mlp_bias"), bool(hf.enable_bias)),
-    )
-
-
-def _gpt2(hf) -> Config:
-    _require(hf, scale_attn_by_inverse_layer_idx=(False,), scale_attn_weights=(True,), add_cross_attention=(False,))
-    return Config(
-        vocab_size=hf.vocab_size,
-        dim=hf.n_embd,
-        hidden_dim=hf.n_inner or 4 * hf.n_embd,
-        layers=hf.n_layer,
-        heads=hf.n_head,
-        kv_heads=hf.n_head,
-        head_dim=hf.n_embd // hf.n_head,
-        context=hf.n_positions,
-        norm_eps=hf.layer_norm_epsilon,
-        tied=bool(hf.tie_word_embeddings),
-        rope=None,
-        norm="layer",
-        activation=_activation(hf.activation_function),
-        gated=False,
-        qkv_bias=True,
-        out_bias=True,
-        mlp_bias=True,
-    )
-
-
-def _windows(hf) -> tuple[int | None, ...]:
-    """The sliding window of every layer; () where no layer has one."""
-    window = getattr(hf, "sliding_window", None)
-    kinds = getattr(hf, "layer_types", None) or ["sliding_attention"] * hf.num_hidden_layers
-    known = ("sliding_attention", "full_attention")
-    for kind in kinds:
-        if kind not in known:
-            raise CheckpointError(f"layer type {kind!r} is not supported; known: {', '.join(known)}")
-    if window is None or "sliding_attention" not in kinds:
-        return ()
-    return tuple(window if kind == "sliding_attention" else None for kind in kinds)
-
-
-FAMILIES = {
-    "llama": _llama,
-    "mistral": _mistral,
-    "gemma": _gemma,
-    "gemma2": _gemma2,
-    "phi": _phi,
-    "phi3": _phi3,
-    "gpt_neox": _gpt_neox,
-    "opt": _opt,
-    "stablelm": _stablelm,
-    "qwen2": _qwen2,
-    "qwen3": _qwen3,
-    "gpt2": _gpt2,
-}
+    return Rope(tuple(map(float, np.float32(1) / np.float32(theta) ** exponent)))

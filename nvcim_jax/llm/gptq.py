@@ -9,10 +9,13 @@ import numpy as np
 from jaxtyping import Array, Float, Float16, Int32
 
 from nvcim_jax.llm.config import CheckpointError, Packed
+from nvcim_jax.llm.fields import QUANTISATION, checked
+from nvcim_jax.llm.folder import short
 from nvcim_jax.llm.ties import nought
 
 FORMATS = ("gptq", "gptq_v2")
 LEAVES = ("qweight", "qzeros", "scales", "g_idx")
+TYPES = {"qweight": ("I32",), "qzeros": ("I32",), "scales": ("F16", "BF16", "F32"), "g_idx": ("I32",)}
 
 
 def dequantise(
@@ -87,12 +90,34 @@ def packed(told: dict) -> Packed:
     if method != "gptq" or layout not in FORMATS:
         name = layout if method == "gptq" else method
         raise CheckpointError(
-            f"quantisation {name!r} is not supported; known: {', '.join(FORMATS)} (marlin, AWQ, exl2 and bitblas words "
-            "are laid out otherwise: use the unquantised or the GPTQ edition of the model)"
+            f"quantisation {short(name)} is not supported; known: {', '.join(FORMATS)} (marlin, AWQ, exl2 and bitblas "
+            "words are laid out otherwise: use the unquantised or the GPTQ edition of the model)"
         )
+    told = checked(told, QUANTISATION, "quantization_config.")
     if told.get("bits") not in (4, 8):
         raise CheckpointError(f"GPTQ with {told.get('bits')} bits is not supported; known: 4, 8")
     return Packed(told["bits"], told.get("group_size", -1), layout)
+
+
+def word_shapes(inputs: int, outputs: int, how: Packed) -> dict[str, tuple[int, ...]]:
+    """Shape of each leaf of a packed kernel. Raises CheckpointError where the kernel does not fill whole words."""
+    per_word = 32 // how.bits
+    if inputs % per_word or outputs % per_word:
+        raise CheckpointError(f"a kernel of {inputs} by {outputs} does not fill words of {per_word} values")
+    groups = how.groups(inputs)
+    shapes = (inputs // per_word, outputs), (groups, outputs // per_word), (groups, outputs), (inputs,)
+    return dict(zip(LEAVES, shapes, strict=True))
+
+
+def words_of(outputs: np.ndarray, how: Packed) -> np.ndarray:
+    """Which words of `qzeros` hold these outputs. Raises CheckpointError unless they fill whole words, in order."""
+    per_word = 32 // how.bits
+    words = outputs[::per_word] // per_word
+    if not np.array_equal(outputs, (words[:, None] * per_word + np.arange(per_word)).reshape(-1)):
+        raise CheckpointError(
+            f"the parts of a fused module do not fill words of {per_word} values: load it dequantised"
+        )
+    return words
 
 
 def warn_of_wrapped_zeros(name: str, qzeros: np.ndarray, how: Packed) -> None:

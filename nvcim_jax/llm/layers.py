@@ -149,12 +149,6 @@ class Linear(nn.Module):
         return self.get_variable("params", name) if self.has_variable("params", name) else None
 
     def _words(self, fan_in):
-        how, out = self.packed, self.features
-        groups, per_word = -(-fan_in // how.group) if how.group > 0 else 1, 32 // how.bits
-        zeros = nn.initializers.zeros
-        return (
-            self.param("qweight", zeros, (fan_in // per_word, out), jnp.int32),
-            self.param("qzeros", zeros, (groups, out // per_word), jnp.int32),
-            self.param("scales", zeros, (groups, out), jnp.float16),
-            self.param("g_idx", zeros, (fan_in,), jnp.int32),
-        )
+        zeros, shapes = nn.initializers.zeros, gptq.word_shapes(fan_in, self.features, self.packed)
+        types = (jnp.int32, jnp.int32, jnp.float16, jnp.int32)
+        return tuple(self.param(leaf, zeros, shapes[leaf], kind) for leaf, kind in zip(gptq.LEAVES, types, strict=True))

@@ -1,5 +1,8 @@
 """Where each family keeps its weights: our module -> the checkpoint's, `[part]` marking the outputs of a fused one."""
 
+import re
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -124,6 +127,14 @@ def source(family: str, config: Config, ours: str) -> Source:
     return Source(theirs, _LEAVES.get(leaf, leaf), _outputs(config, part) if part else None)
 
 
+def layers(family: str, found: Iterable[str]) -> int:
+    """How many layers the tensors of a checkpoint name, with or without the first part of their names."""
+    stem, inside = FAMILIES[family].layer.split(".", 1)
+    numbers = re.compile(rf"(?:{stem}\.)?{re.escape(inside)}\.(\d{{1,9}})\.")
+    return len({match[1] for match in map(numbers.match, found) if match})
+
+
+@lru_cache(maxsize=64)  # layers are alike
 def _outputs(c: Config, part: str) -> np.ndarray:
     query, key = c.heads * c.head_dim, c.kv_heads * c.head_dim
     if part.endswith("by head"):  # the query, key and value of a head stand together

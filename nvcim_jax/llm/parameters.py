@@ -1,0 +1,185 @@
+"""Where each of our parameters is read from, compared with what the headers say, and the reading."""
+
+import warnings
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from nvcim_jax.llm import gptq, names, tensors
+from nvcim_jax.llm.config import CheckpointError, Config, Packed
+from nvcim_jax.llm.decoder import Decoder
+from nvcim_jax.llm.tensors import Tensor
+
+
+def shapes(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
+    """Our name of every parameter -> its shape and type. Layers are alike: one is traced, however many there are."""
+    one = replace(config, layers=1, windows=config.windows[:1])
+    tree = jax.eval_shape(Decoder(one).init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+    flat = traverse_util.flatten_dict(tree, sep="/")
+    inside = {ours: leaf for ours, leaf in flat.items() if ours.startswith("blocks_0/")}
+    blocks = range(config.layers)
+    return flat | {ours.replace("_0", f"_{block}", 1): leaf for block in blocks for ours, leaf in inside.items()}
+
+
+_HEAD, _ROW = "lm_head.weight", slice(0, 1)
+
+
+class Part(NamedTuple):
+    """One of our parameters, and what it is read from: one tensor, or the four of a GPTQ kernel."""
+
+    ours: str
+    shape: tuple[int, ...]
+    dtype: Any  # None: as the caller wants
+    source: names.Source
+    turned: bool  # GPT-2 keeps [in, out]
+    tensors: tuple[Tensor, ...]
+    how: Packed | None
+    empty: float  # what a parameter that says nothing holds everywhere
+
+
+def planned(folder: Path, family: str, config: Config, how: Packed | None) -> list[Part]:
+    """Where every parameter is read from, the largest first: what reading needs beside the weights is then never on
+    top of all of them. Raises CheckpointError unless names, shapes and types are those that config.json asks for."""
+    there = tensors.found(folder)
+    layers = names.layers(family, there)
+    if layers != config.layers:
+        raise CheckpointError(f"{folder}: its tensors are of {layers} layers, config.json says {config.layers}")
+    wanted = shapes(config)
+    sources = {ours: names.source(family, config, ours) for ours in wanted}
+    files = _match(folder, there, sources, config.tied, how)
+    parts = []
+    for ours in sorted(wanted, key=lambda ours: -np.prod(wanted[ours].shape)):
+        source, leaf = sources[ours], wanted[ours]
+        turned = names.FAMILIES[family].inputs_first and ours.endswith("weight") and source.module != "lm_head"
+        read = [source.name] if source.name in files else [f"{source.module}.{each}" for each in gptq.LEAVES]
+        empty = -1.0 if config.norm == "rms_plus_one" and ours.endswith("/scale") else 0.0
+        kept = leaf.dtype if source.leaf in gptq.LEAVES else None
+        parts.append(Part(ours, leaf.shape, kept, source, turned, tuple(files[name] for name in read), how, empty))
+    _check_headers(parts)
+    return parts
+
+
+def _match(folder, there, sources, tied, how) -> dict[str, Tensor]:
+    """The tensors by the names that we look for. Raises CheckpointError for missing and unknown ones."""
+    full = dict(there)
+    stem = sources["embedding/embedding"].module.split(".")[0]
+    if not any(name.startswith(f"{stem}.") for name in there):  # saved from the bare decoder, which has no stem
+        full |= {f"{stem}.{name}": tensor for name, tensor in there.items()}
+    wanted, missing = set(), []
+    for source in sources.values():
+        packed_names = [f"{source.module}.{leaf}" for leaf in gptq.LEAVES]
+        if source.name in full:
+            wanted.add(source.name)
+        elif how and source.leaf == "weight" and all(name in full for name in packed_names):
+            wanted.update(packed_names)
+        else:
+            missing.append(source.name)
+    read = {full[name].name for name in wanted}
+    unused = [name for name in there if name not in read and not name.endswith(names.BUFFERS)]
+    unused = [name for name in unused if not (tied and name == _HEAD)]
+    if how:  # AutoGPTQ writes a bias of zeros for every layer
+        unused = [name for name in unused if not _zero_bias(there[name])]
+    if missing or unused:
+        raise CheckpointError(
+            f"{folder}: tensors missing {sorted(missing)[:3] or 'none'}, tensors unknown {sorted(unused)[:3] or 'none'}"
+        )
+    if tied and _HEAD in there:
+        _warn_of_another_head(there[_HEAD], full[sources["embedding/embedding"].name])
+    return full
+
+
+def _warn_of_another_head(head: Tensor, embedding: Tensor) -> None:
+    """Old files hold a tied head once more. A row of it tells whether it is the embedding indeed."""
+    if head.shape != embedding.shape or not np.array_equal(head.read(_ROW), embedding.read(_ROW)):
+        warnings.warn(
+            f"{head.path}: {head.name} is not used: config.json ties the head to the embedding, from which it differs",
+            stacklevel=2,
+        )
+
+
+def _zero_bias(tensor: Tensor) -> bool:
+    return tensor.name.endswith(".bias") and tensor.dtype in tensors.FLOATS and not np.any(tensor.read())
+
+
+def _check_headers(parts: list[Part]) -> None:
+    """Raise CheckpointError unless every tensor has the shape that its parts fill, and a type for its purpose."""
+    outputs = Counter()  # of a fused module those of all its parts
+    for part in parts:
+        outputs[part.source.name] += part.shape[_output_axis(part.source.leaf)]
+    for part in parts:
+        for tensor, (shape, types) in zip(part.tensors, _headers(part, outputs[part.source.name]), strict=True):
+            if tensor.shape != shape:
+                raise CheckpointError(
+                    f"{tensor.path}: {tensor.name} has shape {list(tensor.shape)}; config.json asks for {list(shape)}"
+                )
+            if tensor.dtype not in types:
+                raise CheckpointError(
+                    f"{tensor.path}: {tensor.name} has the type {tensor.dtype}; allowed: {', '.join(types)}"
+                )
+
+
+def _headers(part: Part, outputs: int) -> list[tuple[tuple[int, ...], tuple[str, ...]]]:
+    """Shape and allowed types of each tensor that a part is read from, which has so many outputs."""
+    shape, axis = list(part.shape), _output_axis(part.source.leaf)
+    if part.source.leaf != "g_idx":
+        shape[axis] = outputs
+    if len(part.tensors) == 1:
+        return [(tuple(shape[::-1] if part.turned else shape), gptq.TYPES.get(part.source.leaf, tensors.FLOATS))]
+    words = gptq.word_shapes(shape[1], shape[0], part.how)
+    return [(words[leaf], gptq.TYPES[leaf]) for leaf in gptq.LEAVES]
+
+
+def _output_axis(leaf: str) -> int:
+    return 1 if leaf in ("qweight", "qzeros", "scales") else 0
+
+
+def read(part: Part, dtype) -> np.ndarray:
+    """A parameter, turned and cut as ours, as a fresh array in `dtype`; GPTQ words that are kept keep their types.
+
+    Raises CheckpointError for values that no sound checkpoint has.
+    """
+    with np.errstate(over="ignore"):  # what the type cannot hold becomes infinite, and is refused
+        value = _dequantised(part, dtype) if len(part.tensors) > 1 else _plain(part, part.dtype or dtype)
+    _check(part, part.ours.rsplit("/", 1)[1], value)
+    return value
+
+
+def _dequantised(part: Part, dtype) -> np.ndarray:
+    words = [tensor.read() for tensor in part.tensors]
+    for leaf, values in zip(gptq.LEAVES, words, strict=True):
+        _check(part, leaf, values)
+    gptq.warn_of_wrapped_zeros(part.source.module, words[1], part.how)
+    kernel = gptq.dequantise(*words, bits=part.how.bits, checkpoint_format=part.how.checkpoint_format)
+    outputs = part.source.outputs
+    return np.asarray((kernel if outputs is None else kernel[:, outputs]).T, dtype, order="C")
+
+
+def _plain(part: Part, dtype) -> np.ndarray:
+    source, values = part.source, part.tensors[0].read()
+    if source.leaf == "qzeros":
+        gptq.warn_of_wrapped_zeros(source.module, values, part.how)
+    outputs = source.outputs
+    if outputs is None or source.leaf == "g_idx":
+        cut = values.T if part.turned else values
+    elif source.leaf == "qzeros":
+        cut = values[:, gptq.words_of(outputs, part.how)]
+    elif source.leaf in gptq.LEAVES:
+        cut = values[:, outputs]
+    else:
+        cut = (values.T if part.turned else values)[outputs]
+    return np.asarray(cut, dtype, order="C")
+
+
+def _check(part: Part, leaf: str, values: np.ndarray) -> None:
+    name = f"{part.tensors[0].path}: {part.source.module}.{leaf if leaf in gptq.LEAVES else part.source.leaf}"
+    groups = part.how.groups(values.shape[0]) if leaf == "g_idx" else 0
+    try:
+        tensors.check_values(name, leaf, values, groups=groups, empty=part.empty)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}: download it again") from error
