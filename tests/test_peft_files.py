@@ -1,6 +1,7 @@
 """Folders of PEFT adapters: written whole or not at all; what is damaged, of another model or unknown is refused."""
 
 import json
+import os
 from dataclasses import replace
 
 import jax.numpy as jnp
@@ -44,7 +45,7 @@ def renamed(held, old, new):
 FILES = [
     (
         settings(peft_type="ADALORA"),
-        "holds an adapter of type ADALORA, not .*import_prompt, import_prefix, import_lora",
+        "holds an adapter of type 'ADALORA', not .*import_prompt, import_prefix, import_lora",
     ),
     (lambda f: (f / peft.CONFIG).write_text("{"), "is damaged"),
     (lambda f: (f / peft.CONFIG).write_text("[]"), "is damaged"),
@@ -52,7 +53,19 @@ FILES = [
     (lambda f: (f / peft.WEIGHTS).rename(f / "adapter_model.bin"), "never pickles"),
     (lambda f: (f / peft.WEIGHTS).write_bytes(b"\x00" * 20), "is damaged"),
     (lambda f: (f / peft.WEIGHTS).write_bytes((f / peft.WEIGHTS).read_bytes()[:-4]), "is damaged"),
-    (tensors(lambda t: t.update({n: v * np.nan for n, v in t.items()})), "holds NaN or infinity: train the adapter"),
+    (tensors(lambda t: t.update({n: v * np.nan for n, v in t.items()})), "holds NaN; allowed: numbers up to 65504"),
+    (
+        tensors(lambda t: t.update({n: v + 1e6 for n, v in t.items()})),
+        "holds 1e[+]06; allowed: numbers up to 65504|holds 100",
+    ),
+    (tensors(lambda t: t.update({n: v.astype(np.int8) for n, v in t.items()})), "has the type I8; allowed: F16"),
+    (lambda f: ((f / peft.WEIGHTS).unlink(), os.mkfifo(f / peft.WEIGHTS)), "holds no adapter_model.safetensors"),
+    (lambda f: ((f / peft.CONFIG).unlink(), (f / peft.CONFIG).symlink_to("/dev/zero")), "holds no adapter_config.json"),
+    (
+        lambda f: ((f / peft.CONFIG).rename(f.parent / "out"), (f / peft.CONFIG).symlink_to("../out")),
+        "leads out of the f",
+    ),
+    (lambda f: (f / peft.CONFIG).write_text("[" * 10**5), "is damaged"),
     (tensors(lambda t: t.update(stray=np.zeros(1, np.float32))), "nothing here can take stray: .* another model"),
 ]
 PROMPTS = [
@@ -81,7 +94,10 @@ LORAS = [
     (settings(r=4), r"q_proj.lora_A.weight is \(3, 32\), \(4, 32\) is needed: an adapter for another model"),
     (settings(r=True), "damaged: r is True, no positive int"),
     (settings(lora_alpha=None), "damaged: lora_alpha is None, no positive float"),
-    (settings(lora_alpha=float("nan")), "damaged: lora_alpha is nan"),
+    (settings(lora_alpha=float("nan")), "damaged, no JSON .NaN is no number of JSON"),
+    (settings(lora_alpha=1e300), "damaged: lora_alpha is 1e[+]300, no positive float up to 1000000"),
+    (settings(lora_alpha=10**400), "damaged: lora_alpha is 1000"),
+    (settings(use_rslora="false"), "damaged: use_rslora is 'false', neither true nor false"),
     (tensors(lambda t: t.pop(f"{Q_2}.lora_B.weight")), "lacks .*layers.2.self_attn.q_proj.lora_B.weight: it is of ano"),
     (tensors(lambda t: renamed(t, "layers.2", "layers.3")), "nothing here can take .*layers.3.mlp.up_proj.lora_A"),
     (tensors(lambda t: renamed(t, "self_attn.q_proj", "block.w1")), "nothing here can take .*layers.0.block.w1.lora_A"),
@@ -172,7 +188,7 @@ def test_what_does_not_fit_is_not_written(tmp_path):
     for bad in (llm.Prefix(prefix.keys[None], prefix.values[None]), prefix._replace(values=prefix.values[1:])):
         with pytest.raises(ValueError, match=r"prefix.* has shape .*: the model and the method ask for"):
             peft.export_prefix(out, bad, c, base_model="x")
-    with pytest.raises(ValueError, match="prompt_embeddings holds NaN or infinity"):
+    with pytest.raises(ValueError, match="prompt_embeddings holds (NaN|-?inf); allowed: numbers up to 65504"):
         peft.export_prefix(out, prefix._replace(keys=prefix.keys * np.inf), c, base_model="x")
     with pytest.raises(ValueError, match=r"attention/q: a has shape \(3, 32, 3\)"):
         peft.export_lora(out, factors, tuning.Lora(4), c, "llama", base_model="x")

@@ -149,7 +149,7 @@ def import_lora(
         b = kernel.stacked(adapter, _B, (kernel.outputs, rank)).swapaxes(1, 2)
         for part, outputs in kernel.parts.items():
             factors[part] = Factors(jnp.asarray(a), jnp.asarray(b[..., outputs]))
-    scale = alpha * rank**0.5 if adapter.told.get("use_rslora") else alpha  # alpha / sqrt(rank) instead of alpha / rank
+    scale = alpha * rank**0.5 if adapter.flag("use_rslora") else alpha  # alpha / sqrt(rank) instead of alpha / rank
     return Lora(rank, float(scale), tuple(factors)), factors
 
 

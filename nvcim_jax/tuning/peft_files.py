@@ -1,16 +1,19 @@
 """The folder of a PEFT adapter, `adapter_config.json` and `adapter_model.safetensors`: written whole, read strictly."""
 
 import json
-import math
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from nvcim_jax.llm import tensors as files
+from nvcim_jax.llm.folder import check_links, read_object, short
+
+MOST = 10**6  # of any number in a config file; float32 arithmetic stays finite
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
@@ -23,18 +26,27 @@ class Adapter(NamedTuple):
     metadata: dict[str, str]
 
     def number(self, name: str, kind: type = int) -> int | float:
-        """A setting that must be a positive number. ValueError if it is none."""
+        """A setting that must be a number from 1 / MOST to MOST. ValueError if it is none."""
         value = self.told.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | kind) or not 0 < value < math.inf:
-            raise ValueError(f"{self.folder / CONFIG} is damaged: {name} is {value!r}, no positive {kind.__name__}")
+        if isinstance(value, bool) or not isinstance(value, int | kind) or not 1 / MOST <= value <= MOST:
+            raise ValueError(
+                f"{self.folder / CONFIG} is damaged: {name} is {short(value)}, no positive {kind.__name__} up to {MOST}"
+            )
         return value
+
+    def flag(self, name: str) -> bool:
+        """A setting that is true, false or absent. ValueError if it is none of them."""
+        value = self.told.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise ValueError(f"{self.folder / CONFIG} is damaged: {name} is {short(value)}, neither true nor false")
+        return bool(value)
 
     def refuse(self, **allowed: tuple) -> None:
         """ValueError if a setting, given by name, is neither empty nor among those allowed."""
         for name, known in allowed.items():
             value = self.told.get(name)
             if value and value not in known:
-                raise ValueError(f"{self.folder}: {name} {value!r} cannot be read: export the adapter without it")
+                raise ValueError(f"{self.folder}: {name} {short(value)} cannot be read: export the adapter without it")
 
     def tensor(self, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
         """A tensor of this shape (None: any). ValueError if it is absent or has another."""
@@ -58,12 +70,11 @@ def write(
 ) -> None:
     """Write an adapter of a `kind` such as LORA to a new `folder`, complete or not at all.
 
-    ValueError if the folder exists or a value is not finite.
+    ValueError if the folder exists or a value is not finite, or larger than any weight.
     """
     folder = Path(folder)
     for name, values in tensors.items():
-        if not np.isfinite(values).all():
-            raise ValueError(f"{name} holds NaN or infinity: finite values are needed")
+        files.check_values(name, "", np.asarray(values, np.float32))
     if folder.exists():
         raise ValueError(f"{folder} exists already: give another folder, or remove it first")
     common = {"peft_type": kind, "task_type": "CAUSAL_LM", "base_model_name_or_path": base_model}
@@ -82,35 +93,43 @@ def read(folder: Path | str, kind: str, base_model: str | None = None) -> Adapte
     """The adapter in `folder`. ValueError if it is of another kind, of another base model than the one given (None:
     any), or damaged."""
     folder = Path(folder)
-    told = _read_config(folder)
-    if told["peft_type"] != kind:
-        raise ValueError(
-            f"{folder} holds an adapter of type {told['peft_type']}, not {kind}: import_prompt, import_prefix, "
-            "import_lora and import_ia3 read one kind each"
-        )
-    named = told.get("base_model_name_or_path")
-    if base_model is not None and named != base_model:
-        raise ValueError(f"{folder} is an adapter for {named!r}, not for {base_model!r}: give an adapter of that model")
     try:
-        with safe_open(folder / WEIGHTS, framework="np") as file:
-            tensors = {name: np.asarray(file.get_tensor(name), np.float32) for name in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
-    except FileNotFoundError as error:
-        raise ValueError(f"{folder} holds no {WEIGHTS}: only safetensors are read, never pickles") from error
-    except (SafetensorError, TypeError, AttributeError) as error:  # the last two for types that numpy does not have
-        raise ValueError(f"{folder / WEIGHTS} is damaged or of an unknown type ({error}): export it again") from error
-    for name, values in tensors.items():
-        if not np.isfinite(values).all():
-            raise ValueError(f"{folder}: {name} holds NaN or infinity: train the adapter again")
-    return Adapter(folder, told, tensors, metadata)
+        told = _read_config(folder)
+        if told["peft_type"] != kind:
+            raise ValueError(
+                f"{folder} holds an adapter of type {short(told['peft_type'])}, not {kind}: import_prompt, "
+                "import_prefix, import_lora and import_ia3 read one kind each"
+            )
+        named = told.get("base_model_name_or_path")
+        if base_model is not None and named != base_model:
+            raise ValueError(
+                f"{folder} is an adapter for {short(named)}, not for {base_model!r}: give an adapter of that model"
+            )
+        return Adapter(folder, told, *_read_weights(folder / WEIGHTS))
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be read ({error.strerror or error})") from error
 
 
 def _read_config(folder: Path) -> dict:
-    try:
-        told = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        told["peft_type"]
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ValueError(f"{folder} holds no {CONFIG}: give the folder of a PEFT adapter") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / CONFIG} is damaged: it is no JSON object with a peft_type") from error
+    if not (folder / CONFIG).is_file():
+        raise ValueError(f"{folder} holds no {CONFIG}: give the folder of a PEFT adapter")
+    check_links(folder)
+    told = read_object(folder / CONFIG)
+    if "peft_type" not in told:
+        raise ValueError(f"{folder / CONFIG} is damaged: it has no peft_type")
     return told
+
+
+def _read_weights(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The tensors in float32, and what is said beside them. Headers are looked at before anything is read."""
+    if not path.is_file():
+        raise ValueError(f"{path.parent} holds no {path.name}: only safetensors are read, never pickles")
+    tensors = {}
+    for name, tensor in files.headers(path).items():
+        if tensor.dtype not in files.FLOATS:
+            raise ValueError(f"{path}: {short(name)} has the type {tensor.dtype}; allowed: {', '.join(files.FLOATS)}")
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+            tensors[name] = np.asarray(tensor.read(), np.float32)
+        files.check_values(f"{path}: {short(name)}", "", tensors[name])
+    with safe_open(path, framework="np") as file:
+        return tensors, file.metadata() or {}
