@@ -199,7 +199,7 @@ def unsupported_rope(folder):
         (unsupported_rope, "rope_type 'yarn' is not supported; known: default, linear, llama3, longrope"),
         (edit(hidden_act="xielu"), "activation 'xielu' is not supported"),
         (edit(num_key_value_heads=4), "config.json asks for"),
-        (lambda f: rewrite(f, lambda t: t | {"model.strange.weight": np.ones(3, np.float32)}), "tensors unknown .*strange"),
+        (lambda f: rewrite(f, lambda t: t | {"model.strange.weight": np.ones(3, np.float32)}), "tensors unknown: .*strange"),
         (lambda f: (f / "tokenizer.json").write_text("nonsense"), "the tokenizer cannot be read"),
     ],
 )  # fmt: skip
@@ -287,7 +287,7 @@ def test_a_folder_that_cannot_be_read_is_one_sentence(folder, monkeypatch):
             lambda t: {name: value for name, value in t.items() if ".layers.1." not in name},
             "its tensors are of 2 layers",
         ),
-        (lambda t: {n.replace("layers.2", "layers.7"): v for n, v in t.items()}, "tensors missing .*layers.2"),
+        (lambda t: {n.replace("layers.2", "layers.7"): v for n, v in t.items()}, "tensors missing: .*layers.2"),
     ],
 )
 def test_headers_are_compared_before_anything_is_read(folder, monkeypatch, change, words):

@@ -78,7 +78,7 @@ def test_a_token_that_is_moved_is_told(folder):
         "normalized": False,
     }
     told("tokenizer.json", added_tokens=[added | {"id": 40}])(folder)
-    with pytest.warns(UserWarning, match="1 tokens get other ids than it says, 'new' 3 instead of 40"):
+    with pytest.warns(UserWarning, match="of its tokens 1 get another id, such as 'new' 3 instead of 40"):
         llm.load(folder)
 
 

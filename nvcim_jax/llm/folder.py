@@ -10,7 +10,6 @@ from nvcim_jax.llm.config import CheckpointError
 
 MOST_JSON = 2**28  # bytes; a tokenizer of 256,000 words has 34 million
 
-
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 100
 

@@ -14,7 +14,10 @@ from flax import traverse_util
 from nvcim_jax.llm import gptq, names, tensors
 from nvcim_jax.llm.config import CheckpointError, Config, Packed
 from nvcim_jax.llm.decoder import Decoder
+from nvcim_jax.llm.folder import short
 from nvcim_jax.llm.tensors import Tensor
+
+_HEAD, _ROW = "lm_head.weight", slice(0, 1)
 
 
 def shapes(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
@@ -25,9 +28,6 @@ def shapes(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     inside = {ours: leaf for ours, leaf in flat.items() if ours.startswith("blocks_0/")}
     blocks = range(config.layers)
     return flat | {ours.replace("_0", f"_{block}", 1): leaf for block in blocks for ours, leaf in inside.items()}
-
-
-_HEAD, _ROW = "lm_head.weight", slice(0, 1)
 
 
 class Part(NamedTuple):
@@ -62,6 +62,8 @@ def planned(folder: Path, family: str, config: Config, how: Packed | None) -> li
         kept = leaf.dtype if source.leaf in gptq.LEAVES else None
         parts.append(Part(ours, leaf.shape, kept, source, turned, tuple(files[name] for name in read), how, empty))
     _check_headers(parts)
+    if config.tied and _HEAD in there:
+        _warn_of_another_head(there[_HEAD], files[sources["embedding/embedding"].name])
     return parts
 
 
@@ -86,17 +88,18 @@ def _match(folder, there, sources, tied, how) -> dict[str, Tensor]:
     if how:  # AutoGPTQ writes a bias of zeros for every layer
         unused = [name for name in unused if not _zero_bias(there[name])]
     if missing or unused:
-        raise CheckpointError(
-            f"{folder}: tensors missing {sorted(missing)[:3] or 'none'}, tensors unknown {sorted(unused)[:3] or 'none'}"
-        )
-    if tied and _HEAD in there:
-        _warn_of_another_head(there[_HEAD], full[sources["embedding/embedding"].name])
+        raise CheckpointError(f"{folder}: tensors missing: {_some(missing)}; tensors unknown: {_some(unused)}")
     return full
+
+
+def _some(found: list[str]) -> str:
+    return ", ".join(map(short, sorted(found)[:3])) or "none"
 
 
 def _warn_of_another_head(head: Tensor, embedding: Tensor) -> None:
     """Old files hold a tied head once more. A row of it tells whether it is the embedding indeed."""
-    if head.shape != embedding.shape or not np.array_equal(head.read(_ROW), embedding.read(_ROW)):
+    alike = head.shape == embedding.shape and head.dtype in tensors.FLOATS
+    if not alike or not np.array_equal(head.read(_ROW), embedding.read(_ROW)):
         warnings.warn(
             f"{head.path}: {head.name} is not used: config.json ties the head to the embedding, from which it differs",
             stacklevel=2,

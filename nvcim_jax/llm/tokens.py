@@ -72,8 +72,8 @@ def _warn_of_moved(folder: Path, tokenizer: Any) -> None:
     moved = [token for token, number in told.items() if ids.get(token) != number]
     if moved:
         warnings.warn(
-            f"{path}: {len(moved)} tokens get other ids than it says, {short(moved[0])} {ids.get(moved[0])} instead of "
-            f"{told[moved[0]]}: texts with them may mean something else to the model",
+            f"{path}: of its tokens {len(moved)} get another id, such as {short(moved[0])} {ids.get(moved[0])} instead "
+            f"of {told[moved[0]]}: texts with them may mean something else to the model",
             stacklevel=2,
         )
 

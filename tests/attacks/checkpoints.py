@@ -356,6 +356,11 @@ def headers():
     yield "phi3 with heads less wide", "phi3", told("config.json", head_dim=4), {}
     yield "a layer gone", "llama", weights(lambda t: [t.pop(name) for name in list(t) if ".layers.1." in name]), {}
     yield "a layer of number 10^8", "llama", weights(lambda t: _renumber(t, ".layers.2.", ".layers.100000000.")), {}
+    table = "model.embed_tokens.weight"
+    for what, turn in {"another": lambda v: v + 1, "of bytes": lambda v: v.astype(np.uint8), "flat": lambda v: v.reshape(-1),
+                       "of complex numbers": lambda v: v.astype(np.complex64), "a scalar": lambda v: v[0, 0]}.items():  # fmt: skip
+        head = weights(lambda t, turn=turn: t.update({"lm_head.weight": turn(t[table])}))
+        yield f"a tied head that is {what}", "llama3", head, {}
     yield "all gone", "llama", weights(dict.clear), {}
 
 
