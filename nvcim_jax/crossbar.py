@@ -16,7 +16,7 @@ from nvcim_jax import cells
 from nvcim_jax.adc import ideal
 from nvcim_jax.devices import Device
 from nvcim_jax.noise import inject
-from nvcim_jax.quantise import OFFSET_BINARY, Layout, check_codes, from_levels, to_levels
+from nvcim_jax.quantise import OFFSET_BINARY, Layout, from_levels, saturated, to_levels
 from nvcim_jax.wires import lost_to_wires
 
 DIM, TOKENS = 48, 128  # values of one virtual token, and virtual tokens, that one subarray of the paper holds
@@ -145,33 +145,50 @@ def multiply(
     tile; the converter turns each column's sum into a number, and shift-and-add collects them digitally. Read noise
     is drawn per sum: as many independent Gaussians as rows fire make one. `wire_ohm` is the resistance of a wire
     between neighbouring cells. Ideal devices, converters and wires give the exact integer product, rounded to float32
-    once (every product below 2^24 exactly). ValueError for queries outside `input_bits` and for tiles that hold no
-    value.
+    once. ValueError for sizes whose product could not be exact, for queries outside `input_bits` (which saturate
+    under a trace) and for tiles that hold no value.
     """
     cells.check_device(device, layout)
-    check_codes(query, -(2 ** (input_bits - 1)), 2 ** (input_bits - 1) - 1)
     tokens, dim, _ = held.shape
     down, _, rows, _ = plan(tokens, dim, layout=layout, tile=tile)
+    _check_exact(dim, rows, layout, input_bits)
+    asked = saturated(query, -(2 ** (input_bits - 1)), 2 ** (input_bits - 1) - 1)
     pad = down * rows - dim
-    bits = _planes(jnp.pad(query, (0, pad)), input_bits).reshape(input_bits, down, rows)
+    bits = _planes(jnp.pad(asked, (0, pad)), input_bits).reshape(input_bits, down, rows)
     held = jnp.pad(held, ((0, 0), (0, pad), (0, 0))).reshape(tokens, down, rows, -1)
     sums = jnp.einsum("bdr,tdrc->bdct", bits, held, precision="highest")
     if wire_ohm is not None:
         sums = sums - lost_to_wires(bits, held, device, ohm=wire_ohm, columns=tile.columns)
+    fired = jnp.sum(bits, axis=-1)[:, :, None, None]
     if device.read_noise is not None:
-        fired = jnp.sum(bits, axis=-1)[:, :, None, None]
         sums = sums + layout.full * device.read_noise * jnp.sqrt(fired) * jax.random.normal(key, sums.shape)
-    digits = convert(sums, rows * layout.full)
-    worth = _worths(input_bits)[:, None] * jnp.array(layout.places, jnp.float32)[None, :]
-    terms = (digits * worth[:, None, :, None]).reshape(-1, tokens)
-    offset = jnp.full((1, tokens), layout.offset * jnp.sum(query.astype(jnp.int32)).astype(jnp.float32))
-    return _add_exactly(jnp.concatenate([terms, offset]))
+    digits = convert(sums, rows * layout.full) * jnp.array(layout.places, jnp.float32)[None, None, :, None]
+    offsets = jnp.broadcast_to(layout.offset * fired, (input_bits, down, 1, tokens))
+    terms = jnp.concatenate([digits, offsets], axis=2) * _worths(input_bits)[:, None, None, None]
+    return _add_exactly(terms.reshape(-1, tokens))
+
+
+def _check_exact(dim: int, rows: int, layout: Layout, input_bits: int) -> None:
+    """ValueError unless sums of one pass fit the 24 bits of a float32 and sums of all passes the 48 bits of a pair."""
+    if not 1 <= input_bits <= 32:
+        raise ValueError(f"inputs of {input_bits} bits: 1 to 32 are allowed")
+    if rows * layout.full >= 2**24:
+        raise ValueError(
+            f"{rows} rows of {layout.cell_bits}-bit cells fire at once, whose sum float32 does not hold exactly: use a "
+            f"tile with at most {(2**24 - 1) // layout.full} values per column"
+        )
+    reach = dim * (2**input_bits - 1) * (layout.full * sum(map(abs, layout.places)) + abs(layout.offset))
+    if reach >= 2**48:
+        raise ValueError(
+            f"{dim} values of {layout.bits} bits times inputs of {input_bits} bits take {reach.bit_length()} bits, but "
+            "48 are summed exactly: use fewer bits, or multiply parts of the values and add those"
+        )
 
 
 def _planes(query, bits: int):
     """The bits of signed integers in two's complement, the least significant first: [bits, dim] of 0 and 1."""
     shifts = jnp.arange(bits)
-    return ((query.astype(jnp.int32)[None, :] >> shifts[:, None]) & 1).astype(jnp.float32)
+    return ((query[None, :] >> shifts[:, None]) & 1).astype(jnp.float32)
 
 
 def _worths(bits: int):
@@ -179,14 +196,24 @@ def _worths(bits: int):
 
 
 def _add_exactly(terms: Float[Array, "terms tokens"]) -> Float[Array, "tokens"]:
-    """Sum over the first axis in twice the precision of float32 (Knuth's two-sum): rounded once, at the end."""
+    """Sum over the first axis, rounded to float32 once: whole terms are exact while their sums stay below 2^48.
+
+    The sum so far is a pair of floats. The lower one is at most half of the upper one's last place, so that it is a
+    whole number of 24 bits, as is what the next term leaves over.
+    """
 
     def add(state, term):
         high, low = state
-        total = high + term
-        back = total - high
-        return (total, low + ((high - (total - back)) + (term - back))), None
+        total, left = _two_sum(high, term)
+        return _two_sum(total, low + left), None
 
     zero = jnp.zeros(terms.shape[1:], terms.dtype)
-    (high, low), _ = jax.lax.scan(add, (zero, zero), terms)
-    return high + low
+    (high, _), _ = jax.lax.scan(add, (zero, zero), terms)
+    return high
+
+
+def _two_sum(a, b):
+    """The rounded sum of two floats and what rounding took from it (Knuth)."""
+    total = a + b
+    back = total - a
+    return total, (a - (total - back)) + (b - back)

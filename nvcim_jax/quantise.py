@@ -104,10 +104,16 @@ def check_codes(integers: Int[Array, "..."], low: int, high: int) -> None:
         raise ValueError(f"code {wrong} lies outside {low} to {high}: quantise to fewer bits, or give more")
 
 
+def saturated(integers: Int[Array, "..."], low: int, high: int) -> Int[Array, "..."]:
+    """Codes within `low` to `high` as int32: ValueError where they are known to lie outside, else cut off there."""
+    check_codes(integers, low, high)
+    known = jnp.iinfo(integers.dtype)
+    return jnp.clip(integers, max(low, known.min), min(high, known.max)).astype(jnp.int32)
+
+
 def to_levels(integers: Int[Array, "rows dim"], layout: Layout = OFFSET_BINARY) -> Int[Array, "rows dim cells"]:
     """Cell levels of each code. Under a trace, codes outside the layout's limits saturate; else ValueError."""
-    check_codes(integers, *layout.limits)
-    held = jnp.clip(integers.astype(jnp.int32), *layout.limits) - layout.offset
+    held = saturated(integers, *layout.limits) - layout.offset
     signs = jnp.array([1 if place > 0 else -1 for place in layout.places])
     shifts = jnp.array([abs(place).bit_length() - 1 for place in layout.places])
     return (jnp.maximum(held[..., None] * signs[None, None], 0) >> shifts[None, None]) & layout.full

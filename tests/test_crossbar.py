@@ -83,6 +83,97 @@ def test_an_ideal_array_computes_exact_integers(layout, tile):
     np.testing.assert_array_equal(product, exact.astype(np.float32))
 
 
+def products_are_exact(layout, stored, queries, input_bits, tile=PAPER_TILE):
+    """What an ideal array makes of them is what Python's integers do, rounded to float32 once."""
+    even = Device(jnp.ones(layout.full + 1))
+
+    @jax.jit
+    def products(stored, queries):
+        held = program(KEY, stored, even, sigma=0.0, layout=layout)
+        one = partial(multiply, KEY, held=held, device=even, layout=layout, input_bits=input_bits, tile=tile)
+        return jax.lax.map(one, queries)
+
+    exact = [[sum(int(a) * int(b) for a, b in zip(row, query)) for row in stored] for query in queries]
+    found = products(jnp.asarray(stored, jnp.int32), jnp.asarray(queries))
+    np.testing.assert_array_equal(found, np.array(exact, np.float64).astype(np.float32))
+
+
+def edge_cases(layout, dim, input_bits):
+    """Rows of all the lowest, all the highest, alternating, zero and random codes, and queries of that kind."""
+
+    def rows(low, high):
+        either = np.where(np.arange(dim) % 2, low, high)
+        drawn = np.random.default_rng(dim).integers(low, high + 1, dim, np.int64)
+        return np.stack([np.full(dim, low), np.full(dim, high), either, np.zeros(dim, np.int64), drawn])
+
+    return rows(*layout.limits), rows(-(2 ** (input_bits - 1)), 2 ** (input_bits - 1) - 1).astype(np.int32)
+
+
+@pytest.mark.parametrize(
+    "bits, cell_bits, differential, input_bits, dim",
+    [
+        (16, 2, False, 16, 513),  # the sum of all the largest inputs takes more than 24 bits
+        (16, 2, True, 16, 513),
+        (24, 3, False, 16, 100),
+        (24, 8, True, 23, 1),
+        (2, 1, False, 32, 30),
+        (8, 5, False, 27, 301),
+        (5, 3, True, 1, 1),
+        (8, 8, False, 8, 65793),  # the most rows of 8-bit cells whose sum 24 bits hold
+    ],
+)
+def test_a_product_is_that_of_pythons_integers(bits, cell_bits, differential, input_bits, dim):
+    layout = Layout(bits=bits, cell_bits=cell_bits, differential=differential)
+    tile = Tile(rows=2**20) if dim > 1000 else PAPER_TILE
+    products_are_exact(layout, *edge_cases(layout, dim, input_bits), input_bits, tile)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("differential", [False, True])
+@pytest.mark.parametrize("bits", [2, 8, 16, 24])
+def test_every_size_is_exact_or_refused(bits, differential):
+    taken = refused = 0
+    for cell_bits in sorted({1, min(3, bits), min(8, bits)}):
+        layout = Layout(bits=bits, cell_bits=cell_bits, differential=differential)
+        small = Tile(rows=7 * len(layout.places), columns=3)
+        for input_bits in (1, 8, 16, 24, 27, 32):
+            for dim, tile in ((1, PAPER_TILE), (48, PAPER_TILE), (129, small), (513, PAPER_TILE)):
+                try:
+                    products_are_exact(layout, *edge_cases(layout, dim, input_bits), input_bits, tile)
+                    taken += 1
+                except ValueError as error:
+                    assert "48 are summed exactly" in str(error)
+                    refused += 1
+    assert taken >= 30 and (refused > 0) == (bits > 8)
+
+
+@pytest.mark.parametrize(
+    ("layout", "input_bits", "dim", "tile", "said"),
+    [
+        (Layout(bits=24), 24, 1, PAPER_TILE, "1 values of 24 bits times inputs of 24 bits take 49 bits, but 48"),
+        (OFFSET_BINARY, 16, 43692, PAPER_TILE, "43692 values of 16 bits times inputs of 16 bits take 49 bits"),
+        (OFFSET_BINARY, 33, 4, PAPER_TILE, "inputs of 33 bits: 1 to 32"),
+        (OFFSET_BINARY, 0, 4, PAPER_TILE, "inputs of 0 bits: 1 to 32"),
+        (Layout(bits=8, cell_bits=8), 2, 65794, Tile(rows=2**20), "65794 rows of 8-bit cells.*at most 65793 values"),
+    ],
+)
+def test_what_could_not_be_exact_is_refused(layout, input_bits, dim, tile, said):
+    held = jnp.zeros((1, dim, len(layout.places)))
+    with pytest.raises(ValueError, match=said):
+        multiply(
+            KEY, jnp.zeros(dim, jnp.int32), held, Device(jnp.ones(layout.full + 1)),
+            layout=layout, input_bits=input_bits, tile=tile,
+        )  # fmt: skip
+
+
+def test_a_traced_query_saturates():
+    stored = codes((2, 5))
+    held = program(KEY, stored, EVEN, sigma=0.0)
+    product = jax.jit(partial(multiply, input_bits=4))(KEY, jnp.array([300, -300, 7, -8, 0]), held, EVEN)
+    exact = np.asarray(stored, np.int64) @ [7, -8, 7, -8, 0]
+    np.testing.assert_array_equal(product, exact.astype(np.float32))
+
+
 def test_cell_and_array_meet_in_the_read_of_the_same_cells():
     stored, query = codes((6, 48)), codes(48, -128, 127)
     held = program(KEY, stored, device("NVM-3"), sigma=0.1)
