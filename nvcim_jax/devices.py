@@ -4,7 +4,6 @@
 a grid of devices, sigmas and draws is one vmapped program (`sweep`).
 """
 
-import math
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -16,9 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree
 
+from nvcim_jax.sheet_fields import fault, shown
+
 # The digit in a device's name is the ratio s of its inner levels' variation to that of its outer ones (Table II).
 RATIOS = {"NVM-1": 1, "NVM-2": 2, "NVM-3": 3, "NVM-4": 4, "NVM-5": 6}
 TECHNOLOGIES = {"NVM-1": "RRAM1", "NVM-2": "FeFET2", "NVM-3": "FeFET3", "NVM-4": "RRAM4", "NVM-5": "FeFET6"}
+
+LARGEST_FILE = 2**20  # bytes of a device file
 
 
 class Device(NamedTuple):
@@ -45,7 +48,8 @@ class Sheet:
     """A device as one reads it in a paper: numbers with units, their source, and where they hold.
 
     `noise` gives each level's programming deviation at sigma 1, as a share of the range between the lowest and the
-    highest level: with measured deviations use sigma 1. ValueError names what is missing or impossible.
+    highest level: with measured deviations use sigma 1. ValueError names what is missing, impossible, or beyond
+    `sheet_fields.LIMITS`.
     """
 
     name: str
@@ -66,32 +70,25 @@ class Sheet:
     write_pj: float | None = None  # per pulse and cell; what a read takes follows from conductances and circuit
 
     def __post_init__(self):
-        for field in fields(self):
-            self._check_numbers(field.name, getattr(self, field.name))
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        left_out = {field.name for field in fields(self) if field.default is None and given[field.name] is None}
+        _check_fields(self.name, {name: value for name, value in given.items() if name not in left_out})
+        of = f"device {self.name!r}"
         if not self.source.strip():
-            raise ValueError(f"device {self.name!r} has no source: say where its numbers come from")
-        if self.levels < 2 or self.levels & (self.levels - 1):
-            raise ValueError(f"device {self.name!r} has {self.levels} levels: a power of two from 2 on is needed")
+            raise ValueError(f"{of} has no source: say where its numbers come from")
+        if self.levels & (self.levels - 1):
+            raise ValueError(f"{of} has {self.levels} levels: a power of two from 2 on is needed")
         if len(self.noise) != self.levels:
-            raise ValueError(
-                f"device {self.name!r} has {self.levels} levels but {len(self.noise)} noise values: give one per level"
-            )
+            raise ValueError(f"{of} has {self.levels} levels but {len(self.noise)} noise values: give one per level")
         for name in ("sigma_range", "seconds_range"):
             if getattr(self, name)[0] > getattr(self, name)[1]:
-                raise ValueError(f"device {self.name!r}: {name} {getattr(self, name)} is empty: give (low, high)")
+                raise ValueError(f"{of}: {name} {getattr(self, name)} is empty: give (low, high)")
         if self.stuck_off + self.stuck_on > 1:
-            raise ValueError(f"device {self.name!r}: {self.stuck_off} stuck off and {self.stuck_on} stuck on exceed 1")
+            raise ValueError(f"{of}: {self.stuck_off} stuck off and {self.stuck_on} stuck on exceed 1")
         if (self.off_us is None) != (self.on_us is None):
-            raise ValueError(f"device {self.name!r} gives one of off_us and on_us: give both or neither")
-        if self.on_us is not None and self.on_us <= self.off_us:
-            raise ValueError(f"device {self.name!r}: on_us {self.on_us} must exceed off_us {self.off_us}")
-
-    def _check_numbers(self, name: str, value) -> None:
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, str | None):
-                continue
-            if not math.isfinite(number) or number < 0:
-                raise ValueError(f"device {self.name!r}: {name} is {number}: a finite number from 0 on is needed")
+            raise ValueError(f"{of} gives one of off_us and on_us: give both or neither")
+        if self.on_us is not None and np.float32(self.on_us) <= np.float32(self.off_us):
+            raise ValueError(f"{of}: on_us {self.on_us} must exceed off_us {self.off_us}, also in float32")
 
     @property
     def device(self) -> Device:
@@ -152,42 +149,46 @@ _FEFET = {
 
 def load(path: Path | str) -> Sheet:
     """The record in a TOML file whose keys are the fields of `Sheet`. ValueError says what to change in the file."""
+    file = f"device file {shown(str(path))}"
     try:
-        entries = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"device file {path} cannot be read ({error.strerror}): check the path") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"device file {path} is no TOML ({error}): correct it") from error
+        if not Path(path).is_file() and Path(path).exists():
+            raise ValueError("it is no file")
+        with open(path, "rb") as opened:
+            data = opened.read(LARGEST_FILE + 1)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read ({getattr(error, 'strerror', error)}): check the path") from error
+    if len(data) > LARGEST_FILE:
+        raise ValueError(f"{file} is larger than {LARGEST_FILE} bytes: it is no device's")
+    try:
+        entries = tomllib.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is no TOML ({error}): correct it") from error
     known = {field.name: field for field in fields(Sheet)}
-    for name, value in entries.items():
+    for name in entries:
         if name not in known:
-            raise ValueError(f"device file {path}: unknown entry {name!r}: the entries are {', '.join(known)}")
-        _check_kind(path, name, value)
+            raise ValueError(f"{file}: unknown entry {shown(name)}: the entries are {', '.join(known)}")
     missing = [name for name in ("name", "source", "levels", "noise", "sigma_range") if name not in entries]
     if missing:
-        raise ValueError(f"device file {path} lacks {', '.join(missing)}: every device needs them")
-    return Sheet(**{name: _as_field(name, value) for name, value in entries.items()})
+        raise ValueError(f"{file} lacks {', '.join(missing)}: every device needs them")
+    given = {name: tuple(each) if isinstance(each, list) else each for name, each in entries.items()}
+    try:
+        _check_fields(given["name"], given)
+        return Sheet(**{name: _as_floats(each) if name != "levels" else each for name, each in given.items()})
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
-def _as_field(name: str, value):
-    if isinstance(value, list):
-        return tuple(map(float, value))
-    return value if name == "levels" or isinstance(value, str) else float(value)
+def _check_fields(device: object, given: dict[str, object]) -> None:
+    for name, value in given.items():
+        needed = fault(name, value)
+        if needed:
+            raise ValueError(f"device {shown(device)}: {name} is {shown(value)}: {needed} needed")
 
 
-def _check_kind(path, name: str, value) -> None:
-    if name in ("name", "source"):
-        good, kind = isinstance(value, str), "text"
-    elif name == "levels":
-        good, kind = type(value) is int, "a whole number"
-    elif name == "noise" or name.endswith("_range"):
-        good = isinstance(value, list) and all(type(each) in (int, float) for each in value)
-        good, kind = good and (name == "noise" or len(value) == 2), "a list of numbers"
-        kind = kind if name == "noise" else "two numbers, [low, high]"
-    else:
-        good, kind = type(value) in (int, float), "a number"
-    if not good:
-        raise ValueError(f"device file {path}: {name} is {value!r}: {kind} is needed")
+def _as_floats(value):
+    if isinstance(value, str):
+        return value
+    return tuple(map(float, value)) if isinstance(value, tuple) else float(value)
 
 
 def device(name: str) -> Device:

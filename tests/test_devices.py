@@ -67,10 +67,10 @@ def test_a_users_own_device(tmp_path):
     [
         ("levels = 4", "levels = 8", "8 levels but 4 noise values: give one per level"),
         ("levels = 4", "levels = 3", "3 levels: a power of two"),
-        ("levels = 4", "levels = 4.0", "levels is 4.0: a whole number"),
-        ("0.03", "nan", "noise is nan: a finite number"),
-        ("0.03", "-0.03", "noise is -0.03: a finite number from 0 on"),
-        ("0.03", '"x"', "noise is .*a list of numbers"),
+        ("levels = 4", "levels = 4.0", "levels is 4.0: a whole number from 2 to 256 is needed"),
+        ("0.03", "nan", "noise is .*nan.*: one number from 0 to 10 for each level is needed"),
+        ("0.03", "-0.03", "noise is .*-0.03.*: one number from 0 to 10"),
+        ("0.03", '"x"', "noise is .*'x'.*: one number from 0 to 10"),
         ('source = "a paper, Fig. 3"', 'source = " "', "no source"),
         ('source = "a paper, Fig. 3"', "", "lacks source"),
         ("read_noise", "reed_noise", "unknown entry 'reed_noise'.*read_noise"),
@@ -79,8 +79,17 @@ def test_a_users_own_device(tmp_path):
         ("on_us = 20", "", "one of off_us and on_us"),
         ("on_us = 20", "on_us = 0.05", "on_us 0.05 must exceed off_us 0.1"),
         ("[1, 1e6]", "[1e6, 1]", "seconds_range .* is empty"),
-        ("[1, 1e6]", "[1]", "two numbers"),
+        ("[1, 1e6]", "[1]", "two numbers from 0 to 1e.30"),
         ("levels = 4", "levels = = 4", "is no TOML"),
+        ("levels = 4", "levels = true", "levels is True: a whole number"),
+        ("0.03", "1e39", "noise is .*1e.39.*: one number from 0 to 10"),  # infinite in float32
+        ("read_noise = 0.005", "read_noise = 1e39", "read_noise is 1e.39: a number from 0 to 10 is needed"),
+        ("read_noise = 0.005", f"read_noise = {10**400}", r"read_noise is 10+\.\.\.: a number from 0 to 10"),
+        ("read_noise = 0.005", f"read_noise = {'9' * 5000}", "is no TOML .*digits"),
+        ("on_us = 20", "on_us = 0.10000000001", "on_us 0.10000000001 must exceed off_us 0.1, also in float32"),
+        ("PCM-4", "PCM\\u0007-4", r"name is 'PCM\\x07-4': text on one line, of 60 characters"),
+        ("PCM-4", "", "name is '': text on one line"),
+        ("levels = 4", "levels = " + "[" * 5000, "is no TOML"),
     ],
 )
 def test_a_wrong_file_gets_one_clear_sentence(tmp_path, old, new, message):
@@ -92,7 +101,7 @@ def test_a_wrong_file_gets_one_clear_sentence(tmp_path, old, new, message):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"none\.toml cannot be read \(No such file"):
+    with pytest.raises(ValueError, match=r"none\.toml' cannot be read \(No such file"):
         device(str(tmp_path / "none.toml"))
 
 

@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "nvcim_jax"
 FLOORS = [
     {"files", "interrupts"},
     {"noise", "pooling", "similarity", "selection", "quantise", "metrics", "statistics"},
+    {"sheet_fields"},
     {"devices", "adc", "cells", "wires", "crossbar", "circuit", "cost"},
     {"cpu"},
     {"codec", "bank", "mitigation", "search", "spread", "digests"},
