@@ -34,6 +34,14 @@ def check_device(device: Device, layout: Layout) -> None:
         )
 
 
+def layout_of(device: Device) -> Layout:
+    """How 16-bit codes lie in cells of as many levels as the device has. ValueError unless that is a power of two."""
+    levels = device.levels.shape[-1]
+    if not 2 <= levels <= 256 or levels & (levels - 1):
+        raise ValueError(f"a device of {levels} levels: a power of two from 2 to 256 is needed to hold codes in cells")
+    return Layout(cell_bits=levels.bit_length() - 1)
+
+
 def spread(levels: Levels, device: Device, *, sigma: Float[Array, ""] | float) -> Held:
     """Standard deviation of each cell after one pulse, in levels: `sigma * level factor * range`.
 
@@ -116,6 +124,13 @@ def sense(key: PRNGKeyArray, held: Held, device: Device) -> Held:
         return held
     full = device.levels.shape[0] - 1
     return held + full * device.read_noise * jax.random.normal(key, held.shape)
+
+
+def read_variance(device: Device) -> Float[Array, ""] | float:
+    """Variance of every read, in squared levels."""
+    if device.read_noise is None:
+        return 0.0
+    return ((device.levels.shape[0] - 1) * device.read_noise) ** 2
 
 
 def off_share(device: Device) -> Float[Array, ""] | float:

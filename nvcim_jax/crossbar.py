@@ -2,6 +2,7 @@
 
 `value` (`write_values`): one Gaussian per stored value. `cell` (`write_cells`): one per cell, then shift-and-add.
 `array` (`multiply`): cells in tiles, inputs bit by bit, rows in passes, converters, wires. Tests pin where they meet.
+Where no `layout` is given, 16-bit codes lie in cells of as many levels as the device has (`cells.layout_of`).
 """
 
 from collections.abc import Callable
@@ -86,7 +87,7 @@ def write_cells(
     device: Device,
     *,
     sigma: Float[Array, ""] | float,
-    layout: Layout = OFFSET_BINARY,
+    layout: Layout | None = None,
     seconds: Float[Array, ""] | float | None = None,
     convert: Converter = ideal,
 ) -> Float[Array, "rows dim"]:
@@ -106,9 +107,10 @@ def program(
     device: Device,
     *,
     sigma: Float[Array, ""] | float,
-    layout: Layout = OFFSET_BINARY,
+    layout: Layout | None = None,
 ) -> Float[Array, "rows dim cells"]:
     """Cut codes into cells and give each cell one pulse. ValueError if the device's levels are not the layout's."""
+    layout = layout or cells.layout_of(device)
     cells.check_device(device, layout)
     return cells.program(key, to_levels(integers, layout), device, sigma=sigma)
 
@@ -118,11 +120,12 @@ def read(
     held: Float[Array, "rows dim cells"],
     device: Device,
     *,
-    layout: Layout = OFFSET_BINARY,
+    layout: Layout | None = None,
     seconds: Float[Array, ""] | float | None = None,
     convert: Converter = ideal,
 ) -> Float[Array, "rows dim"]:
     """Codes read back cell by cell, each through the converter, and added in their places."""
+    layout = layout or cells.layout_of(device)
     aged = held if seconds is None else cells.age(held, device, seconds=seconds)
     return from_levels(convert(cells.sense(key, aged, device), layout.full), layout)
 
@@ -133,7 +136,7 @@ def multiply(
     held: Float[Array, "tokens dim cells"],
     device: Device,
     *,
-    layout: Layout = OFFSET_BINARY,
+    layout: Layout | None = None,
     input_bits: int = 16,
     convert: Converter = ideal,
     tile: Tile = PAPER_TILE,
@@ -148,6 +151,7 @@ def multiply(
     once. ValueError for sizes whose product could not be exact, for queries outside `input_bits` (which saturate
     under a trace) and for tiles that hold no value.
     """
+    layout = layout or cells.layout_of(device)
     cells.check_device(device, layout)
     tokens, dim, _ = held.shape
     down, _, rows, _ = plan(tokens, dim, layout=layout, tile=tile)

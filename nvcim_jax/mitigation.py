@@ -1,8 +1,8 @@
 """Noise mitigation for stored virtual tokens: `write`, then `read`, with the signature of no mitigation (`plain`).
 
 The writes differ; one `read` undoes what each keeps digitally. Every write reports its cost, so that methods are
-compared at equal cost. Only a write that ranks values takes a `sensitivity`. `write_and_read` makes a method the
-`write` of a bank.
+compared at equal cost. Only a write that ranks values takes a `sensitivity`. `layout` is that of `crossbar`.
+`write_and_read` makes a method the `write` of a bank.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from nvcim_jax import cells, crossbar
 from nvcim_jax.devices import Device
-from nvcim_jax.quantise import OFFSET_BINARY, Layout, to_levels
+from nvcim_jax.quantise import Layout, to_levels
 
 NUMBER_BITS = 16  # of a gain, shift or coefficient kept digitally
 
@@ -50,7 +50,7 @@ def plain(
     device: Device,
     *,
     sigma: Scalar,
-    layout: Layout = OFFSET_BINARY,
+    layout: Layout | None = None,
 ) -> Stored:
     """No mitigation: one pulse per cell."""
     held = crossbar.program(key, integers, device, sigma=sigma, layout=layout)
@@ -62,7 +62,7 @@ def read(
     stored: Stored,
     device: Device,
     *,
-    layout: Layout = OFFSET_BINARY,
+    layout: Layout | None = None,
     seconds: Scalar | None = None,
 ) -> PerValue:
     """The codes as one read returns them, with what the write kept digitally applied."""
@@ -81,7 +81,7 @@ def write_and_read(
     *,
     sigma: Scalar,
     write: Callable[..., Stored] = plain,
-    layout: Layout = OFFSET_BINARY,
+    layout: Layout | None = None,
     seconds: Scalar | None = None,
     sensitivity: PerValue | None = None,
 ) -> PerValue:
@@ -111,7 +111,7 @@ def selective_write_verify(
     device: Device,
     *,
     sigma: Scalar,
-    layout: Layout = OFFSET_BINARY,
+    layout: Layout | None = None,
     sensitivity: PerValue | None = None,
     budget: Scalar = 1.2,
     tolerance: Scalar = 0.05,
@@ -128,6 +128,7 @@ def selective_write_verify(
     """
     if not isinstance(budget, jax.core.Tracer) and not budget >= 1:
         raise ValueError(f"a budget of {budget} pulses per cell: the first pulses alone take 1")
+    layout = layout or cells.layout_of(device)
     cells.check_device(device, layout)
     levels = to_levels(integers, layout)
     done = cells.program_verify(key, levels, device, sigma=sigma, tolerance=tolerance, most=most)
@@ -165,7 +166,7 @@ def cxdnn(
     device: Device,
     *,
     sigma: Scalar,
-    layout: Layout = OFFSET_BINARY,
+    layout: Layout | None = None,
 ) -> Stored:
     """Each virtual token stretched to the full range; after programming, a gain and a shift per token fitted to a read.
 
@@ -174,13 +175,13 @@ def cxdnn(
     token, the calibration reads it back once, and least squares gives its gain and shift; there is no network in the
     array to retrain.
     """
+    layout = layout or cells.layout_of(device)
     write_key, read_key = jax.random.split(key)
     wanted = integers.astype(jnp.float32)
     peak = jnp.max(jnp.abs(wanted), axis=1)
     stretch = layout.limits[1] / jnp.maximum(peak, 1)
-    held = crossbar.program(
-        write_key, jnp.round(wanted * stretch[:, None]).astype(jnp.int32), device, sigma=sigma, layout=layout
-    )
+    codes = _within(jnp.round(wanted * stretch[:, None]), layout)
+    held = crossbar.program(write_key, codes, device, sigma=sigma, layout=layout)
     seen = crossbar.read(read_key, held, device, layout=layout)
     gain, shift = jax.vmap(_line)(seen, wanted)
     cost = Cost(held.size, held.size, 4 * wanted.size, wanted.size, 2 * NUMBER_BITS * wanted.shape[0])
@@ -193,7 +194,7 @@ def correctnet(
     device: Device,
     *,
     sigma: Scalar,
-    layout: Layout = OFFSET_BINARY,
+    layout: Layout | None = None,
     clip: float = 0.9,
     compensator: Float[Array, "dim dim"] | None = None,
 ) -> Stored:
@@ -205,9 +206,10 @@ def correctnet(
     penalty asks for); the one place for a compensator is behind the read. Fit it with `fit_compensator`; its
     coefficients are counted here, and shared by all matrices of a bank.
     """
+    layout = layout or cells.layout_of(device)
     wanted = integers.astype(jnp.float32)
     stretch = layout.limits[1] / jnp.maximum(jnp.quantile(jnp.abs(wanted), clip), 1)
-    codes = jnp.clip(jnp.round(wanted * stretch), -layout.limits[1], layout.limits[1]).astype(jnp.int32)
+    codes = _within(jnp.round(wanted * stretch), layout)
     held = crossbar.program(key, codes, device, sigma=sigma, layout=layout)
     dim = 0 if compensator is None else wanted.shape[1]
     cost = Cost(held.size, 0, 0, wanted.size * (1 + dim), NUMBER_BITS * (1 + dim * dim))
@@ -220,7 +222,7 @@ def fit_compensator(
     device: Device,
     *,
     sigma: Scalar,
-    layout: Layout = OFFSET_BINARY,
+    layout: Layout | None = None,
     clip: float = 0.9,
     draws: int = 16,
 ) -> Float[Array, "dim dim"]:
@@ -229,6 +231,7 @@ def fit_compensator(
     Fitted on the device's statistics, not on the chip at hand: a matrix of [dim, dim] fitted to fewer than dim tokens
     of one chip would merely store them digitally.
     """
+    layout = layout or cells.layout_of(device)
     write = partial(correctnet, clip=clip)
     each = partial(write_and_read, device=device, sigma=sigma, layout=layout, write=write)
     ovts, _, dim = integers.shape
@@ -244,6 +247,11 @@ def _affordable(importance: PerCell, magnitude: PerCell, prices, allowance) -> B
     order = jnp.lexsort((-magnitude.reshape(-1), -importance.reshape(-1)))
     within = jnp.cumsum(prices.reshape(-1)[order]) <= allowance
     return jnp.zeros(order.shape, bool).at[order].set(within).reshape(prices.shape)
+
+
+def _within(codes: PerValue, layout: Layout) -> Int[Array, "rows dim"]:
+    """Codes as integers of either sign, cut off at the largest one."""
+    return jnp.clip(codes, -layout.limits[1], layout.limits[1]).astype(jnp.int32)
 
 
 def _line(seen: Float[Array, "dim"], wanted: Float[Array, "dim"]):

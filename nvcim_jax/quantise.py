@@ -28,10 +28,10 @@ def to_codes(values: Float[Array, "rows dim"], *, bits: int = 16) -> Codes:
 
     ValueError for values that are not finite, where they are known at trace time.
     """
-    if not isinstance(values, jax.core.Tracer) and not jnp.all(jnp.isfinite(values)):
-        raise ValueError(
-            f"a matrix to store holds {jnp.sum(~jnp.isfinite(values))} NaN or infinite values: remove them"
-        )
+    if not isinstance(values, jax.core.Tracer):
+        broken = np.sum(~np.isfinite(np.asarray(values)))  # a constant inside a trace stays one
+        if broken:
+            raise ValueError(f"a matrix to store holds {broken} NaN or infinite values: remove them")
     peak = jnp.max(jnp.abs(values))
     step = jnp.where(peak > 0, peak, 1) / largest(bits)
     return Codes(jnp.round(values / step).astype(jnp.int16), step)

@@ -20,7 +20,7 @@ from nvcim_jax.crossbar import check_fits, write_values
 from nvcim_jax.devices import Device
 from nvcim_jax.noise import noise_std
 from nvcim_jax.pooling import pyramid
-from nvcim_jax.quantise import OFFSET_BINARY, from_codes, to_codes, to_levels
+from nvcim_jax.quantise import from_codes, to_codes, to_levels
 from nvcim_jax.similarity import SCALES
 
 REACH = 6.0  # standard deviations beyond which a Gaussian is taken as zero: 1e-9 of it
@@ -57,15 +57,23 @@ def value_law(values: Float[Array, "rows dim"], device: Device, *, sigma: Float[
 
 
 def cell_law(values: Float[Array, "rows dim"], device: Device, *, sigma: Float[Array, ""] | float) -> Gaussian:
-    """What `crossbar.write_cells` returns of a matrix: every cell's variance by its level, weighted by its place.
+    """What `crossbar.write_cells` returns of a matrix: every cell's variance by its level and of its read, weighted by
+    its place.
 
-    ValueError if the matrix does not fit an array.
+    ValueError if the matrix does not fit an array, and for a device with stuck cells.
     """
     check_fits(*values.shape)
+    if device.stuck is not None:
+        raise ValueError(
+            "this device has stuck cells, whose reads follow no Gaussian: draw it with monte_carlo (`nvcim vary "
+            "--draws 2000`), or leave stuck_off and stuck_on out of its sheet"
+        )
+    layout = cells.layout_of(device)
     codes = to_codes(values)
-    places = jnp.array(OFFSET_BINARY.places, jnp.float32)
-    std = cells.spread(to_levels(codes.integers), device, sigma=sigma) * places[None, None] * codes.step
-    return Gaussian(_unrounded(values, from_codes(codes)), jnp.sum(std**2, axis=-1))
+    places = jnp.array(layout.places, jnp.float32)
+    written = cells.spread(to_levels(codes.integers, layout), device, sigma=sigma) ** 2
+    variance = (written + cells.read_variance(device)) * (places[None, None] * codes.step) ** 2
+    return Gaussian(_unrounded(values, from_codes(codes)), jnp.sum(variance, axis=-1))
 
 
 def bank_law(

@@ -73,6 +73,13 @@ def test_bad_layouts_and_codes_are_refused():
         to_codes(jnp.array([[1.0, jnp.nan]]))
 
 
+def test_a_constant_inside_a_trace_is_coded_and_checked():
+    one, broken = jnp.array([[1.0, -0.5]]), jnp.array([[1.0, jnp.inf]])
+    np.testing.assert_array_equal(jax.jit(lambda x: x * to_codes(one).integers)(1), [[32767, -16384]])
+    with pytest.raises(ValueError, match="1 NaN or infinite"):
+        jax.jit(lambda x: x * to_codes(broken).integers)(1)
+
+
 def test_under_a_trace_codes_saturate():
     there_and_back = jax.jit(lambda x: from_levels(to_levels(x, Layout(bits=8)), Layout(bits=8)))
     np.testing.assert_array_equal(there_and_back(jnp.array([[300, -300, 5]])), [[127, -128, 5]])

@@ -118,6 +118,36 @@ def test_the_law_of_a_read_is_that_of_the_write(law, write, of):
     np.testing.assert_allclose(reads.std(0), std, rtol=4.5 / 40_000**0.5, atol=1e-7)
 
 
+@pytest.mark.parametrize(("levels", "read_noise"), [(2, None), (8, 0.2), (16, None)])
+def test_the_law_of_cells_of_any_levels(levels, read_noise):
+    from nvcim_jax.bank import store
+
+    factors = jnp.linspace(0.0, 2.0, levels) ** 2  # each level varies as no other does
+    of = Device(factors, read_noise=None if read_noise is None else jnp.float32(read_noise))
+    values = jnp.linspace(-1, 1, 24).reshape(4, 6) ** 3
+    each = jax.jit(jax.vmap(lambda key: store(key, values, of, sigma=0.1, write=write_cells)))
+    reads = each(jax.random.split(jax.random.key(0), 5000))
+    said = variation.cell_law(values, of, sigma=0.1)
+    std = np.sqrt(said.variance)
+    assert np.all(np.abs(reads.mean(0) - said.mean) <= 4.5 * std / 5000**0.5 + 1e-6)
+    np.testing.assert_allclose(reads.std(0), std, rtol=4.5 / 10_000**0.5, atol=1e-7)
+
+
+def test_eight_levels_by_hand():
+    # 16 bits in 3-bit cells: places 8^5 to 1, the first cell holds one bit. 0 is 100..0, -1 is 011..1, 32767 is 111..1.
+    upper = Device(jnp.array([0.0, 0, 0, 0, 0.9, 0.9, 0.9, 0.9]))
+    law = variation.cell_law(jnp.array([[32767.0, 0.0, -1.0]]), upper, sigma=0.1)
+    low_cells = sum(64**at for at in range(5))  # five cells at level 7
+    expected = (0.1 * 0.9 * 7) ** 2 * np.array([low_cells, 0, low_cells])
+    np.testing.assert_allclose(law.variance[0], expected, rtol=1e-5)
+
+
+def test_stuck_cells_have_no_closed_form():
+    stuck = NVM3._replace(stuck=jnp.array([0.1, 0.0]))
+    with pytest.raises(ValueError, match="stuck cells.*--draws"):
+        variation.cell_law(jnp.ones((1, 1)), stuck, sigma=0.1)
+
+
 @pytest.mark.parametrize("reduce", [aligned, aligned_mean, pairwise_mean])
 @pytest.mark.parametrize(("law", "write"), FIDELITIES)
 def test_closed_form_against_brute_force(law, write, reduce):
