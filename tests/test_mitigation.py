@@ -9,8 +9,18 @@ import pytest
 
 from nvcim_jax import bank, cells, codec, mitigation
 from nvcim_jax.devices import Device, device
-from nvcim_jax.mitigation import by_cell, by_value, correctnet, curvature, cxdnn, plain, read, selective_write_verify
-from nvcim_jax.quantise import DIFFERENTIAL, OFFSET_BINARY, from_levels, to_codes, to_levels
+from nvcim_jax.mitigation import (
+    Cost,
+    by_cell,
+    by_value,
+    correctnet,
+    curvature,
+    cxdnn,
+    plain,
+    read,
+    selective_write_verify,
+)
+from nvcim_jax.quantise import DIFFERENTIAL, OFFSET_BINARY, Layout, from_levels, to_codes, to_levels
 
 KEY = jax.random.key(0)
 SWV = jax.jit(selective_write_verify, static_argnames=("layout", "most", "rank"))  # budgets share a program
@@ -87,6 +97,54 @@ def test_ties_are_broken_by_magnitude():
     room = 1.0 + 8 * 20 / INTEGERS.size / 8
     write = partial(SWV, budget=room, most=200, tolerance=0.01)
     assert abs(error(write, one=EVEN)[0][large]) <= 0.01 * 3 * 21845
+
+
+def verified_cells(rank, cells_paid, device, integers, sensitivity):
+    """Which cells change after their first pulse when the budget pays for so many, each of which takes four pulses."""
+    layout, most = Layout(bits=4), 4  # two cells a value, worth 4 and 1
+    write = partial(
+        selective_write_verify, KEY, integers, device,
+        sigma=0.1, layout=layout, sensitivity=sensitivity, tolerance=0.0, most=most, rank=rank,
+    )  # fmt: skip
+    budget = 1 + cells_paid * (most - 1) / (2 * integers.size)
+    stored, first = write(budget=budget), write(budget=1.0)
+    changed = np.argwhere(np.asarray(stored.held != first.held)).tolist()
+    assert stored.cost == Cost(2 * integers.size + cells_paid * (most - 1), checks=cells_paid * most)
+    return changed
+
+
+def test_cells_are_ranked_by_the_square_of_what_their_place_makes_of_their_deviation():
+    # sensitivities 1 and 5: by squares 16, 1 and 80, 5; by places alone it would be 4, 1 and 20, 5
+    twos = jnp.array([[2, 2]])  # 8 + 2 = 10 = 22 in base 4: both cells of both values at level 2
+    sensitivity = jnp.array([[1.0, 5.0]])
+    assert verified_cells(by_cell, 2, EVEN, twos, sensitivity) == [[0, 0, 0], [0, 1, 0]]
+    assert verified_cells(by_value, 2, EVEN, twos, sensitivity) == [[0, 1, 0], [0, 1, 1]]
+
+
+def test_cells_are_ranked_by_the_deviation_of_their_level():
+    loud_below = Device(jnp.array([3.0, 1.0, 1.0, 0.1]))
+    values = jnp.array([[-5, 4]])  # 3 = 03 and 12 = 30: squares (4 x 3)^2, 0.1^2 and (4 x 0.1)^2, 3^2
+    assert verified_cells(by_cell, 2, loud_below, values, jnp.ones((1, 2))) == [[0, 0, 0], [0, 1, 1]]
+
+
+def test_what_is_kept_digitally_is_applied_in_order():
+    # codes 1, 2 and 3, 4 times 2 and 3, plus 10 and 20: 12, 14 and 29, 32; then their sum and their difference
+    held = to_levels(jnp.array([[1, 2], [3, 4]]), OFFSET_BINARY).astype(jnp.float32)
+    kept = {"gain": jnp.array([2.0, 3.0]), "shift": jnp.array([10.0, 20.0]), "mixing": jnp.array([[1.0, 1], [1, -1]])}
+    stored = mitigation.Stored(held, Cost(0), **kept)
+    np.testing.assert_array_equal(read(KEY, stored, EVEN, layout=OFFSET_BINARY), [[26, -2], [61, -3]])
+
+
+def test_cxdnn_leaves_no_error_that_a_gain_and_a_shift_could_take():
+    stored = cxdnn(KEY, INTEGERS, EVEN, sigma=0.3)
+    left = np.asarray(read(KEY, stored, EVEN) - INTEGERS, np.float64)
+    seen = np.asarray(read(KEY, stored._replace(gain=None, shift=None), EVEN), np.float64)
+    size = np.abs(left).mean()
+    assert size > 1000 and np.abs(stored.shift).max() > 100
+    assert np.abs(left.mean(1)).max() < 1e-3 * size  # without the shift it would be the shift
+    assert np.abs((left * seen).mean(1)).max() < 1e-3 * size * np.abs(seen).mean()
+    gain, shift = mitigation._line(jnp.array([0.0, 2, 4]), jnp.array([1.0, 2, 3]))
+    assert (float(gain), float(shift)) == (0.5, 1.0)
 
 
 def test_knowing_the_place_buys_more_than_verifying_whole_values():
