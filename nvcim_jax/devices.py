@@ -21,7 +21,7 @@ from nvcim_jax.sheet_fields import fault, shown
 RATIOS = {"NVM-1": 1, "NVM-2": 2, "NVM-3": 3, "NVM-4": 4, "NVM-5": 6}
 TECHNOLOGIES = {"NVM-1": "RRAM1", "NVM-2": "FeFET2", "NVM-3": "FeFET3", "NVM-4": "RRAM4", "NVM-5": "FeFET6"}
 
-LARGEST_FILE = 2**20  # bytes of a device file
+LARGEST_FILE = 2**14  # bytes of a device file; 256 levels take a third of it
 
 
 class Device(NamedTuple):
@@ -114,6 +114,16 @@ class Sheet:
                     "stay inside, or use a device that covers it"
                 )
 
+    def covers(self, sigma: float) -> bool:
+        """Whether the source says what the device does at `sigma`."""
+        return self.sigma_range[0] <= sigma <= self.sigma_range[1]
+
+    @property
+    def own_sigma(self) -> float:
+        """1, where `noise` holds as it is written; if the source does not cover that, the sigma nearest to it."""
+        low, high = self.sigma_range
+        return min(max(1.0, low), high)
+
 
 def sheet(name: str) -> Sheet:
     """The record of a device of Table II, or the one in a TOML file (`name` ends in .toml). ValueError otherwise.
@@ -189,6 +199,20 @@ def _as_floats(value):
     if isinstance(value, str):
         return value
     return tuple(map(float, value)) if isinstance(value, tuple) else float(value)
+
+
+def remarks(asked: Sequence[tuple[Sheet, Sequence[float]]]) -> list[str]:
+    """What a reader must know of figures at sigmas that the devices' sources do not cover: a sentence for each case."""
+    found: dict[tuple, list[str]] = {}
+    for each, sigmas in asked:
+        beyond = tuple(sigma for sigma in sigmas if not each.covers(sigma))
+        if beyond:
+            found.setdefault((each.sigma_range, beyond), []).append(each.name)
+    return [
+        f"Sigma {', '.join(f'{sigma:g}' for sigma in beyond)} lies outside {low:g} to {high:g}, for which "
+        f"{', '.join(names)} {'are' if names[1:] else 'is'} known: figures there are extrapolated."
+        for ((low, high), beyond), names in found.items()
+    ]
 
 
 def device(name: str) -> Device:

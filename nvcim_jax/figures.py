@@ -63,11 +63,10 @@ def _group(method: str) -> str:
 
 
 class Line(NamedTuple):
-    """One curve; `low` is the lower edge of a band below it."""
+    """One curve."""
 
     x: Sequence[float]
     y: Sequence[float]
-    low: Sequence[float] | None = None
     style: str = ".-"
     colour: str | None = None
     width: float = 1.5
@@ -121,11 +120,55 @@ def curves(path: Path, panels: Sequence[Panel], *, title: str, notes: Sequence[s
 def _draw(axis, panel: Panel) -> None:
     for label, line in panel.lines.items():
         looks = {"color": line.colour, "label": label, "markersize": 4, "linewidth": line.width}
-        (drawn,) = axis.plot(line.x, line.y, line.style, **looks)
-        if line.low is not None:
-            axis.fill_between(line.x, line.low, line.y, color=drawn.get_color(), alpha=0.12)
+        axis.plot(line.x, line.y, line.style, **looks)
     for height in panel.marks:
         axis.axhline(height, color="black", linewidth=0.8, linestyle=":")
     axis.set(title=panel.title, xlabel=panel.xlabel, ylabel=panel.ylabel, xscale=panel.scale, yscale=panel.scale)
     axis.title.set_fontsize(10)
     axis.grid(alpha=0.3)
+
+
+class Dot(NamedTuple):
+    """One value, with a bar down to `low`."""
+
+    value: float
+    low: float
+
+
+def dots(
+    path: Path,
+    groups: Sequence[str],
+    series: Mapping[str, Mapping[str, Dot]],
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    notes: Sequence[str] = (),
+) -> None:
+    """Shares from 0 to 1: for each series a dot in those `groups` that it has, written as PNG.
+
+    Within a group the series stand side by side, so that equal values do not hide each other. Names are plain text.
+    """
+    plt = _pyplot()
+    step = min(0.12, 0.8 / len(series))
+    notes = [part for note in notes for part in textwrap.wrap(note, 115)]
+    size = (max(6.8, 1.1 * len(groups) + 3), 4.4 + 0.17 * len(notes))
+    figure, axis = plt.subplots(figsize=size, layout="constrained")
+    for at, (name, found) in enumerate(series.items()):
+        x = [groups.index(group) + step * (at - (len(series) - 1) / 2) for group in found]
+        y, low = ([getattr(dot, part) for dot in found.values()] for part in ("value", "low"))
+        marker, colour = "osD^vPX*"[at % 8], f"C{at % 10}"
+        axis.vlines(x, low, y, color=colour, linewidth=2.5, alpha=0.35)
+        label = f" {name}" if name.startswith("_") else name  # such names matplotlib leaves out
+        axis.plot(x, y, marker, color=colour, markersize=5, label=label)
+    axis.set(title=title, xlabel=xlabel, ylabel=ylabel, ylim=(0, 1.02), xlim=(-0.6, len(groups) - 0.4))
+    axis.title.set_fontsize(11)
+    axis.set_xticks(range(len(groups)), groups)
+    axis.grid(axis="y", alpha=0.3)
+    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
+    figure.text(0.01, 0.005, "\n".join(notes), fontsize=7, va="bottom")
+    below = 0.17 * len(notes) / size[1]
+    figure.get_layout_engine().set(rect=(0, below, 1, 1 - below))
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=130)
+    plt.close(figure)

@@ -1,12 +1,12 @@
-"""What variation does to retrieval in learned banks: over devices, sigmas, users and their questions.
+"""What variation does to retrieval: over devices, each at sigmas of its own, users' banks and their questions.
 
 In closed form by default; `by_trials` programs the banks for real, keeps what is finished and goes on from there.
+Devices may differ in all that they do: each is a program of its own, and all read the same draws.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -16,20 +16,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from nvcim_jax import crossbar, files, lamp, pipeline, store, synthetic, tuning, variation
-from nvcim_jax.devices import Device, device
-from nvcim_jax.figures import Line, Panel
-from nvcim_jax.lamp import Sample, Task, User
-from nvcim_jax.llm.weights import Model
-from nvcim_jax.pipeline import Learned
-from nvcim_jax.presets import PRESETS, Settings, content_key
+from nvcim_jax import crossbar, files, variation
+from nvcim_jax.devices import RATIOS, Sheet, remarks, sheet
+from nvcim_jax.figures import Dot
+from nvcim_jax.presets import Settings
+from nvcim_jax.similarity import SCALES
 from nvcim_jax.statistics import interval
 
 FIDELITIES = {
     "value": (variation.value_law, crossbar.write_values),
     "cell": (variation.cell_law, crossbar.write_cells),
 }
+LEFT_OUT = {  # fields of a device that a fidelity does not know
+    "value": {"read_noise": "read noise", "stuck": "stuck cells", "drift": "drift"},
+    "cell": {"drift": "drift after the first second"},
+}
 TRIALS = "trials.npz"
+SIGMAS = (0.05, 0.1, 0.2, 0.4)
 
 
 class Case(NamedTuple):
@@ -42,174 +45,172 @@ class Case(NamedTuple):
     right: Bool[Array, "users queries ovts"]
 
 
+class Row(NamedTuple):
+    """A device under the name that tables show, and the sigmas at which it is asked."""
+
+    name: str
+    sheet: Sheet
+    sigmas: tuple[float, ...]
+
+
 class Table(NamedTuple):
     """Share of questions that find a right OVT, per user: expected, and what 95 % of the user's chips exceed."""
 
-    expected: np.ndarray  # [devices, sigmas, users]
+    expected: np.ndarray  # [sigmas, users]
     worst: np.ndarray
 
 
-def case(
-    model: Model,
-    users: Sequence[User],
-    learned: Learned,
-    samples: Sequence[Sequence[Sample | None]],
-    *,
-    settings: Settings,
-) -> tuple[Case, str]:
-    """The case of learned banks, and what "right" means in it.
+def rows(names: Sequence[str], sigmas: Sequence[float] = ()) -> list[Row]:
+    """One row for each device (of Table II, or a .toml file), at those of `sigmas` for which it is known.
 
-    Right is an OVT whose sample is of the question's domain; where domains are unknown, the OVT that an array without
-    variation would return. `samples` are those of the slots.
+    Table II is asked at all of them; `notes` says what lies outside it. Without `sigmas` it is asked at `SIGMAS`, and
+    every other device at its own. ValueError for a sigma at which no device is known, and for a device that is known
+    at none of them.
     """
-    most = max(len(user.queries) for user in users)
-    asked = [(user.queries * most)[:most] for user in users]
-    queries = pipeline.content_codes(model, asked, learned.codec, settings.tokens)
-    counts = jnp.arange(most)[None] < jnp.array([len(user.queries) for user in users])[:, None]
-    if all(query.domain is not None for user in users for query in user.queries):
-        domains = [[sample and sample.domain for sample in row] for row in samples]
-        right = [[[q.domain == d for d in row] for q in part] for part, row in zip(asked, domains, strict=True)]
-        meaning = "an OVT of the question's domain is found"
-        right = jnp.asarray(right) & learned.bank.valid[:, None]
-    else:
-        table = _tables(queries, learned.bank.keys, learned.bank.valid, _stack(["NVM-1"]), jnp.zeros(1), settings.score)
-        right = table[:, 0, 0] == table[:, 0, 0].max(-1, keepdims=True)
-        meaning = "the OVT that an array without variation returns is found"
-    return Case(queries, counts, learned.bank.keys, learned.bank.valid, right), meaning
+    sheets, sigmas = {name: sheet(name) for name in dict.fromkeys(names)}, sorted(set(sigmas))
+    taken = {}
+    for name, each in sheets.items():
+        own = () if name in RATIOS else tuple(filter(each.covers, sigmas)) if sigmas else (each.own_sigma,)
+        taken[name] = own or tuple(sigmas or SIGMAS)
+        if name not in RATIOS and not own:
+            each.check(sigma=sigmas[0])
+    for sigma in sigmas:
+        if not any(sigma in each for each in taken.values()):
+            sheets[names[0]].check(sigma=sigma)
+    labels = [each.name for each in sheets.values()]
+    return [
+        Row(each.name if labels.count(each.name) == 1 else f"{each.name} ({name})", each, taken[name])
+        for name, each in sheets.items()
+    ]
 
 
-def embedded(
-    key: jax.Array, model: Model, task: Task, users: Sequence[User], *, settings: Settings
-) -> tuple[list[User], Learned, list[list[Sample | None]]]:
-    """Users, what they learned and the samples of their slots. A key that is all content needs no tuned code."""
-    if settings.key is content_key:
-        settings = replace(settings, training=tuning.Training(steps=0))
-    users = pipeline.buffered(users, settings.buffer)
-    select_key, codec_key, learn_key = jax.random.split(key, 3)
-    selected = pipeline.select(select_key, model, users)
-    codec = pipeline.fit_codecs(codec_key, model, task, users, fit=settings.fit_codec)
-    learned = pipeline.learn(
-        learn_key, model, task, users, selected, codec, device("NVM-1"), sigma=0.0, settings=settings
-    )
-    return users, learned, selected.samples
+def without_closed_form(rows: Sequence[Row], fidelity: str) -> list[str]:
+    """The names of the devices whose reads are not Gaussian, so that only `by_trials` can tell."""
+    return [row.name for row in rows if fidelity == "cell" and row.sheet.device.stuck is not None]
 
 
-def saved(
-    folder: Path, model: Model, data: Path | None
-) -> tuple[list[User], Learned, list[list[Sample | None]], Settings]:
-    """A saved bank with the questions of its users, from `data` or the embedded world. ValueError if one is unknown."""
-    found = store.load(folder, model=model).for_questions()
-    about, task = found.about, lamp.task(found.about.task)
-    if data is not None:
-        people = {user.id: user for user in lamp.read(data, task)}
-    else:
-        numbers = [name for name in about.users if name.isdecimal()]
-        people = {name: synthetic.users(task, 1, first=int(name))[0] for name in numbers}
-    for name in about.users:
-        if name not in people:
-            where = data or "the embedded world"
-            raise ValueError(f"user {name!r} of {folder} is not in {where}: give the folder it came from with --data")
-    learned, settings = Learned(found.codec, found.bank), PRESETS[about.preset]
-    return [people[name] for name in about.users], learned, about.of_slots(found.bank), settings
+def normals(of: Case, rows: Sequence[Row], *, fidelity: str, chips: int, draws: int) -> float:
+    """Gaussian numbers, or products that take as long, of the chips and the draws: what to estimate the time from."""
+    users, ovts, *shape = of.keys.shape
+    each = users * ovts * sum(len(row.sigmas) for row in rows)
+    copies = sum(1 / scale for scale in SCALES) * np.prod(shape) * (8 if fidelity == "cell" else 1)
+    return each * (draws * copies + chips * of.queries.shape[1] ** 2)
+
+
+def notes(rows: Sequence[Row], fidelity: str) -> list[str]:
+    """What a reader of the figures must know of the devices."""
+    said = remarks([(row.sheet, row.sigmas) for row in rows])
+    for row in rows:
+        names = [words for field, words in LEFT_OUT[fidelity].items() if getattr(row.sheet.device, field) is not None]
+        if names:
+            said.append(f"{fidelity} fidelity leaves out the {' and the '.join(names)} of {row.name}.")
+    return said
 
 
 def closed_form(
     key: jax.Array,
     of: Case,
-    devices: Sequence[str],
-    sigmas: Sequence[float],
+    row: Row,
     *,
     settings: Settings,
     fidelity: str,
     chips: int,
 ) -> Table:
-    """Expected accuracy without a draw, and the worst 5 % of `chips` chips drawn in score space, over the grid."""
+    """Expected accuracy without a draw, and the worst 5 % of `chips` chips drawn in score space, at each sigma.
+
+    Chips of every device and sigma read the same draws. ValueError for a device whose reads are not Gaussian.
+    """
     law = FIDELITIES[fidelity][0]
-    grid = (_stack(devices), jnp.asarray(sigmas, jnp.float32))
-    wins = _tables(of.queries, of.keys, of.valid, *grid, settings.score, law)
-    hits = jnp.moveaxis(jnp.sum(wins * of.right[:, None, None], -1), 0, 2)
-    share = jnp.sum(jnp.where(of.asked[None, None], hits, 0), -1) / jnp.sum(of.asked, -1)[None, None]
-    drawn = _chips(key, of, *grid, score=settings.score, law=law, chips=chips)
+    at = (row.sheet.device, jnp.asarray(row.sigmas, jnp.float32))
+    wins = win_tables(of.queries, of.keys, of.valid, *at, settings.score, law)
+    hits = jnp.sum(wins * of.right[None], -1)
+    share = jnp.sum(jnp.where(of.asked[None], hits, 0), -1) / jnp.sum(of.asked, -1)[None]
+    drawn = _chips(key, of, *at, score=settings.score, law=law, chips=chips)
     return Table(np.asarray(share), np.quantile(np.asarray(drawn), 0.05, axis=-1, method="lower"))
 
 
 def by_trials(
     key: jax.Array,
     of: Case,
-    devices: Sequence[str],
-    sigmas: Sequence[float],
+    rows: Sequence[Row],
     *,
     settings: Settings,
     fidelity: str,
     draws: int,
     keep: Path | None = None,
-    report: Callable[[int], None] = lambda trials: None,
-) -> np.ndarray:
-    """Accuracy over all questions in each programming of all banks: [draws, devices, sigmas].
+    report: Callable[[int, bool], None] = lambda trials, kept: None,
+) -> list[np.ndarray]:
+    """Accuracy over all questions in each programming of all banks: for each row [draws, sigmas].
 
-    All cells of the grid read the same draws. With `keep`, finished trials are written there after every chunk, and a
-    second call goes on from them. ValueError if the file holds trials of something else, or is damaged.
+    All rows and sigmas read the same draws. With `keep`, finished trials are written there after every chunk, and a
+    second call goes on from them. `report` is told how many trials came, and whether they were kept by an earlier
+    call. ValueError if the file holds trials of something else, or is damaged.
     """
     trial = _trial(settings.score, FIDELITIES[fidelity][1])
-    arguments = (of, _stack(devices), jnp.asarray(sigmas, jnp.float32))
-    name = _fingerprint(key, arguments, settings.describe(), fidelity)
-    parts = _finished(keep, name, (len(devices), len(sigmas)))
-    parts = [parts[:draws]]
-    report(len(parts[0]))
-    chunk = max(250, draws // 100)
-    for part in variation.monte_carlo(key, trial, arguments, draws=draws, chunk=chunk, start=len(parts[0])):
-        parts.append(part)
+    asked = [(of, row.sheet.device, jnp.asarray(row.sigmas, jnp.float32)) for row in rows]
+    ends = np.cumsum([len(row.sigmas) for row in rows])
+    name = _fingerprint(key, asked, settings.describe(), fidelity)
+    parts = [_finished(keep, name, int(ends[-1]))[:draws]]
+    report(len(parts[0]), True)
+    how = {"draws": draws, "chunk": max(250, draws // 100), "start": len(parts[0])}
+    for chunks in zip(*(variation.monte_carlo(key, trial, each, **how) for each in asked), strict=True):
+        parts.append(np.concatenate(chunks, axis=1))
         if keep:
             with files.replacing(keep) as partial_file:
                 np.savez(partial_file, name=np.array(name), trials=np.concatenate(parts))
-        report(len(part))
-    return np.concatenate(parts)
+        report(len(parts[-1]), False)
+    return np.split(np.concatenate(parts), ends[:-1], axis=1)
 
 
-def as_cells(devices: Sequence[str], sigmas: Sequence[float], found: Table, trials: np.ndarray | None) -> list[dict]:
-    """The table as JSON values, one for each device and sigma."""
+def dots(rows: Sequence[Row], found: Sequence[Table | None], trials: Sequence[np.ndarray] | None) -> dict[str, dict]:
+    """For a picture: of each device at each sigma the share of questions, and what 95 % of chips exceed.
+
+    Of a device without a closed form both are those of the programmed banks.
+    """
+
+    def of(at: int, table: Table | None, s: int) -> Dot:
+        if table is not None:
+            return Dot(table.expected[s].mean(), table.worst[s].mean())
+        return Dot(trials[at][:, s].mean(), np.quantile(trials[at][:, s], 0.05, method="lower"))
+
+    return {
+        row.name: {f"{sigma:g}": of(at, table, s) for s, sigma in enumerate(row.sigmas)}
+        for at, (row, table) in enumerate(zip(rows, found, strict=True))
+    }
+
+
+def as_cells(rows: Sequence[Row], found: Sequence[Table | None], trials: Sequence[np.ndarray] | None) -> list[dict]:
+    """The tables as JSON values, one for each device and sigma."""
     cells = []
-    for d, name in enumerate(devices):
-        for s, sigma in enumerate(sigmas):
-            cell = {"device": name, "sigma": sigma, **interval(found.expected[d, s])._asdict()}
-            cell["worst_5_percent_of_chips"] = float(found.worst[d, s].mean())
-            cell["per_user"] = found.expected[d, s].tolist()
+    for at, (row, table) in enumerate(zip(rows, found, strict=True)):
+        for s, sigma in enumerate(row.sigmas):
+            cell = {"device": row.name, "sigma": sigma}
+            if table is not None:
+                cell |= interval(table.expected[s])._asdict()
+                cell["worst_5_percent_of_chips"] = float(table.worst[s].mean())
+                cell["per_user"] = table.expected[s].tolist()
             if trials is not None:
-                drawn = trials[:, d, s]
+                drawn = trials[at][:, s]
                 cell |= {"programmed": float(drawn.mean()), "standard_error": float(drawn.std() / len(drawn) ** 0.5)}
             cells.append(cell)
     return cells
 
 
-def panel(devices: Sequence[str], sigmas: Sequence[float], found: Table, title: str) -> Panel:
-    """Accuracy against sigma, a line for each device, with a band down to the worst 5 % of chips."""
-    order = np.argsort(sigmas)
-    x = np.asarray(sigmas)[order]
-    lines = {name: Line(x, *(part[at].mean(-1)[order] for part in found)) for at, name in enumerate(devices)}
-    return Panel(title, "sigma", "share of questions", lines)
-
-
-def _stack(names: Sequence[str]) -> Device:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(device, names))
-
-
 @partial(jax.jit, static_argnames=("score", "law"))
-def _tables(queries, keys, valid, devices, sigmas, score, law=variation.value_law):
-    """Win probabilities: [users, devices, sigmas, queries, ovts]."""
+def win_tables(queries, keys, valid, device, sigmas, score, law=variation.value_law):
+    """Win probabilities: [sigmas, users, queries, ovts]."""
 
-    def one(queries, keys, valid, of, sigma):
-        return variation.win_table(queries, keys, valid, of, sigma=sigma, score=score, law=law)
+    def one(sigma, queries, keys, valid):
+        return variation.win_table(queries, keys, valid, device, sigma=sigma, score=score, law=law)
 
-    return _over_grid(jax.vmap(one, (0, 0, 0, None, None)), 3)(queries, keys, valid, devices, sigmas).transpose(
-        2, 0, 1, 3, 4
-    )
+    return jax.vmap(jax.vmap(one, (None, 0, 0, 0)), (0, None, None, None))(sigmas, queries, keys, valid)
 
 
 @partial(jax.jit, static_argnames=("score", "law", "chips"))
-def _chips(key, of, devices, sigmas, *, score, law, chips):
-    """Accuracy of each chip: [devices, sigmas, users, chips]. Cells of the grid read the same draws."""
+def _chips(key, of, device, sigmas, *, score, law, chips):
+    """Accuracy of each chip: [sigmas, users, chips]. Chips of all sigmas read the same draws."""
 
-    def one(key, user, device, sigma):
+    def one(sigma, key, user):
         copies = variation.bank_law(user.keys, device, sigma=sigma, law=law)
         chip = variation.chip_law(user.queries, copies, user.valid, score=score)
 
@@ -218,50 +219,42 @@ def _chips(key, of, devices, sigmas, *, score, law, chips):
             right = jnp.take_along_axis(user.right, found[:, None], axis=1)[:, 0]
             return jnp.sum(right & user.asked) / jnp.sum(user.asked)
 
-        return jax.vmap(hits)(jax.random.split(key, chips))
+        return jax.lax.map(hits, jax.random.split(key, chips), batch_size=1000)
 
     keys = jax.random.split(key, of.keys.shape[0])
-    return _over_grid(jax.vmap(one, (0, 0, None, None)), 2)(keys, of, devices, sigmas)
+    return jax.vmap(jax.vmap(one, (None, 0, 0)), (0, None, None))(sigmas, keys, of)
 
 
 @cache  # the same function object, so that its compiled program is found again
 def _trial(score, write):
-    def trial(key, of, devices, sigmas):
-        def one(key, user, device, sigma):
+    def trial(key, of, device, sigmas):
+        def one(sigma, key, user):
             bound = {"score": score, "write": write}
             found = variation.retrieve_once(key, user.queries, user.keys, user.valid, device, sigma, **bound)
             return jnp.take_along_axis(user.right, found[:, None], axis=1)[:, 0] & user.asked
 
-        def share(device, sigma):
-            keys = jax.random.split(key, of.keys.shape[0])
-            return jnp.sum(jax.vmap(one, (0, 0, None, None))(keys, of, device, sigma)) / jnp.sum(of.asked)
-
-        return _over_grid(share, 0)(devices, sigmas)
+        keys = jax.random.split(key, of.keys.shape[0])
+        hits = jax.vmap(jax.vmap(one, (None, 0, 0)), (0, None, None))(sigmas, keys, of)
+        return jnp.sum(hits, axis=(1, 2)) / jnp.sum(of.asked)
 
     return trial
 
 
-def _over_grid(f, before: int):
-    """`f` over stacked devices and over sigmas, its last two arguments."""
-    fixed = (None,) * before
-    return jax.vmap(jax.vmap(f, (*fixed, None, 0)), (*fixed, 0, None))
-
-
-def _fingerprint(key, arguments, *settings) -> str:
+def _fingerprint(key, asked, *settings) -> str:
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=16)
-    for leaf in jax.tree.leaves((jax.random.key_data(key), arguments)):
-        digest.update(f"{leaf.dtype}{leaf.shape}".encode() + np.asarray(leaf).tobytes())
+    for path, leaf in jax.tree_util.tree_leaves_with_path((jax.random.key_data(key), asked)):
+        digest.update(f"{jax.tree_util.keystr(path)}{leaf.dtype}{leaf.shape}".encode() + np.asarray(leaf).tobytes())
     return digest.hexdigest()
 
 
-def _finished(path: Path | None, name: str, cells: tuple[int, int]) -> np.ndarray:
+def _finished(path: Path | None, name: str, cells: int) -> np.ndarray:
     if path is None or not path.exists():
-        return np.zeros((0, *cells), np.float32)
+        return np.zeros((0, cells), np.float32)
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
+        with open(files.open_own(path), "rb") as file, np.load(file, allow_pickle=False) as saved:
             whose, trials = str(saved["name"]), saved["trials"]
     except Exception as error:  # zipfile and numpy raise whatever they meet first in a damaged file
         raise ValueError(f"{path} is damaged ({type(error).__name__}): remove it and start again") from error
-    if whose != name or trials.shape[1:] != cells:
+    if whose != name or trials.shape[1:] != (cells,):
         raise ValueError(f"{path} holds trials of another study: choose another folder, or remove it")
     return trials

@@ -14,7 +14,7 @@ from test_cli import nvcim
 from test_repair import flip_in_metadata
 from test_store import ABOUT, CODEC, bank
 
-from nvcim_jax import cli, retrieval, store
+from nvcim_jax import cases, cli, store
 from nvcim_jax.about import About
 from nvcim_jax.codec import decode
 from nvcim_jax.terminal import Terminal
@@ -162,7 +162,7 @@ def test_a_bank_saved_by_an_earlier_release_works_with_every_command(tmp_path, m
     assert "version 1: whole, 6 OVTs" in nvcim("bank", "verify", folder)
     assert "version 1 is whole" in nvcim("bank", "repair", folder)
     assert "6 adapters" in nvcim("bank", "export", folder, "--out", tmp_path / "out")
-    (user,), _, samples, _ = retrieval.saved(folder, model, None)
+    (user,), _, samples, _ = cases.saved(folder, model, None)
     assert user.id == "1000003" and samples[0][5].domain == "opera" and samples[0][6] is None
     assert "with the OVT" in nvcim("ask", folder, user.queries[0].content)
     old = store.load(folder)

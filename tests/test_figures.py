@@ -46,3 +46,18 @@ def test_bars_have_the_colour_that_the_legend_gives_their_group(drawn, tmp_path)
 def test_names_are_no_mathematics(tmp_path):
     figures.bars(tmp_path / "x.png", {"$\\frac{$": {"$a_$: $": ONE["base"]}}, title="$\\x$")
     assert (tmp_path / "x.png").exists()
+
+
+def test_dots_of_equal_values_stand_side_by_side_on_a_whole_axis(drawn, tmp_path):
+    alike = {"0.1": figures.Dot(0.95, 0.9), "1": figures.Dot(0.9, 0.8)}
+    series = {"a": alike, "b": alike, "_c": {"1": figures.Dot(0.9, 0.8)}}
+    figures.dots(tmp_path / "x.png", ["0.1", "1"], series, title="t", xlabel="sigma", ylabel="share", notes=["n"])
+    (figure,) = drawn
+    (axis,) = figure.axes
+    assert axis.get_ylim() == (0, 1.02) and [label.get_text() for label in axis.get_xticklabels()] == ["0.1", "1"]
+    places = [(round(x, 3), y) for line in axis.lines for x, y in zip(*line.get_data(), strict=True)]
+    assert len(set(places)) == 5 and {y for _, y in places} == {0.95, 0.9}
+    assert max(x for x, y in places if y == 0.95) < 0.5 < min(x for x, y in places if y == 0.9)  # each in its group
+    assert [text.get_text().strip() for text in axis.get_legend().get_texts()] == ["a", "b", "_c"]
+    bars = [tuple(part[:, 1]) for drawing in axis.collections for part in drawing.get_segments()]
+    assert sorted(bars) == [(0.8, 0.9)] * 3 + [(0.9, 0.95)] * 2

@@ -24,7 +24,7 @@ FLOORS = [
     {"pipeline"},
     {"one_for_all"},
     {"store", "study", "figures"},
-    {"retrieval", "comparison", "merge"},
+    {"retrieval", "cases", "comparison", "merge"},
     {"repair"},
     {"job"},
     {"show", "terminal"},

@@ -193,19 +193,15 @@ def load(model: str, weights: str | None):
         return llm.load(model, dequantise="lazy") if weights == "packed" else llm.load(model, dtype=weights)
 
 
-def checked_sigma(sigma: float) -> float:
-    if not 0 <= sigma < 10:
-        raise ValueError(f"--sigma {sigma}: a standard deviation from 0 up to 10 is needed; the paper's default is 0.1")
-    return sigma
-
-
 def checked_device(name: str, sigma: float):
-    """The device called `name`; a user's own is refused outside the range that its file gives."""
+    """The device called `name`; a user's own is refused outside the range that its file gives, Table II remarked on."""
     from nvcim_jax import devices
 
     sheet = devices.sheet(name)
     if name.endswith(".toml"):
         sheet.check(sigma=sigma)
+    for remark in devices.remarks([(sheet, [sigma])]):
+        console.print(remark, soft_wrap=True)
     return sheet.device
 
 

@@ -8,126 +8,214 @@ from rich.table import Table
 
 from nvcim_jax.cli.shared import (
     EMBEDDED,
+    MOST_HOURS,
     Data,
+    Hours,
+    Json,
     Model,
     Seed,
     Weights,
-    checked_device,
-    checked_sigma,
+    announce,
     console,
+    device_name,
     load,
+    number,
+    path,
     plain_errors,
     prepare,
+    print_json,
     progress_bar,
 )
 
 app = typer.Typer()
+RESULTS = ("vary.json", "vary.png")
+SECONDS_TO_LEARN = 0.2  # a user of the embedded world, with the embedded model on two cores
 
 
 @app.command(
     epilog="Examples:\n\n  nvcim vary\n\n  nvcim vary --preset paper --device NVM-1 --device NVM-5 --sigma 0.1 --sigma "
-    "0.3\n\n  nvcim vary out/bank --fidelity cell --out out/vary\n\n  nvcim vary --draws 2000 --out out/vary"
+    "0.3\n\n  nvcim vary out/bank --fidelity cell --out out/vary\n\n  nvcim vary --device NVM-3 --device mine.toml\n\n"
+    "  nvcim vary --draws 2000 --out out/vary"
 )
 def vary(
     bank: Annotated[
-        Path | None, typer.Argument(help="A folder written by learn or run.", show_default="embedded users")
+        Path | None,
+        typer.Argument(
+            parser=path, metavar="[BANK]", help="A folder written by learn or run.", show_default="embedded users"
+        ),
     ] = None,
     device: Annotated[
-        list[str] | None, typer.Option("--device", help="NVM-1 to NVM-5; may be repeated.", show_default="all five")
+        list[str] | None,
+        typer.Option(
+            "--device",
+            parser=device_name,
+            metavar="NAME",
+            help="NVM-1 to NVM-5 (Table II), or the .toml file of your own; may be repeated.",
+            show_default="all five",
+        ),
     ] = None,
     sigma: Annotated[
-        list[float] | None, typer.Option("--sigma", help="May be repeated.", show_default="0.05, 0.1, 0.2, 0.4")
+        list[float] | None,
+        typer.Option(
+            "--sigma",
+            parser=number(float, 0, 10),
+            metavar="0..10",
+            help="May be repeated; a device of your own is asked at those that its file covers.",
+            show_default="0.05, 0.1, 0.2, 0.4; a device of your own at its own",
+        ),
     ] = None,
     fidelity: Annotated[
-        str, typer.Option(help="value: one Gaussian per stored value. cell: one per 2-bit cell.")
+        str, typer.Option(help="value: one Gaussian per stored value. cell: one per cell of the device.")
     ] = "value",
     preset: Annotated[
         str | None, typer.Option("--preset", help="Without a bank: paper-literal, paper or recommended.")
     ] = None,
     task: Annotated[str | None, typer.Option("--task", help="Without a bank: LaMP-1, 2, 3, 5 or 7.")] = None,
-    users: Annotated[int, typer.Option(min=1, help="Without a bank: embedded users, or users of --data.")] = 8,
-    chips: Annotated[int, typer.Option(min=20, help="Chips drawn in score space for the worst 5 %.")] = 1000,
+    users: Annotated[
+        int,
+        typer.Option(
+            parser=number(int, 1, 10**12), metavar="INTEGER", help="Without a bank: embedded users, or users of --data."
+        ),
+    ] = 8,
+    chips: Annotated[
+        int,
+        typer.Option(
+            parser=number(int, 20, 10**6), metavar="INTEGER", help="Chips drawn in score space for the worst 5 %."
+        ),
+    ] = 1000,
     draws: Annotated[
-        int, typer.Option(min=0, help="Also program the banks this often, as a check; --out makes it resumable.")
+        int,
+        typer.Option(
+            parser=number(int, 0, 10**12),
+            metavar="INTEGER",
+            help="Also program the banks this often: a check, and the only way for cells that are stuck; --out makes "
+            "it resumable.",
+        ),
     ] = 0,
     seed: Seed = 0,
     model: Model = EMBEDDED,
     weights: Weights = None,
     data: Data = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for vary.json and vary.png.", show_default="none")] = None,
+    hours: Hours = MOST_HOURS,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=path, metavar="FOLDER", help="For vary.json and vary.png.", show_default="none"),
+    ] = None,
+    json: Json = False,
 ) -> None:
     """Accuracy of retrieval against sigma, in closed form: no sampling, a table, a picture and JSON."""
     with plain_errors():
         import jax
 
-        from nvcim_jax import devices, figures, files, job, lamp, retrieval
+        from nvcim_jax import cases, devices, files, job, lamp, retrieval
+        from nvcim_jax.about import EMBEDDED_WORLD
         from nvcim_jax.presets import PRESETS
 
-        names, sigmas = (
-            device or list(devices.RATIOS),
-            [checked_sigma(value) for value in sigma or (0.05, 0.1, 0.2, 0.4)],
-        )
-        for name in names:
-            for value in sigmas:
-                checked_device(name, value)
         if fidelity not in retrieval.FIDELITIES:
             raise ValueError(f"unknown fidelity {fidelity!r}: choose one of {', '.join(retrieval.FIDELITIES)}")
         if preset is not None and preset not in PRESETS:
             raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
         if bank and (preset or task):
             raise ValueError("a saved bank has its own preset and task: leave out --preset and --task, or the bank")
+        rows = retrieval.rows(device or list(devices.RATIOS), sigma or ())
+        by_draws = retrieval.without_closed_form(rows, fidelity)
+        if by_draws and not draws:
+            raise ValueError(
+                f"{', '.join(by_draws)}: stuck cells have no closed form: program the banks instead, with --draws 2000"
+            )
         asked = lamp.task(task or "LaMP-2")
-        prepare(out)
+        prepare(out, *RESULTS)
+        job.provenance()  # of now, not of the end
         loaded = load(model, weights)
-        with console.status("reading the bank" if bank else "learning the bank"):
+        rate = 1e8 if jax.default_backend() == "cpu" else 1e10  # Gaussian numbers a second
+        if not (bank or data):
+            announce(users * SECONDS_TO_LEARN, hours, f"learning the banks of {users} users")
+        with console.status("reading the bank" if bank else "learning the banks"):
             if bank:
-                people, learned, samples, settings = retrieval.saved(bank, loaded, data)
+                people, learned, samples, settings = cases.saved(bank, loaded, data)
             else:
                 settings = PRESETS[preset or "recommended"]
-                people, learned, samples = retrieval.embedded(
+                people, learned, samples = cases.embedded(
                     jax.random.key(seed), loaded, asked, job.people(asked, users, data)[0], settings=settings
                 )
-            case, meaning = retrieval.case(loaded, people, learned, samples, settings=settings)
-        grid = {"settings": settings, "fidelity": fidelity}
-        with console.status("integrating"):
-            chip_key, draw_key = jax.random.split(jax.random.key(seed))
-            found = retrieval.closed_form(chip_key, case, names, sigmas, chips=chips, **grid)
-        trials = None
-        if draws:
-            keep = out and out / retrieval.TRIALS
-            try:
-                with progress_bar() as progress:
-                    bar = progress.add_task("programming the banks", total=draws)
-                    trials = retrieval.by_trials(
-                        draw_key, case, names, sigmas, draws=draws, keep=keep,
-                        report=lambda count: progress.advance(bar, count), **grid,
-                    )  # fmt: skip
-            except KeyboardInterrupt:
-                if keep and keep.exists():
-                    console.print(f"finished trials are in {keep}: the same command goes on from them")
-                raise
-        questions = int(case.asked.sum())
-        title = f"share of questions where {meaning}: {len(people)} users, {questions} questions, {fidelity} fidelity"
-        table = Table("device", *(f"sigma {value}" for value in sigmas), title=title)
-        for at, name in enumerate(names):
-            pairs = zip(found.expected[at].mean(-1), found.worst[at].mean(-1), strict=True)
-            table.add_row(name, *(f"{mean:.3f} ({worst:.3f})" for mean, worst in pairs))
-            if trials is not None:
-                error = trials[:, at].std(0) / draws**0.5
-                cells = zip(trials[:, at].mean(0), error, strict=True)
-                table.add_row("  programmed", *(f"{mean:.3f} ± {e:.4f}" for mean, e in cells))
-        console.print(table)
-        console.print(f"In brackets: what 95 % of a user's chips exceed ({chips} chips each), averaged over users.")
+            case, meaning = cases.case(loaded, people, learned, samples, settings=settings)
+        work = retrieval.normals(case, rows, fidelity=fidelity, chips=chips, draws=draws)
+        announce(work / rate, hours, f"{chips} chips and {draws} draws")
+        bound = {"settings": settings, "fidelity": fidelity}
+        chip_key, draw_key = jax.random.split(jax.random.key(seed))
+        with console.status("compiling and integrating"):
+            found = [
+                None if row.name in by_draws else retrieval.closed_form(chip_key, case, row, chips=chips, **bound)
+                for row in rows
+            ]
+        trials = _programmed(draw_key, case, rows, draws, out and out / retrieval.TRIALS, **bound) if draws else None
+        notes = [
+            f"In brackets: what 95 % of a user's chips exceed ({chips} chips each), averaged over users.",
+            *retrieval.notes(rows, fidelity),
+        ]
+        about = {
+            "bank": str(bank) if bank else "embedded users", "model": Path(model).name,
+            "weights": weights or "default", "data": str(data) if data else EMBEDDED_WORLD, "right": meaning,
+            "seed": seed, "devices": {row.name: row.sigmas for row in rows}, "fidelity": fidelity, "chips": chips,
+            "draws": draws, "preset": settings.describe(), "questions": int(case.asked.sum()),
+            "users": [user.id for user in people], "notes": notes,
+        }  # fmt: skip
+        cells = retrieval.as_cells(rows, found, trials)
+        report = {"settings": about, "provenance": job.provenance(), "cells": cells}
+        asked = f"{len(people)} users, {about['questions']} questions, {fidelity} fidelity"
+        console.print(_table(f"share of questions where {meaning}: {asked}", rows, found, trials))
+        for note in notes:
+            console.print(note)
+        if json:
+            print_json(report)
         if out:
-            about = {
-                "bank": str(bank) if bank else "embedded users", "model": Path(model).name,
-                "weights": weights or "default", "right": meaning,
-                "seed": seed, "devices": names, "sigmas": sigmas, "fidelity": fidelity, "chips": chips, "draws": draws,
-                "preset": settings.describe(), "questions": questions, "users": [user.id for user in people],
-            }  # fmt: skip
-            cells = retrieval.as_cells(names, sigmas, found, trials)
-            files.write_json(out / "vary.json", {"settings": about, "provenance": job.provenance(), "cells": cells})
-            panel = retrieval.panel(names, sigmas, found, f"where {meaning}")
-            notes = [title, "Band: down to what 95 % of a user's chips exceed."]
-            figures.curves(out / "vary.png", [panel], title="retrieval under variation", notes=notes)
-            console.print(f"vary.json and vary.png are in {out}")
+            files.write_json(out / "vary.json", report)
+            _draw(out / "vary.png", rows, found, trials, [f"Questions where {meaning}; {asked}.", *notes[1:]])
+            console.print(f"vary.json and vary.png are in {out}", soft_wrap=True)
+
+
+def _draw(path: Path, rows, found, trials, notes: list[str]) -> None:
+    from nvcim_jax import figures, retrieval
+
+    figures.dots(
+        path, [f"{sigma:g}" for sigma in _sigmas(rows)], retrieval.dots(rows, found, trials),
+        title="retrieval under variation", xlabel="sigma", ylabel="share of questions",
+        notes=["Bars: down to what 95 % of a user's chips exceed.", *notes],
+    )  # fmt: skip
+
+
+def _sigmas(rows) -> list[float]:
+    return sorted({sigma for row in rows for sigma in row.sigmas})
+
+
+def _programmed(key, case, rows, draws: int, keep: Path | None, **bound) -> list:
+    """The trials of every row, with a progress bar."""
+    from nvcim_jax import interrupts, retrieval
+
+    note = f"finished trials are in {keep}: the same command goes on from them"
+    with interrupts.caught(lambda: note if keep and keep.exists() else None), progress_bar() as bar:
+        work = bar.add_task("compiling", total=draws)
+
+        def report(count: int, kept: bool) -> None:
+            (bar.skip if kept else bar.advance)(work, count)
+            bar.update(work, description="compiling" if kept else "programming the banks")
+
+        return retrieval.by_trials(key, case, rows, draws=draws, keep=keep, report=report, **bound)
+
+
+def _table(title: str, rows, found, trials) -> Table:
+    """Devices by sigma, what was programmed below what was integrated."""
+    sigmas = _sigmas(rows)
+    table = Table("device", *(f"sigma {sigma:g}" for sigma in sigmas), title=title)
+    for at, (row, each) in enumerate(zip(rows, found, strict=True)):
+        if each is not None:
+            pairs = zip(each.expected.mean(-1), each.worst.mean(-1), strict=True)
+            shown = dict(zip(row.sigmas, (f"{mean:.3f} ({worst:.3f})" for mean, worst in pairs), strict=True))
+            table.add_row(row.name, *(shown.get(sigma, "") for sigma in sigmas))
+        if trials is not None:
+            error = trials[at].std(0) / len(trials[at]) ** 0.5
+            drawn = (f"{mean:.3f} ± {e:.4f}" for mean, e in zip(trials[at].mean(0), error, strict=True))
+            shown = dict(zip(row.sigmas, drawn, strict=True))
+            name = "  programmed" if each is not None else f"{row.name}, programmed"
+            table.add_row(name, *(shown.get(sigma, "") for sigma in sigmas))
+    return table
