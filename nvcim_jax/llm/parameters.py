@@ -56,7 +56,7 @@ def planned(folder: Path, family: str, config: Config, how: Packed | None) -> li
     parts = []
     for ours in sorted(wanted, key=lambda ours: -np.prod(wanted[ours].shape)):
         source, leaf = sources[ours], wanted[ours]
-        turned = names.FAMILIES[family].inputs_first and ours.endswith("weight") and source.module != "lm_head"
+        turned = names.FAMILIES[family].inputs_first and ours.endswith("/weight") and source.module != "lm_head"
         read = [source.name] if source.name in files else [f"{source.module}.{each}" for each in gptq.LEAVES]
         empty = -1.0 if config.norm == "rms_plus_one" and ours.endswith("/scale") else 0.0
         kept = leaf.dtype if source.leaf in gptq.LEAVES else None
