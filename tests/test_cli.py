@@ -132,6 +132,7 @@ def test_more_virtual_tokens_than_columns_are_refused():
         (["run"], "results.json"),
         (["run"], "bank-LaMP-2-0"),
         (["learn"], "anything"),
+        (["vary"], "vary.json"),
         (["cost"], "fig5.png"),
         (["bank", "export", "bank"], "anything"),
     ],

@@ -15,7 +15,7 @@ from helpers.attacks import Attack, command, outcomes
 from helpers.banks import untrained
 from typer.main import get_command
 
-from nvcim_jax import cli, figures, job, llm, pipeline, retrieval
+from nvcim_jax import cases, cli, figures, job, llm, pipeline
 
 NUMBERS = [
     "nan", "NaN", "-nan", "inf", "-inf", "infinity", "1e400", "-1e400", "1e308", "1e-400", "-1e-9", "-1", "-0", "0", "1",
@@ -143,8 +143,9 @@ def run(model, bank, monkeypatch, tmp_path, tmp_path_factory):
     monkeypatch.setattr("typer.testing._get_command", program)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(llm, "load", lambda name, **how: model if name == cli.EMBEDDED else load(name, **how))
-    monkeypatch.setattr(figures, "curves", lambda path, *_, **__: path.write_bytes(b""))
-    for module, name in ((job, "blocks"), (pipeline, "select"), (pipeline, "program"), (retrieval, "case")):
+    for draw in ("curves", "dots"):
+        monkeypatch.setattr(figures, draw, lambda path, *_, **__: path.write_bytes(b""))
+    for module, name in ((job, "blocks"), (pipeline, "select"), (pipeline, "program"), (cases, "case")):
         monkeypatch.setattr(module, name, stop)
 
     def listing():
@@ -173,7 +174,7 @@ def is_sound(made) -> bool:
     if re.search(r"\bnan\b|\binf\b", said) or any(not char.isprintable() and char != "\n" for char in said):
         return False
     outs = [word.partition("=")[2] for word in words if word.startswith("--out=")]
-    folders = [str(Path(out).expanduser().absolute()) for out in outs]
+    folders = [str(Path(os.path.expanduser(out)).absolute()) for out in outs]
     return all(any(str(Path(os.getcwd()).parent / name).startswith(out) for out in folders) for name in left)
 
 
