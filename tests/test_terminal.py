@@ -2,6 +2,7 @@
 
 import ast
 import io
+import json
 import subprocess
 import sys
 import warnings
@@ -14,7 +15,7 @@ from test_floors import FILES, PACKAGE, imports
 from typer.testing import CliRunner
 
 from nvcim_jax import cli
-from nvcim_jax.cli.shared import plain_errors, progress_bar
+from nvcim_jax.cli.shared import plain_errors, print_json, progress_bar
 from nvcim_jax.terminal import Terminal, plain, visible
 
 OUTSIDE = [
@@ -121,6 +122,13 @@ def test_a_terminal_without_some_characters():
     command = [sys.executable, "-m", "nvcim_jax", "devices"]
     done = subprocess.run(command, capture_output=True, check=True, env={"PYTHONIOENCODING": "ascii"})
     assert rb"0.9 \xb1 0.049" in done.stdout and not done.stderr
+
+
+@pytest.mark.parametrize("given", [given for given, _ in OUTSIDE])
+def test_json_holds_the_text_itself(given, capsys):
+    print_json({"text": given})
+    said = capsys.readouterr().out
+    assert json.loads(said) == {"text": given} and visible(said, keep="\n") == said
 
 
 def calls(path: Path):

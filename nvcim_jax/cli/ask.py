@@ -141,6 +141,8 @@ def _person(saved, user: int, question: str):
     whole = question if question.startswith(task.pieces[0]) else lamp.ask(task, question)
     samples = about.of_slots(saved.bank)[user]
     query = lamp.Sample(whole, "", lamp.content(task, whole))
+    if not query.content.strip():
+        raise ValueError(f"the question holds the words of {task.name} and nothing more: ask something")
     return lamp.User(about.users[user], tuple(filter(None, samples)), (query,)), samples
 
 
