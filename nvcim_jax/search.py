@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from nvcim_jax.quantise import largest
 
 BLOCK = 1024  # OVTs per product: one shape whatever the number of devices, so the bits are the same on all of them
 GROUP = 64  # scores per maximum in the first pass of `_best`, at most; blocks are multiples of it
+LARGEST = 1e15  # of a stored value: products of two, summed over an array, stay within float32
 FORMATS = ("float32", "bfloat16", "int16", "int8")
 
 Fold = Callable[[Float[Array, "rows dim"]], Float[Array, "rows dim"]]
@@ -76,10 +77,10 @@ def build(
     """The index of `keys`, [slots, rows, dim] or with `fold=similarity.fold_copies` the noisy copies of a read.
 
     `fold` turns one key into the matrix whose dot product with a query is the score. Raises ValueError for a key that
-    is not finite, which would win every search, and for an unknown `format`, of which `compare` tells speed and ranking
-    difference.
+    holds NaN, infinite or huge values, which would win every search, and for an unknown `format`, of which `compare`
+    tells speed and ranking difference.
     """
-    _require_finite(keys, count)
+    _require_searchable(keys, count)
     return _build(keys, count, fold=fold, format=format)
 
 
@@ -97,9 +98,9 @@ def put(
 ) -> Index:
     """`index` with `key` in `slot`, in time that does not depend on its size. The given index is used up.
 
-    Raises ValueError for a key that is not finite.
+    Raises ValueError for a key that holds NaN, infinite or huge values.
     """
-    _require_finite(jax.tree.map(lambda leaf: leaf[None], key), 1)
+    _require_searchable(jax.tree.map(lambda leaf: leaf[None], key), 1)
     return _put(index, slot, key, count, fold=fold)
 
 
@@ -175,19 +176,25 @@ def scores(index: Index, queries: Float[Array, "queries rows dim"]) -> Float[Arr
     return found.transpose(1, 0, 2, 3).reshape(queries.shape[0], -1)
 
 
-def _require_finite(keys: PyTree, count: Int[Array, ""] | int) -> None:
-    """ValueError if a taken slot's key holds NaN or infinity. Traced keys are taken as they are."""
+def is_searchable(values: Any) -> np.ndarray:
+    """Which values are numbers whose products stay within float32; NaN, infinity and huge ones would win any search."""
+    return np.abs(np.asarray(values, np.float32)) < LARGEST
+
+
+def _require_searchable(keys: PyTree, count: Int[Array, ""] | int) -> None:
+    """ValueError if a taken slot's key is not searchable. Traced keys are taken as they are."""
     for leaf in jax.tree.leaves(keys):
         if isinstance(leaf, jax.core.Tracer) or isinstance(count, jax.core.Tracer):
             return
         parts = leaf.addressable_shards if isinstance(leaf, jax.Array) else [None]
         for part in parts:
-            values = np.asarray(leaf if part is None else part.data, np.float32)
+            fine = is_searchable(leaf if part is None else part.data)
             first = 0 if part is None else part.index[0].start or 0
-            broken = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
-            slots = first + np.flatnonzero(broken)
+            slots = first + np.flatnonzero(~fine.reshape(len(fine), -1).all(axis=1))
             if (slots < int(count)).any():
-                raise ValueError(f"the key of slot {slots[0]} holds NaN or infinite values: take that OVT out first")
+                raise ValueError(
+                    f"the key of slot {slots[0]} holds NaN, infinite or huge values: take that OVT out first"
+                )
 
 
 def _check(queries, k: int, count: int) -> None:

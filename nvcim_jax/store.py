@@ -31,6 +31,7 @@ from nvcim_jax.codec import Codec
 from nvcim_jax.llm.config import PROMPT_SPACE
 from nvcim_jax.llm.weights import Model
 from nvcim_jax.presets import PRESETS
+from nvcim_jax.search import is_searchable
 
 KEPT = 2  # versions: the newest, and the one before it to fall back on
 VERSION = re.compile(r"\d{6,}")
@@ -58,16 +59,22 @@ class Saved(NamedTuple):
             return self
         return self._replace(**jax.tree.map(lambda leaf: leaf[None], {"bank": self.bank, "codec": self.codec}))
 
-    def for_questions(self) -> "Saved":
-        """The same with a user axis. ValueError, with what is missing, if no question can be put to it."""
-        self.about.require("task", "preset", "users")
+    def for_questions(self, preset: str | None = None) -> "Saved":
+        """The same with a user axis. ValueError, with what is missing, if no question can be put to it.
+
+        A `preset` stands in for the bank's own.
+        """
+        self.about.require("task", "users", "samples", *(() if preset else ("preset",)))
         if self.codec is None:
             raise ValueError("the bank was saved without a codec: a question cannot be coded as its search keys are")
-        if self.about.preset not in PRESETS:
-            raise ValueError(f"the bank's preset is {self.about.preset!r}: only {', '.join(PRESETS)} can be asked")
+        if (preset or self.about.preset) not in PRESETS:
+            raise ValueError(f"preset {preset or self.about.preset!r}: a bank is asked by one of {', '.join(PRESETS)}")
         block, users = self.block, self.about.users
         if len(users) != len(block.bank.count):
             raise ValueError(f"the bank is one for {len(users)} users: only banks of one user each can be asked")
+        known = [[sample is not None for sample in row] for row in self.about.of_slots(block.bank)]
+        if (taken(block.bank) & ~np.array(known)).any():
+            raise ValueError("the bank does not say of every OVT what it was learned from: save it with all samples")
         return block
 
 
@@ -171,6 +178,12 @@ def load(
             f"{folder} was learned with another model (its fingerprint differs): give that one with --model, held as "
             "then with --weights"
         )
+    if model is not None and own is not None:
+        widths = own.encoder[0][0].shape[-2], own.decoder[-1][0].shape[-1]
+        if set(widths) != {model.config.dim}:
+            raise StoreError(
+                f"{folder}: its codec is for vectors of {widths[0]} values, the model's have {model.config.dim}"
+            )
     if about.prompt_space != PROMPT_SPACE:
         raise StoreError(
             f"{folder}: its virtual tokens live in {about.prompt_space!r}, the models here take {PROMPT_SPACE!r}"
@@ -218,18 +231,16 @@ def require_sound(folder: Path, bank: Bank, codec: Codec | None, about: About | 
 
 
 def finite(bank: Bank) -> np.ndarray:
-    """Which slots hold neither NaN nor infinite values: [users,] slots."""
-    return np.logical_and(
-        *(np.isfinite(np.asarray(leaf, np.float32)).all(axis=(-2, -1)) for leaf in (bank.prompts, bank.keys))
-    )
+    """Which slots hold numbers that can be searched, none of them NaN, infinite or huge: [users,] slots."""
+    return np.logical_and(*(is_searchable(leaf).all(axis=(-2, -1)) for leaf in (bank.prompts, bank.keys)))
 
 
 def _require_finite(bank: Bank, codec: Codec | None) -> None:
     broken = int((~finite(bank) & taken(bank)).sum())
     if broken:
-        raise ValueError(f"{broken} OVTs hold NaN or infinite values, which would win every search: {REMEDY}")
-    if not all(np.isfinite(np.asarray(leaf, np.float32)).all() for leaf in jax.tree.leaves(codec)):
-        raise ValueError("the codec holds NaN or infinite values: fit it again")
+        raise ValueError(f"{broken} OVTs hold NaN, infinite or huge values, which would win every search: {REMEDY}")
+    if not all(is_searchable(leaf).all() for leaf in jax.tree.leaves(codec)):
+        raise ValueError("the codec holds NaN, infinite or huge values: fit it again")
 
 
 def _require_version(folder: Path, over: int) -> None:

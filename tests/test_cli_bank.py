@@ -14,9 +14,9 @@ from test_cli import nvcim
 from test_repair import flip_in_metadata
 from test_store import ABOUT, CODEC, bank
 
-from nvcim_jax import cases, cli, store
+from nvcim_jax import cases, cli, lamp, store
 from nvcim_jax.about import About
-from nvcim_jax.codec import decode
+from nvcim_jax.codec import decode, fit_pca
 from nvcim_jax.terminal import Terminal
 from nvcim_jax.tuning import peft
 
@@ -75,33 +75,30 @@ def test_show_as_json_for_scripts(tmp_path):
 
 
 def test_a_bank_saved_with_little_about_it_works_or_says_what_is_missing(tmp_path, model):
-    """As from Python: a bank of one user, of which only the model is told."""
+    """As from Python: a bank of one user, of which little is told."""
     folder = tmp_path / "bank"
     store.save(folder, bank(), CODEC)
     assert "user unknown" in nvcim("bank", "show", folder) and "version 1" in nvcim("bank", "verify", folder)
     assert "version 1 is whole" in nvcim("bank", "repair", folder)
     assert "6 adapters" in nvcim("bank", "export", folder, "--out", tmp_path / "out")
-    ask, vary = ("ask", folder, "why?"), ("vary", folder)
-    for words in (ask, vary):
-        assert "does not say which model it is for" in nvcim(*words, code=2)
+    codec = fit_pca(jax.random.key(1), jax.random.normal(jax.random.key(0), (30, 128)), jnp.ones(30), dim=8)
     known = About(model=store.fingerprint(model))
-    for about, said in (
-        (known, "the bank does not say its task and preset and users: save it with"),
-        (replace(known, task="LaMP-2", users=("Ann",)), "does not say its preset:"),
-        (
-            replace(known, task="LaMP-2", users=("Ann",), settings={"preset": "best"}),
-            "the bank's preset is 'best': only",
-        ),
-        (
-            replace(known, task="LaMP-2", users=("A", "B"), settings={"preset": "paper"}),
-            "is one for 2 users: only banks",
-        ),
+    named, one = replace(known, task="LaMP-2", users=("Ann",)), (lamp.Sample(**SAMPLE),)
+    told = replace(named, samples=(one,), settings={"preset": "paper"})
+    for own, about, said in (
+        (codec, {}, "does not say which model it is for"),
+        (codec, known, "the bank does not say its task and users and samples and preset: save it with"),
+        (codec, named, "the bank does not say its samples and preset:"),
+        (codec, replace(told, settings={}), "does not say its preset:"),
+        (codec, replace(told, settings={"preset": "best"}), "preset 'best': a bank is asked by one of paper-literal"),
+        (codec, replace(told, users=("A", "B"), samples=(one, one)), "is one for 2 users: only banks"),
+        (codec, replace(told, samples=((None,),)), "does not say of every OVT what it was learned from"),
+        (None, told, "was saved without a codec"),
+        (CODEC, told, "its codec is for vectors of 12 values, the model's have 128"),
     ):
-        store.save(folder, bank(), CODEC, about, over=store.newest(folder))
-        for words in (ask, vary):
+        store.save(folder, bank(), own, about, over=store.newest(folder))
+        for words in (("ask", folder, "why?"), ("vary", folder)):
             assert said in nvcim(*words, code=2)
-    store.save(folder, bank(), None, replace(about, users=("Ann",)), over=store.newest(folder))
-    assert "was saved without a codec" in nvcim(*ask, code=2)
 
 
 def test_verify_and_repair(tmp_path):

@@ -193,7 +193,7 @@ def test_ovts_that_are_not_finite_are_taken_out(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "require_sound", lambda folder, bank, codec, about: store.About.from_json(about))
     store.save(folder, broken, CODEC, about())
     monkeypatch.undo()
-    with pytest.raises(store.StoreError, match="1 OVTs hold NaN or infinite values.*`nvcim bank repair` does"):
+    with pytest.raises(store.StoreError, match="1 OVTs hold NaN, infinite or huge values.*`nvcim bank repair` does"):
         store.load(folder)
     assert "2 OVTs are whole, 1 are lost: this is version 2" in repair(folder)
     assert numbers(store.load(folder).bank) == [1, 3] and (folder / "000001.damaged").is_dir()

@@ -146,15 +146,15 @@ def test_bad_input_is_refused(call, said):
         call(search.build(KEYS, 150))
 
 
-@pytest.mark.parametrize("value", [jnp.nan, jnp.inf, -jnp.inf])
+@pytest.mark.parametrize("value", [jnp.nan, jnp.inf, -jnp.inf, -2e15])
 def test_a_key_that_would_win_every_search_is_refused_where_it_is_taken(value):
     keys = KEYS.at[7, 3, 2].set(value)
     for count, format in ((150, "bfloat16"), (8, "int8")):
-        with pytest.raises(ValueError, match="the key of slot 7 holds NaN or infinite values"):
+        with pytest.raises(ValueError, match="the key of slot 7 holds NaN, infinite or huge values"):
             search.build(keys, count, format=format)
     index = search.build(keys, 7)  # a free slot may hold anything
     assert np.isfinite(search.top_k(index, QUERIES, k=7).scores).all()
-    with pytest.raises(ValueError, match="holds NaN or infinite values"):
+    with pytest.raises(ValueError, match="holds NaN, infinite or huge values"):
         search.put(index, 2, keys[7], 7)
     with pytest.raises(ValueError, match="the key of slot 4 holds"):
         search.build((noisy_copies()[0], noisy_copies()[1].at[4].set(value)), 150, fold=lambda copies: copies[0])

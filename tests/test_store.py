@@ -177,19 +177,19 @@ def test_a_bank_of_schema_1_is_migrated_and_saved_as_schema_2(tmp_path):
     assert sorted(path.name for path in (tmp_path / "bank").iterdir()) == [".lock", "000001", "000002"]
 
 
-@pytest.mark.parametrize(("name", "value"), [("prompts", np.nan), ("keys", np.inf), ("keys", -np.inf)])
+@pytest.mark.parametrize(("name", "value"), [("prompts", np.nan), ("keys", np.inf), ("keys", -np.inf), ("keys", 1e30)])
 def test_values_that_are_not_finite_are_refused_on_saving_and_on_loading(tmp_path, monkeypatch, name, value):
     good = bank()
     bad = good._replace(**{name: getattr(good, name).at[5, 0, 0].set(value)})
     free = good._replace(**{name: getattr(good, name).at[6, 0, 0].set(value)})
-    with pytest.raises(store.StoreError, match="1 OVTs hold NaN or infinite values"):
+    with pytest.raises(store.StoreError, match="1 OVTs hold NaN, infinite or huge values"):
         store.save(tmp_path / "bank", bad, CODEC, ABOUT)
     assert not (tmp_path / "bank").exists()
     store.save(tmp_path / "bank", free, CODEC, ABOUT)  # a free slot may hold anything
     with monkeypatch.context() as unchecked:
         unchecked.setattr(store, "require_sound", lambda *_: KNOWN)
         store.save(tmp_path / "bank", bad, CODEC, ABOUT, over=1)
-    with pytest.raises(store.StoreError, match="1 OVTs hold NaN or infinite values"):
+    with pytest.raises(store.StoreError, match="1 OVTs hold NaN, infinite or huge values"):
         store.load(tmp_path / "bank")
     with pytest.raises(store.StoreError, match="the codec holds NaN"):
         store.save(tmp_path / "other", good, jax.tree.map(lambda leaf: leaf.at[0].set(value), CODEC), ABOUT)

@@ -93,7 +93,7 @@ def ask(
             devices.sheet(device)  # a wrong name is told before a model is read
         loaded = load(model, weights)
         with console.status("reading the bank"):
-            saved = store.load(bank, model=loaded).for_questions()
+            saved = store.load(bank, model=loaded).for_questions(preset)
         terms = _terms(saved.about, device, sigma, preset)
         person, samples = _person(saved, user, question)
         search_key, *answer_keys = jax.random.split(jax.random.key(seed), 3)
