@@ -159,7 +159,7 @@ _FEFET = {
 
 def load(path: Path | str) -> Sheet:
     """The record in a TOML file whose keys are the fields of `Sheet`. ValueError says what to change in the file."""
-    file = f"device file {shown(str(path))}"
+    file = f"device file {path if str(path).isprintable() else repr(str(path))}"
     try:
         if not Path(path).is_file() and Path(path).exists():
             raise ValueError("it is no file")

@@ -101,7 +101,7 @@ def test_a_wrong_file_gets_one_clear_sentence(tmp_path, old, new, message):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"none\.toml' cannot be read \(No such file"):
+    with pytest.raises(ValueError, match=r"none\.toml cannot be read \(No such file"):
         device(str(tmp_path / "none.toml"))
 
 
