@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from nvcim_jax import checkpoint, digests, layout, merge, store, uses
+from nvcim_jax import checkpoint, digests, folders, layout, merge, store, uses
 from nvcim_jax.about import taken
 from nvcim_jax.checkpoint import Checked
 from nvcim_jax.store import Damaged, Saved, StoreError
@@ -34,11 +34,11 @@ def repair(folder: Path | str) -> str:
     is whole.
     """
     folder = Path(folder).absolute()
-    newest = store.newest(folder)
-    with store.locked(folder):
+    newest = folders.newest(folder)
+    with folders.locked(folder):
         found = _readable(folder)
         first = found[0]
-        damaged = sorted(set(store.versions(folder)) - {each.saved.version for each in found if each.is_whole})
+        damaged = sorted(set(folders.versions(folder)) - {each.saved.version for each in found if each.is_whole})
         told = [f"version {newest} is whole" if newest not in damaged else f"version {newest} was damaged"]
         if not first.is_whole:
             saved, said = _mended(found)
@@ -47,9 +47,9 @@ def repair(folder: Path | str) -> str:
             told.append(f"{said}: this is version {newest + 1}")
         elif newest in damaged:
             told.append(f"went back to version {first.saved.version}")
-        names = [store.aside(folder, version, "damaged").name for version in damaged]
+        names = [folders.aside(folder, version, "damaged").name for version in damaged]
         told += [f"the damaged one is kept as {name}" for name in names]
-        return "; ".join([*told, f"{store.sweep(folder)} leftovers removed"])
+        return "; ".join([*told, f"{folders.sweep(folder)} leftovers removed"])
 
 
 def set_aside(folder: Path | str, version: int) -> str:
@@ -58,19 +58,19 @@ def set_aside(folder: Path | str, version: int) -> str:
     StoreError if there is no such version, or no other one.
     """
     folder = Path(folder).absolute()
-    store.newest(folder)
-    with store.locked(folder):
-        found = store.versions(folder)
+    folders.newest(folder)
+    with folders.locked(folder):
+        found = folders.versions(folder)
         if version not in found or len(found) == 1:
             raise StoreError(f"{folder} holds version {', '.join(map(str, found))}: name one of several to set aside")
-        name = store.aside(folder, version, "aside").name
-        return f"version {version} is kept as {name}; version {store.newest(folder)} is the bank"
+        name = folders.aside(folder, version, "aside").name
+        return f"version {version} is kept as {name}; version {folders.newest(folder)} is the bank"
 
 
 def _readable(folder: Path) -> list[Rescued]:
     """What is whole of every version, newest first. StoreError if one cannot be read, or nothing is whole."""
     found, older, why = [], None, f"{folder}: every OVT is damaged"
-    for version in store.versions(folder):
+    for version in folders.versions(folder):
         try:
             checked = checkpoint.read(folder, version)
             found.append(_rescued(folder, version, _healed(checked, older), is_whole=not checked.damaged))
@@ -78,7 +78,7 @@ def _readable(folder: Path) -> list[Rescued]:
         except Damaged as error:
             why = str(error)
         except StoreError as error:
-            several = len(store.versions(folder)) > 1
+            several = len(folders.versions(folder)) > 1
             remedy = f"; if it lasts, `nvcim bank repair --set-aside {version}` renames it" if several else ""
             raise StoreError(f"version {version}: {error}; nothing was changed{remedy}") from error
     if not any(each.is_whole or each.saved.bank.count.any() for each in found):

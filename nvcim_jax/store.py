@@ -7,19 +7,13 @@ version and then removes old ones, so that at every moment the newest whole vers
 import contextlib
 import hashlib
 import json
-import os
-import re
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from filelock import FileLock, Timeout
 from jax.sharding import Mesh
 
 from nvcim_jax import checkpoint, files, layout, spread, uses
@@ -28,17 +22,14 @@ from nvcim_jax.bank import Bank
 from nvcim_jax.checkpoint import Damaged as Damaged
 from nvcim_jax.checkpoint import StoreError, path_of
 from nvcim_jax.codec import Codec
+from nvcim_jax.folders import LOCK, leftovers, locked, newest, sweep, versions
 from nvcim_jax.llm.config import PROMPT_SPACE
 from nvcim_jax.llm.weights import Model
 from nvcim_jax.presets import PRESETS
 from nvcim_jax.search import is_searchable
 
 KEPT = 2  # versions: the newest, and the one before it to fall back on
-VERSION = re.compile(r"\d{6,}")
-LEFTOVER = re.compile(r"\d{6,}\.(orbax-checkpoint-tmp.*|old\d*)")
-LOCK = ".lock"
 REMEDY = "take them out, or `nvcim bank repair` does"
-PATIENCE = 2.0  # seconds to wait for a lock: counting uses holds it for a moment only
 
 
 class Saved(NamedTuple):
@@ -95,16 +86,6 @@ def fingerprint(model: Model) -> str:
     return digest.hexdigest()
 
 
-def versions(folder: Path | str) -> list[int]:
-    """The versions in a folder, oldest first; 0 is a bank of schema 1, which had no versions."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        return []
-    named = [path for path in folder.iterdir() if VERSION.fullmatch(path.name)]
-    found = sorted(int(path.name) for path in named if path.is_dir() and not path.is_symlink())
-    return found or ([0] if (folder / checkpoint.METADATA).is_file() else [])
-
-
 def save(
     folder: Path | str,
     bank: Bank,
@@ -123,10 +104,18 @@ def save(
     if not all(leaf.is_fully_addressable for leaf in jax.tree.leaves(bank) if isinstance(leaf, jax.Array)):
         raise StoreError("the bank is spread over several processes: save it from one that holds all of it")
     about = require_sound(folder, bank, codec, about)
+    is_new, version = not folder.exists(), max(over, 0) + 1
     with locked(folder, create=over < 0):
-        _require_version(folder, over)
-        version = max(over, 0) + 1
-        write(folder, version, bank, codec, about, unharmed="the bank that was there is unharmed" if over >= 0 else "")
+        try:
+            _require_version(folder, over)
+            unharmed = "the bank that was there is unharmed" if over >= 0 else ""
+            write(folder, version, bank, codec, about, unharmed=unharmed)
+        except StoreError:
+            if is_new:  # so that the same command can be given again
+                with contextlib.suppress(OSError):
+                    (folder / LOCK).unlink()
+                    folder.rmdir()
+            raise
         sweep(folder, before=version - KEPT + 1)
     return version
 
@@ -210,12 +199,6 @@ def count_uses(folder: Path | str, version: int, user: int, slots: Sequence[int]
     return None
 
 
-def leftovers(folder: Path | str) -> list[str]:
-    """Names of the folders that interrupted saves left in a folder. Links and files of such names are not theirs."""
-    named = [path for path in Path(folder).iterdir() if LEFTOVER.fullmatch(path.name)]
-    return sorted(path.name for path in named if path.is_dir() and not path.is_symlink())
-
-
 def require_sound(folder: Path, bank: Bank, codec: Codec | None, about: About | Mapping[str, Any] | None) -> About:
     """What the bank says about itself. StoreError unless bank, codec and description are whole, finite and agree."""
     try:
@@ -265,66 +248,6 @@ def _require_codec(folder: Path, own: Codec | None, codec: Codec, bank: Bank) ->
     )
     if not same:
         raise StoreError(f"{folder} was coded with another codec than the one given: use the bank's codec")
-
-
-def newest(folder: Path | str) -> int:
-    """The newest version in a folder. StoreError if there is none."""
-    found = versions(folder)
-    if not found:
-        raise StoreError(f"{folder} is no bank: make one with `nvcim learn --out {shlex.quote(Path(folder).name)}`")
-    return found[-1]
-
-
-@contextmanager
-def locked(folder: Path, *, create: bool = False):
-    """Hold the folder's lock, which the system drops with the process. StoreError if it cannot be had, with the reason.
-
-    The lock is a file that is opened, never written to, and never followed if it is a link.
-    """
-    try:
-        if create:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        elif not folder.is_dir():
-            raise StoreError(f"{folder} is no bank: there is nothing to save over")
-        lock = FileLock(folder / LOCK, timeout=PATIENCE, mode=0o600, fallback_to_soft=False)
-        lock.acquire()
-    except Timeout as error:
-        raise StoreError(f"{folder} is being saved by another process: wait for it, then load again") from error
-    except OSError as error:
-        raise StoreError(f"{folder} cannot be written ({files.reason(error)}): choose another folder") from error
-    try:
-        with contextlib.suppress(PermissionError):  # a folder of somebody else's, in which we may write
-            folder.chmod(0o700)
-        yield
-    finally:
-        lock.release()
-
-
-def sweep(folder: Path, before: int = 0) -> int:
-    """Remove leftovers, and the versions below `before`; returns the number of leftovers."""
-    found = leftovers(folder)
-    for name in found:
-        shutil.rmtree(folder / name, ignore_errors=True)
-    if before > 0 and (folder / checkpoint.METADATA).is_file():
-        shutil.rmtree(aside(folder, 0, "old"), ignore_errors=True)
-    for version in versions(folder):
-        if 0 < version < before:
-            shutil.rmtree(aside(folder, version, "old"), ignore_errors=True)
-    return len(found)
-
-
-def aside(folder: Path, version: int, ending: str) -> Path:
-    """Take a version out of the bank in one step, to a new name with `ending`, which is returned."""
-    path = folder / f"{version:06d}"
-    names = (path.with_name(f"{path.name}.{ending}{number or ''}") for number in count())
-    to = next(name for name in names if not os.path.lexists(name))
-    if version:
-        return path.rename(to)
-    to.mkdir(mode=0o700)
-    for each in sorted(folder.iterdir(), key=lambda each: each.name == checkpoint.METADATA):  # of schema 1, this last
-        if each.name not in (LOCK, to.name) and not VERSION.match(each.name):
-            each.rename(to / each.name)
-    return to
 
 
 def _is_full(error: Exception, folder: Path) -> bool:

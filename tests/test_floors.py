@@ -18,7 +18,7 @@ FLOORS = [
     {"presets", "about"},
     {"layout"},
     {"checkpoint"},
-    {"uses"},
+    {"uses", "folders"},
     {"programs"},
     {"reply"},
     {"pipeline"},

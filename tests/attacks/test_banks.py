@@ -360,6 +360,13 @@ SURFACES = {
 }
 
 
+ALWAYS = {
+    "all arrays are huge", "no codec", "prompts of type int32", "opened 000001/state is link", "about  is null",
+    "opened 000001/state/manifest.ocdbt is link", "opened 000001/_CHECKPOINT_METADATA is pipe", "domain 7", "sample 7",
+    "export where users.0 is path", "show where samples.0.0.content is escape", "prompts hold nan",
+}  # fmt: skip
+
+
 def tried(attacks, surface):
     refusals = (ValueError,) if surface is by_command else (store.StoreError,)
     return outcomes(attacks, refusals=refusals, is_sound=SURFACES[surface])
@@ -368,7 +375,8 @@ def tried(attacks, surface):
 @pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.__name__)
 def test_some_attacks_are_refused_or_harmless(honest, tmp_path, surface):
     attacks = list(surface(honest, tmp_path))
-    assert tried(attacks[3 :: len(attacks) // 8], surface).total() >= 8
+    named = [each for each in attacks if each.name in ALWAYS]
+    assert tried([*named, *attacks[3 :: len(attacks) // 8]], surface).total() >= 8 + len(named)
 
 
 @pytest.mark.slow
