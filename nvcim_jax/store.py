@@ -55,11 +55,12 @@ class Saved(NamedTuple):
 
         A `preset` stands in for the bank's own.
         """
-        self.about.require("task", "users", "samples", *(() if preset else ("preset",)))
+        self.about.require("task", "users", "samples", *(("preset",) if preset is None else ()))
         if self.codec is None:
             raise ValueError("the bank was saved without a codec: a question cannot be coded as its search keys are")
-        if (preset or self.about.preset) not in PRESETS:
-            raise ValueError(f"preset {preset or self.about.preset!r}: a bank is asked by one of {', '.join(PRESETS)}")
+        preset = self.about.preset if preset is None else preset
+        if preset not in PRESETS:
+            raise ValueError(f"preset {preset!r}: a bank is asked by one of {', '.join(PRESETS)}")
         block, users = self.block, self.about.users
         if len(users) != len(block.bank.count):
             raise ValueError(f"the bank is one for {len(users)} users: only banks of one user each can be asked")

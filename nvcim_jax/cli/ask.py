@@ -118,7 +118,8 @@ def _terms(about, device: str | None, sigma: float | None, preset: str | None) -
 
     if device is None and (about.device or "").endswith(".toml"):
         raise ValueError(f"the bank was learned for the device file {about.device}: give it with --device")
-    device, sigma, preset = device or about.device, about.sigma if sigma is None else sigma, preset or about.preset
+    device, preset = about.device if device is None else device, about.preset if preset is None else preset
+    sigma = about.sigma if sigma is None else sigma
     if device is None or sigma is None:
         raise ValueError("the bank does not say what device and sigma it was learned for: give --device and --sigma")
     if not 0 <= sigma <= 10:

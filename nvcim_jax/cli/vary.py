@@ -115,7 +115,7 @@ def vary(
             raise ValueError(f"unknown fidelity {fidelity!r}: choose one of {', '.join(retrieval.FIDELITIES)}")
         if preset is not None and preset not in PRESETS:
             raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
-        if bank and (preset or task):
+        if bank and (preset is not None or task is not None):
             raise ValueError("a saved bank has its own preset and task: leave out --preset and --task, or the bank")
         rows = retrieval.rows(device or list(devices.RATIOS), sigma or ())
         by_draws = retrieval.without_closed_form(rows, fidelity)
@@ -123,7 +123,7 @@ def vary(
             raise ValueError(
                 f"{', '.join(by_draws)}: stuck cells have no closed form: program the banks instead, with --draws 2000"
             )
-        asked = lamp.task(task or "LaMP-2")
+        asked = lamp.task("LaMP-2" if task is None else task)
         prepare(out, *RESULTS)
         job.provenance()  # of now, not of the end
         loaded = load(model, weights)
@@ -134,7 +134,7 @@ def vary(
             if bank:
                 people, learned, samples, settings = cases.saved(bank, loaded, data)
             else:
-                settings = PRESETS[preset or "recommended"]
+                settings = PRESETS["recommended" if preset is None else preset]
                 people, learned, samples = cases.embedded(
                     jax.random.key(seed), loaded, asked, job.people(asked, users, data)[0], settings=settings
                 )

@@ -98,9 +98,12 @@ def refusals() -> Iterator[Attack]:
 
 
 def asking(root: Path) -> Iterator[Attack]:
-    """Questions to a bank."""
+    """Questions to a bank, and names of the terms to ask it on."""
     for name, text in TEXTS.items():
         yield Attack(f"question: {name}", through("ask", root / "learned", text))
+        told = None if name in MAY_BE_SILENT else text
+        for option in ("--preset", "--device", "--weights"):
+            yield Attack(f"{option} of ask: {name}", through("ask", root / "learned", "why?", option, text, told=told))
 
 
 def from_data(root: Path, own: Path) -> Iterator[Attack]:
@@ -252,3 +255,11 @@ def test_learned_texts_are_shown_as_they_stand(root):
 def test_a_question_of_template_words_only_is_refused(root, rest):
     with pytest.raises(ValueError, match="the words of LaMP-2 and nothing more"):
         command("ask", root / "learned", lamp.task("LaMP-2").pieces[0] + rest)
+
+
+@pytest.mark.parametrize("words", [("vary", "--task"), ("vary", "--preset"), ("ask", "@", "why?", "--preset"),
+                                   ("ask", "@", "why?", "--device"), ("run", "--task"), ("learn", "--out", "x", "--user")])  # fmt: skip
+def test_an_empty_name_is_no_default(root, words):
+    """`--task "$TASK"` with a variable that is not set must not run something else in silence."""
+    with pytest.raises(ValueError, match="error: .*''"):
+        command(*(root / "learned" if word == "@" else word for word in words), "")
