@@ -35,7 +35,7 @@ def bars(path: Path, tables: Mapping[str, Mapping[str, Interval]], *, title: str
         panel.tick_params(labelsize=8)
         panel.grid(axis="x", alpha=0.3)
     panels[0][0].set_yticks(rows, [method.removeprefix(f"{_group(method)}: ") for method in methods], fontsize=8)
-    panels[0][0].invert_yaxis()
+    panels[0][0].set_ylim(rows[-1] + 0.8, rows[0] - 0.8)  # the first on top
     handles = [plt.Rectangle((0, 0), 1, 1, color=f"C{at}") for at in range(len(groups))]
     handles.append(plt.Line2D([], [], color="black", linewidth=1))
     labels = [*(group or "for comparison" for group in groups), "95 % interval"]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Annotated
 
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it would advise every user to install PyTorch
-for noisy in ("absl", "asyncio"):  # Orbax logs through them what we say in one sentence
+for noisy in ("absl", "asyncio", "matplotlib"):  # Orbax logs through the first two what we say in one sentence
     logging.getLogger(noisy).setLevel(logging.CRITICAL)
 
 import typer  # noqa: E402
