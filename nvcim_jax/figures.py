@@ -62,6 +62,11 @@ def _group(method: str) -> str:
     return method.rpartition(": ")[0]
 
 
+def _label(name: str) -> str:
+    """A name for a legend, from which matplotlib leaves out those that begin with a line."""
+    return f" {name}" if name.startswith("_") else name
+
+
 class Line(NamedTuple):
     """One curve."""
 
@@ -118,8 +123,8 @@ def curves(path: Path, panels: Sequence[Panel], *, title: str, notes: Sequence[s
 
 
 def _draw(axis, panel: Panel) -> None:
-    for label, line in panel.lines.items():
-        looks = {"color": line.colour, "label": label, "markersize": 4, "linewidth": line.width}
+    for name, line in panel.lines.items():
+        looks = {"color": line.colour, "label": _label(name), "markersize": 4, "linewidth": line.width}
         axis.plot(line.x, line.y, line.style, **looks)
     for height in panel.marks:
         axis.axhline(height, color="black", linewidth=0.8, linestyle=":")
@@ -159,8 +164,7 @@ def dots(
         y, low = ([getattr(dot, part) for dot in found.values()] for part in ("value", "low"))
         marker, colour = "osD^vPX*"[at % 8], f"C{at % 10}"
         axis.vlines(x, low, y, color=colour, linewidth=2.5, alpha=0.35)
-        label = f" {name}" if name.startswith("_") else name  # such names matplotlib leaves out
-        axis.plot(x, y, marker, color=colour, markersize=5, label=label)
+        axis.plot(x, y, marker, color=colour, markersize=5, label=_label(name))
     axis.set(title=title, xlabel=xlabel, ylabel=ylabel, ylim=(0, 1.02), xlim=(-0.6, len(groups) - 0.4))
     axis.title.set_fontsize(11)
     axis.set_xticks(range(len(groups)), groups)

@@ -15,7 +15,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 _hook = install_import_hook(
     [f"nvcim_jax.{name}" for name in ("noise", "pooling", "similarity", "selection", "quantise", "devices", "adc",
                                       "cells", "wires", "crossbar", "mitigation", "codec", "bank", "variation",
-                                      "digests")],
+                                      "digests", "array_search")],
     "beartype.beartype",
 )  # fmt: skip
 

@@ -61,3 +61,28 @@ def test_dots_of_equal_values_stand_side_by_side_on_a_whole_axis(drawn, tmp_path
     assert [text.get_text().strip() for text in axis.get_legend().get_texts()] == ["a", "b", "_c"]
     bars = [tuple(part[:, 1]) for drawing in axis.collections for part in drawing.get_segments()]
     assert sorted(bars) == [(0.8, 0.9)] * 3 + [(0.9, 0.95)] * 2
+
+
+def curves(drawn, tmp_path, *names):
+    panels = [
+        figures.Panel(f"p{at}", "x", "y", {name: figures.Line([1, 2], [3, 4], width=3.0) for name in own}, "log", [5.0])
+        for at, own in enumerate(names)
+    ]
+    figures.curves(tmp_path / "x.png", panels, title="t", notes=["n"])
+    return drawn[-1]
+
+
+def test_panels_with_the_same_lines_share_one_legend(drawn, tmp_path):
+    figure = curves(drawn, tmp_path, ["a", "_b"], ["a"], ["_b"], ["a"], ["a"])
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["a", " _b"]
+    assert len(figure.axes) == 5 and all(axis.get_legend() is None for axis in figure.axes)
+    places = [axis.get_position() for axis in figure.axes]
+    assert places[4].y1 < places[0].y0 and places[4].x0 == places[0].x0  # the fifth begins a second row
+    first = figure.axes[0].lines[0]
+    assert first.get_linewidth() == 3.0 and list(figure.axes[0].lines[-1].get_ydata()) == [5.0, 5.0]
+
+
+def test_panels_of_other_lines_have_legends_of_their_own(drawn, tmp_path):
+    figure = curves(drawn, tmp_path, ["a"], ["b"])
+    assert not figure.legends and [axis.get_legend().get_texts()[0].get_text() for axis in figure.axes] == ["a", "b"]

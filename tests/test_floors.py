@@ -13,7 +13,7 @@ FLOORS = [
     {"devices", "adc", "cells", "wires", "crossbar", "circuit", "cost"},
     {"cpu"},
     {"codec", "bank", "mitigation", "search", "spread", "digests"},
-    {"variation"},
+    {"variation", "array_search"},
     {"fields", "lamp", "llm", "text", "tuning", "synthetic"},
     {"presets", "about"},
     {"layout"},

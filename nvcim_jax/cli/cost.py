@@ -82,6 +82,7 @@ def cost(
         sheets = _distinct([devices.sheet(name) for name in device or DEVICES])
         cells = [circuit.cell_of(sheet) for sheet in sheets]
         workload = model.Workload(ovts, tokens, query_bits=query_bits, product=product)
+        _check_slices(rows_at_once, workload.dim, circuit.Array().rows)
         reading = circuit.Reading(circuit.Array(rows_at_once=rows_at_once), converter, adc_bits)
         prepare(out, *RESULTS)
         jobs = comparison.jobs(workload, cells, reading, of, pulses=pulses)
@@ -125,6 +126,14 @@ def _chosen(option: str, name: str, known: dict):
     if name not in known:
         raise ValueError(f"{option} {name!r}: choose one of {', '.join(known)}")
     return known[name]
+
+
+def _check_slices(rows: int, one: int, all_rows: int) -> None:
+    if one < rows < all_rows:
+        raise ValueError(
+            f"--rows-at-once {rows}: slices that fire together are added without their place value; choose 1 to {one} "
+            f"rows, of one slice, or {all_rows}, all of them"
+        )
 
 
 def _distinct(sheets: Sequence) -> Sequence:
@@ -212,8 +221,16 @@ def _answers(found: dict | None, workload, reading) -> str:
     """The accuracy at the converter and query bits that are costed."""
     bits = f"{workload.product.__name__} products, {reading.bits}-bit converters, {workload.query_bits}-bit queries"
     if found is None:
-        return f"Answers with {bits}: not measured; python experiments/converter_bits.py measures them."
-    return f"Answers with {bits}: {found}"
+        return f"Answers with {bits}: not measured (experiments/converter_bits.py)."
+    share, ideal = (
+        f"{each['mean']:.3f} [{each['low']:.3f}, {each['high']:.3f}]" for each in (found["found"], found["ideal"])
+    )
+    return (
+        f"Answers with {bits}: an OVT of the question's domain is found for {share} of {found['questions']} questions "
+        f"of {found['found']['users']} embedded users, with ideal converters and 16-bit queries for {ideal}; the same "
+        f"OVT for {found['same_as_ideal']['mean']:.3f} (16 virtual tokens, preset {found['preset']}, no variation; "
+        "experiments/converter_bits.py)."
+    )
 
 
 def _cells(value) -> tuple[str, str, str]:
