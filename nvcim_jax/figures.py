@@ -129,6 +129,10 @@ def _draw(axis, panel: Panel) -> None:
     for height in panel.marks:
         axis.axhline(height, color="black", linewidth=0.8, linestyle=":")
     axis.set(title=panel.title, xlabel=panel.xlabel, ylabel=panel.ylabel, xscale=panel.scale, yscale=panel.scale)
+    if panel.scale == "log":
+        for each in (axis.xaxis, axis.yaxis):
+            each.set_major_formatter("{x:g}")  # matplotlib would write powers as mathematics
+            each.set_minor_formatter("")
     axis.title.set_fontsize(10)
     axis.grid(alpha=0.3)
 

@@ -64,10 +64,8 @@ def test_dots_of_equal_values_stand_side_by_side_on_a_whole_axis(drawn, tmp_path
 
 
 def curves(drawn, tmp_path, *names):
-    panels = [
-        figures.Panel(f"p{at}", "x", "y", {name: figures.Line([1, 2], [3, 4], width=3.0) for name in own}, "log", [5.0])
-        for at, own in enumerate(names)
-    ]
+    line = figures.Line([1, 1e5], [0.01, 4], width=3.0)
+    panels = [figures.Panel(f"p{at}", "x", "y", dict.fromkeys(own, line), "log", [5.0]) for at, own in enumerate(names)]
     figures.curves(tmp_path / "x.png", panels, title="t", notes=["n"])
     return drawn[-1]
 
@@ -79,6 +77,11 @@ def test_panels_with_the_same_lines_share_one_legend(drawn, tmp_path):
     assert len(figure.axes) == 5 and all(axis.get_legend() is None for axis in figure.axes)
     places = [axis.get_position() for axis in figure.axes]
     assert places[4].y1 < places[0].y0 and places[4].x0 == places[0].x0  # the fifth begins a second row
+    for ticks in (figure.axes[0].xaxis, figure.axes[0].yaxis):
+        labels = [label.get_text() for label in ticks.get_ticklabels(which="both") if label.get_text()]
+        assert {"1", "0.1" if ticks.axis_name == "y" else "10"} <= set(labels) and not any(
+            "$" in each for each in labels
+        )
     first = figure.axes[0].lines[0]
     assert first.get_linewidth() == 3.0 and list(figure.axes[0].lines[-1].get_ydata()) == [5.0, 5.0]
 

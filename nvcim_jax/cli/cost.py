@@ -222,13 +222,14 @@ def _answers(found: dict | None, workload, reading) -> str:
     bits = f"{workload.product.__name__} products, {reading.bits}-bit converters, {workload.query_bits}-bit queries"
     if found is None:
         return f"Answers with {bits}: not measured (experiments/converter_bits.py)."
-    share, ideal = (
-        f"{each['mean']:.3f} [{each['low']:.3f}, {each['high']:.3f}]" for each in (found["found"], found["ideal"])
+    share, lost = (
+        f"{each['mean']:.3f} [{each['low']:.3f}, {each['high']:.3f}]" for each in (found["found"], found["lost"])
     )
+    another = 1 - found["same_as_ideal"]["mean"]
     return (
         f"Answers with {bits}: an OVT of the question's domain is found for {share} of {found['questions']} questions "
-        f"of {found['found']['users']} embedded users, with ideal converters and 16-bit queries for {ideal}; the same "
-        f"OVT for {found['same_as_ideal']['mean']:.3f} (16 virtual tokens, preset {found['preset']}, no variation; "
+        f"of {found['found']['users']} embedded users; against ideal converters and 16-bit queries {lost} are lost, "
+        f"and {another:.3f} find another OVT (16 virtual tokens, preset {found['preset']}, no variation; "
         "experiments/converter_bits.py)."
     )
 
