@@ -105,7 +105,7 @@ def save(
     if not all(leaf.is_fully_addressable for leaf in jax.tree.leaves(bank) if isinstance(leaf, jax.Array)):
         raise StoreError("the bank is spread over several processes: save it from one that holds all of it")
     about = require_sound(folder, bank, codec, about)
-    is_new, version = not folder.exists(), max(over, 0) + 1
+    is_new, version = not folder.is_dir() or not any(folder.iterdir()), max(over, 0) + 1
     with locked(folder, create=over < 0):
         try:
             _require_version(folder, over)

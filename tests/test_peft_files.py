@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from dataclasses import replace
 
 import jax.numpy as jnp
@@ -214,3 +215,17 @@ def test_what_enters_a_fused_module_is_stretched_alike(tmp_path):
     back, held = read(tmp_path / "x", "ia3", "phi3")
     assert back == method
     np.testing.assert_array_equal(held["gate"], 2 * ones)
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small disk is not permitted here")
+    try:
+        with pytest.raises(OSError, match=r"cannot be written \(No space left on device\): make room"):
+            peft.export_prompt(disk / "adapter", np.ones((64, 1024), np.float32), base_model="")
+        assert not list(disk.iterdir())
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

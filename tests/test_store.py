@@ -342,6 +342,39 @@ def test_a_full_disk_keeps_the_old_bank_and_says_so(tmp_path):
         subprocess.run(["umount", str(disk)], check=True)
 
 
+SAVING = """
+import sys
+from nvcim_jax import bank, store
+try:
+    store.save(sys.argv[1], bank.empty(8, 16, 48))
+except store.StoreError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("free", [60, 140, 220])  # kilobytes
+def test_a_nearly_full_disk_says_one_sentence_and_leaves_no_folder(tmp_path, free):
+    """By a process of its own: what runs on in the background after an error prints at its end."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small disk is not permitted here")
+    try:
+        (disk / "ballast").write_bytes(bytes((4096 - free) * 1024))
+        done = subprocess.run(
+            [sys.executable, "-c", SAVING, str(disk / "new")],
+            capture_output=True,
+            text=True,
+            cwd=Path(__file__).parents[1],
+        )
+        assert done.stdout == f"{disk / 'new'} cannot be written (the disk is full): nothing was saved\n"
+        assert done.stderr == ""
+        assert [path.name for path in disk.iterdir()] == ["ballast"]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
 def limited_save(folder, answers):
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
+from nvcim_jax.files import reason
 from nvcim_jax.llm import tensors as files
 from nvcim_jax.llm.folder import check_links, read_object, short
 
@@ -70,7 +71,8 @@ def write(
 ) -> None:
     """Write an adapter of a `kind` such as LORA to a new `folder`, complete or not at all.
 
-    ValueError if the folder exists or a value is not finite, or larger than any weight.
+    ValueError if the folder exists or a value is not finite, or larger than any weight. OSError, with the reason, if it
+    cannot be written.
     """
     folder = Path(folder)
     for name, values in tensors.items():
@@ -80,13 +82,17 @@ def write(
     common = {"peft_type": kind, "task_type": "CAUSAL_LM", "base_model_name_or_path": base_model}
     text = json.dumps(common | {"inference_mode": True} | told, indent=2) + "\n"
     flat = {name: np.ascontiguousarray(values, np.float32) for name, values in tensors.items()}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent) as temporary:
-        partial = Path(temporary) / folder.name  # the temporary folder itself is closed to all others
-        partial.mkdir()
-        save_file(flat, partial / WEIGHTS, metadata={"format": "pt"} | metadata)
-        (partial / CONFIG).write_text(text, encoding="utf-8")
-        os.rename(partial, folder)
+    weights = save(flat, metadata={"format": "pt"} | metadata)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent) as temporary:
+            partial = Path(temporary) / folder.name  # the temporary folder itself is closed to all others
+            partial.mkdir()
+            (partial / WEIGHTS).write_bytes(weights)
+            (partial / CONFIG).write_text(text, encoding="utf-8")
+            os.rename(partial, folder)
+    except OSError as error:
+        raise OSError(f"{folder} cannot be written ({reason(error)}): make room, or choose another place") from error
 
 
 def read(folder: Path | str, kind: str, base_model: str | None = None) -> Adapter:
