@@ -107,39 +107,25 @@ def vary(
     with plain_errors():
         import jax
 
-        from nvcim_jax import cases, devices, files, job, lamp, retrieval
+        from nvcim_jax import devices, files, job, retrieval
         from nvcim_jax.about import EMBEDDED_WORLD
-        from nvcim_jax.presets import PRESETS
 
         if fidelity not in retrieval.FIDELITIES:
             raise ValueError(f"unknown fidelity {fidelity!r}: choose one of {', '.join(retrieval.FIDELITIES)}")
-        if preset is not None and preset not in PRESETS:
-            raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
-        if bank and (preset is not None or task is not None):
-            raise ValueError("a saved bank has its own preset and task: leave out --preset and --task, or the bank")
         rows = retrieval.rows(device or list(devices.RATIOS), sigma or ())
         by_draws = retrieval.without_closed_form(rows, fidelity)
         if by_draws and not draws:
             raise ValueError(
                 f"{', '.join(by_draws)}: stuck cells have no closed form: program the banks instead, with --draws 2000"
             )
-        asked = lamp.task("LaMP-2" if task is None else task)
+        source = _saved(bank, preset, task, data) if bank else _embedded(preset, task, users, data, seed, hours)
         prepare(out, *RESULTS)
         job.provenance()  # of now, not of the end
         loaded = load(model, weights)
-        rate = 1e8 if jax.default_backend() == "cpu" else 1e10  # Gaussian numbers a second
-        if not (bank or data):
-            announce(users * SECONDS_TO_LEARN, hours, f"learning the banks of {users} users")
         with console.status("reading the bank" if bank else "learning the banks"):
-            if bank:
-                people, learned, samples, settings = cases.saved(bank, loaded, data)
-            else:
-                settings = PRESETS["recommended" if preset is None else preset]
-                people, learned, samples = cases.embedded(
-                    jax.random.key(seed), loaded, asked, job.people(asked, users, data)[0], settings=settings
-                )
-            case, meaning = cases.case(loaded, people, learned, samples, settings=settings)
+            people, case, meaning, settings = source(loaded)
         work = retrieval.normals(case, rows, fidelity=fidelity, chips=chips, draws=draws)
+        rate = 1e8 if jax.default_backend() == "cpu" else 1e10  # Gaussian numbers a second
         announce(work / rate, hours, f"{chips} chips and {draws} draws")
         bound = {"settings": settings, "fidelity": fidelity}
         chip_key, draw_key = jax.random.split(jax.random.key(seed))
@@ -149,10 +135,7 @@ def vary(
                 for row in rows
             ]
         trials = _programmed(draw_key, case, rows, draws, out and out / retrieval.TRIALS, **bound) if draws else None
-        notes = [
-            f"In brackets: what 95 % of a user's chips exceed ({chips} chips each), averaged over users.",
-            *retrieval.notes(rows, fidelity),
-        ]
+        notes = retrieval.notes(rows, fidelity)
         about = {
             "bank": str(bank) if bank else "embedded users", "model": Path(model).name,
             "weights": weights or "default", "data": str(data) if data else EMBEDDED_WORLD, "right": meaning,
@@ -160,18 +143,54 @@ def vary(
             "draws": draws, "preset": settings.describe(), "questions": int(case.asked.sum()),
             "users": [user.id for user in people], "notes": notes,
         }  # fmt: skip
-        cells = retrieval.as_cells(rows, found, trials)
-        report = {"settings": about, "provenance": job.provenance(), "cells": cells}
+        report = {"settings": about, "provenance": job.provenance(), "cells": retrieval.as_cells(rows, found, trials)}
         asked = f"{len(people)} users, {about['questions']} questions, {fidelity} fidelity"
         console.print(_table(f"share of questions where {meaning}: {asked}", rows, found, trials))
+        console.print(f"In brackets: what 95 % of a user's chips exceed ({chips} chips each), averaged over users.")
         for note in notes:
             console.print(note)
         if json:
             print_json(report)
         if out:
             files.write_json(out / "vary.json", report)
-            _draw(out / "vary.png", rows, found, trials, [f"Questions where {meaning}; {asked}.", *notes[1:]])
+            _draw(out / "vary.png", rows, found, trials, [f"Questions where {meaning}; {asked}.", *notes])
             console.print(f"vary.json and vary.png are in {out}", soft_wrap=True)
+
+
+def _saved(bank: Path, preset: str | None, task: str | None, data: Path | None):
+    """What reads the case of a saved bank, given a model: users, case, what "right" means, settings."""
+    from nvcim_jax import cases
+
+    if preset is not None or task is not None:
+        raise ValueError("a saved bank has its own preset and task: leave out --preset and --task, or the bank")
+
+    def read(model):
+        people, learned, samples, settings = cases.saved(bank, model, data)
+        return people, *cases.case(model, people, learned, samples, settings=settings), settings
+
+    return read
+
+
+def _embedded(preset: str | None, task: str | None, users: int, data: Path | None, seed: int, hours: float):
+    """As `_saved`, of banks that are learned now."""
+    import jax
+
+    from nvcim_jax import cases, job, lamp
+    from nvcim_jax.presets import PRESETS
+
+    if preset is not None and preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
+    chosen = lamp.task("LaMP-2" if task is None else task)
+    settings = PRESETS["recommended" if preset is None else preset]
+    if data is None:
+        announce(users * SECONDS_TO_LEARN, hours, f"learning the banks of {users} users")
+
+    def learn(model):
+        people = job.people(chosen, users, data)[0]
+        people, learned, samples = cases.embedded(jax.random.key(seed), model, chosen, people, settings=settings)
+        return people, *cases.case(model, people, learned, samples, settings=settings), settings
+
+    return learn
 
 
 def _draw(path: Path, rows, found, trials, notes: list[str]) -> None:
