@@ -3,6 +3,7 @@
 Deviations and tolerances are shares of a cell's range, from its lowest to its highest level.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -10,10 +11,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from nvcim_jax.devices import Device
-from nvcim_jax.quantise import OFFSET_BINARY, Layout
+from nvcim_jax.quantise import SIGN_MAGNITUDE, Layout
 
 Levels = Int[Array, "rows dim cells"]
 Held = Float[Array, "rows dim cells"]
+
+
+Pulse = Callable[[PRNGKeyArray, Held, Held, Levels, Held, int], Held]
 
 
 class Verified(NamedTuple):
@@ -35,7 +39,10 @@ def check_device(device: Device, layout: Layout) -> None:
 
 
 def layout_of(device: Device) -> Layout:
-    """How 16-bit codes lie in cells of as many levels as the device has. ValueError unless that is a power of two."""
+    """How 16-bit codes lie in cells of as many levels as the device has, their sign kept digitally.
+
+    ValueError unless the device has a power of two of them.
+    """
     levels = device.levels.shape[-1]
     if not 2 <= levels <= 256 or levels & (levels - 1):
         raise ValueError(f"a device of {levels} levels: a power of two from 2 to 256 is needed to hold codes in cells")
@@ -51,11 +58,12 @@ def spread(levels: Levels, device: Device, *, sigma: Float[Array, ""] | float) -
     return sigma * (device.levels.shape[0] - 1) * device.levels[levels]
 
 
-def aggregate(layout: Layout = OFFSET_BINARY) -> float:
-    """Deviation of a code relative to the largest one, at sigma 1 with every level factor one.
+def aggregate(layout: Layout = SIGN_MAGNITUDE) -> float:
+    """Deviation of a code relative to the largest one, at sigma 1 with every level factor one: 0.775 in 2-bit cells.
 
-    `write_values` at `sigma * aggregate(layout)` is then the aggregate of `write_cells` at `sigma`. The lab's
-    `sqrt(sum 4^2i) / sum 4^i` is relative to the code range, which is twice the largest code in offset binary.
+    `write_values` at `sigma * aggregate(layout)` is then the aggregate of `write_cells` at `sigma`, and with the
+    factors of Eq. 4 what the authors' released code draws. It is relative to the largest code, so twice as large in
+    offset binary, whose cells also hold the sign.
     """
     return layout.full * sum(place**2 for place in layout.places) ** 0.5 / layout.limits[1]
 
@@ -66,6 +74,24 @@ def program(key: PRNGKeyArray, levels: Levels, device: Device, *, sigma: Float[A
     return _stick(stuck_key, _pulse(pulse_key, levels, spread(levels, device, sigma=sigma)), device)
 
 
+def anew(key: PRNGKeyArray, held: Held, seen: Held, levels: Levels, std: Held, full: int) -> Held:
+    """A pulse that erases the cell and writes it anew, as far off as the first one."""
+    return _pulse(key, levels, std)
+
+
+def step(key: PRNGKeyArray, held: Held, seen: Held, levels: Levels, std: Held, full: int) -> Held:
+    """A pulse that moves the cell by what it was `seen` to lack.
+
+    A move is the sum of many small ones, each with a chance of its own, so its variance grows with its length: over
+    the whole range it deviates by `std`, over a share of it by the root of that share. Steps settle within about
+    `std^2 / full`, at sigma 0.1 a hundredth of the range.
+    """
+    move = levels - seen
+    share = jnp.abs(move) / full
+    root = jnp.where(share > 0, jnp.sqrt(jnp.where(share > 0, share, 1)), 0)
+    return held + move + std * root * jax.random.normal(key, held.shape)
+
+
 def program_verify(
     key: PRNGKeyArray,
     levels: Levels,
@@ -74,12 +100,14 @@ def program_verify(
     sigma: Float[Array, ""] | float,
     tolerance: Float[Array, ""] | float,
     most: int,
+    pulse: Pulse = anew,
 ) -> Verified:
     """Pulse each cell until a read lies within `tolerance` of its level, `most` times at most.
 
-    Every pulse writes anew, so a cell whose pulse hits with probability p is still off after n with `(1 - p)^n`.
-    Reads carry the device's read noise, and a stuck cell takes every pulse in vain. ValueError for less than one pulse
-    and for a tolerance that is a plain number below zero or NaN.
+    `pulse` says what the pulses after the first one do. If they write `anew`, a cell whose pulse hits with probability
+    p is still off after n with `(1 - p)^n`; `step` corrects what is off. Reads carry the device's read noise, and a
+    stuck cell takes every pulse in vain. ValueError for less than one pulse and for a tolerance that is a plain number
+    below zero or NaN.
     """
     _check_known("tolerance", tolerance, least=0.0)
     if most < 1:
@@ -88,18 +116,19 @@ def program_verify(
     std = spread(levels, device, sigma=sigma)
     full = device.levels.shape[0] - 1
 
-    def pulse(step):
-        write_key, read_key = jax.random.split(jax.random.fold_in(pulse_key, step))
-        now = _stick(stuck_key, _pulse(write_key, levels, std), device)
-        return now, jnp.abs(sense(read_key, now, device) - levels) <= tolerance * full
+    def keys(at):
+        return jax.random.split(jax.random.fold_in(pulse_key, at))
 
-    def again(state, step):
-        held, settled, pulses = state
-        now, good = pulse(step)
-        return (jnp.where(settled, held, now), settled | good, pulses + ~settled), None
+    def again(state, at):
+        held, seen, pulses = state
+        write_key, read_key = keys(at)
+        good = jnp.abs(seen - levels) <= tolerance * full
+        now = jnp.where(good, held, _stick(stuck_key, pulse(write_key, held, seen, levels, std, full), device))
+        return (now, jnp.where(good, seen, sense(read_key, now, device)), pulses + ~good), None
 
-    first, good = pulse(0)
-    start = (first, good, jnp.ones(levels.shape, jnp.int32))
+    write_key, read_key = keys(0)
+    first = _stick(stuck_key, _pulse(write_key, levels, std), device)
+    start = (first, sense(read_key, first, device), jnp.ones(levels.shape, jnp.int32))
     (last, _, pulses), _ = jax.lax.scan(again, start, jnp.arange(1, most))
     return Verified(first, last, pulses)
 

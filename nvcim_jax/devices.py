@@ -19,6 +19,7 @@ from nvcim_jax.sheet_fields import fault, shown
 
 # The digit in a device's name is the ratio s of its inner levels' variation to that of its outer ones (Table II).
 RATIOS = {"NVM-1": 1, "NVM-2": 2, "NVM-3": 3, "NVM-4": 4, "NVM-5": 6}
+# RRAM1 has one bit a cell in the authors' released code. Table II gives it four levels, which vary alike, and so do we.
 TECHNOLOGIES = {"NVM-1": "RRAM1", "NVM-2": "FeFET2", "NVM-3": "FeFET3", "NVM-4": "RRAM4", "NVM-5": "FeFET6"}
 
 LARGEST_FILE = 2**14  # bytes of a device file; 256 levels take a third of it

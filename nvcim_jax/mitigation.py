@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from nvcim_jax import cells, crossbar
 from nvcim_jax.devices import Device
-from nvcim_jax.quantise import Layout, to_levels
+from nvcim_jax.quantise import Layout, signs_of, to_levels
 
 NUMBER_BITS = 16  # of a gain, shift or coefficient kept digitally
 
@@ -37,7 +37,7 @@ class Cost(NamedTuple):
 class Stored(NamedTuple):
     """A programmed matrix, what is kept digitally to undo its errors, and its cost."""
 
-    held: PerCell
+    matrix: crossbar.Matrix
     cost: Cost
     gain: Float[Array, "rows"] | None = None
     shift: Float[Array, "rows"] | None = None
@@ -53,8 +53,8 @@ def plain(
     layout: Layout | None = None,
 ) -> Stored:
     """No mitigation: one pulse per cell."""
-    held = crossbar.program(key, integers, device, sigma=sigma, layout=layout)
-    return Stored(held, Cost(held.size))
+    matrix = crossbar.program(key, integers, device, sigma=sigma, layout=layout)
+    return Stored(matrix, Cost(matrix.levels.size, storage_bits=_sign_bits(matrix)))
 
 
 def read(
@@ -66,7 +66,7 @@ def read(
     seconds: Scalar | None = None,
 ) -> PerValue:
     """The codes as one read returns them, with what the write kept digitally applied."""
-    codes = crossbar.read(key, stored.held, device, layout=layout, seconds=seconds)
+    codes = crossbar.read(key, stored.matrix, device, layout=layout, seconds=seconds)
     if stored.gain is not None:
         codes = codes * stored.gain[:, None]
     if stored.shift is not None:
@@ -116,6 +116,7 @@ def selective_write_verify(
     budget: Scalar = 1.2,
     tolerance: Scalar = 0.05,
     most: int = 20,
+    pulse: cells.Pulse = cells.anew,
     rank: Callable[[PerValue, PerCell], PerCell] = by_value,
 ) -> Stored:
     """Verify the cells that matter most until `budget` pulses per cell, first pulses included, are spent.
@@ -124,14 +125,14 @@ def selective_write_verify(
     ties by magnitude, and verifies group after group until the accuracy has recovered. Adapted: the values are the
     codes of virtual tokens, their `sensitivity` comes from `curvature` in the stored code's own space (all alike if
     not given), and a budget of pulses ends the verification, cell by cell. `rank=by_cell` is ours: it also knows that
-    a cell's place decides what its error costs.
+    a cell's place decides what its error costs. `pulse` says what the pulses after the first do.
     """
     if not isinstance(budget, jax.core.Tracer) and not budget >= 1:
         raise ValueError(f"a budget of {budget} pulses per cell: the first pulses alone take 1")
     layout = layout or cells.layout_of(device)
     cells.check_device(device, layout)
     levels = to_levels(integers, layout)
-    done = cells.program_verify(key, levels, device, sigma=sigma, tolerance=tolerance, most=most)
+    done = cells.program_verify(key, levels, device, sigma=sigma, tolerance=tolerance, most=most, pulse=pulse)
     if sensitivity is None:
         sensitivity = jnp.ones(integers.shape)
     places = jnp.array(layout.places, jnp.float32)[None, None]
@@ -139,8 +140,9 @@ def selective_write_verify(
     magnitude = jnp.broadcast_to(jnp.abs(integers.astype(jnp.float32))[..., None], levels.shape)
     verified = _affordable(importance, magnitude, done.pulses - 1, (budget - 1) * levels.size)
     pulses = jnp.where(verified, done.pulses, 1)
-    cost = Cost(jnp.sum(pulses), checks=jnp.sum(pulses * verified))
-    return Stored(jnp.where(verified, done.last, done.first), cost)
+    matrix = crossbar.Matrix(jnp.where(verified, done.last, done.first), signs_of(integers, layout))
+    cost = Cost(jnp.sum(pulses), checks=jnp.sum(pulses * verified), storage_bits=_sign_bits(matrix))
+    return Stored(matrix, cost)
 
 
 def curvature(
@@ -181,11 +183,11 @@ def cxdnn(
     peak = jnp.max(jnp.abs(wanted), axis=1)
     stretch = layout.limits[1] / jnp.maximum(peak, 1)
     codes = _within(jnp.round(wanted * stretch[:, None]), layout)
-    held = crossbar.program(write_key, codes, device, sigma=sigma, layout=layout)
-    seen = crossbar.read(read_key, held, device, layout=layout)
+    matrix = crossbar.program(write_key, codes, device, sigma=sigma, layout=layout)
+    seen = crossbar.read(read_key, matrix, device, layout=layout)
     gain, shift = jax.vmap(_line)(seen, wanted)
-    cost = Cost(held.size, held.size, 4 * wanted.size, wanted.size, 2 * NUMBER_BITS * wanted.shape[0])
-    return Stored(held, cost, gain, shift)
+    kept, size = 2 * NUMBER_BITS * wanted.shape[0] + _sign_bits(matrix), matrix.levels.size
+    return Stored(matrix, Cost(size, size, 4 * wanted.size, wanted.size, kept), gain, shift)
 
 
 def correctnet(
@@ -210,10 +212,11 @@ def correctnet(
     wanted = integers.astype(jnp.float32)
     stretch = layout.limits[1] / jnp.maximum(jnp.quantile(jnp.abs(wanted), clip), 1)
     codes = _within(jnp.round(wanted * stretch), layout)
-    held = crossbar.program(key, codes, device, sigma=sigma, layout=layout)
+    matrix = crossbar.program(key, codes, device, sigma=sigma, layout=layout)
     dim = 0 if compensator is None else wanted.shape[1]
-    cost = Cost(held.size, 0, 0, wanted.size * (1 + dim), NUMBER_BITS * (1 + dim * dim))
-    return Stored(held, cost, jnp.full(wanted.shape[:1], 1 / stretch), mixing=compensator)
+    kept = NUMBER_BITS * (1 + dim * dim) + _sign_bits(matrix)
+    cost = Cost(matrix.levels.size, 0, 0, wanted.size * (1 + dim), kept)
+    return Stored(matrix, cost, jnp.full(wanted.shape[:1], 1 / stretch), mixing=compensator)
 
 
 def fit_compensator(
@@ -247,6 +250,10 @@ def _affordable(importance: PerCell, magnitude: PerCell, prices, allowance) -> B
     order = jnp.lexsort((-magnitude.reshape(-1), -importance.reshape(-1)))
     within = jnp.cumsum(prices.reshape(-1)[order]) <= allowance
     return jnp.zeros(order.shape, bool).at[order].set(within).reshape(prices.shape)
+
+
+def _sign_bits(matrix: crossbar.Matrix) -> int:
+    return 0 if matrix.signs is None else matrix.signs.size
 
 
 def _within(codes: PerValue, layout: Layout) -> Int[Array, "rows dim"]:

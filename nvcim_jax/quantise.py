@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Int8
 
 
 class Codes(NamedTuple):
@@ -44,16 +44,18 @@ def from_codes(codes: Codes) -> Float[Array, "rows dim"]:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a signed code lies in cells: `code = offset + sum place * level`. Static; 16 bits in 2-bit cells by default.
+    """How a signed code lies in cells: `code = sign (offset + sum place * level)`. Static; 16 bits, 2-bit cells.
 
-    In offset binary one run of cells holds the code plus `2^(bits - 1)`. A differential pair holds the magnitude,
-    in one run of cells if the code is positive and in another if it is negative: twice the cells, no offset.
-    ValueError outside 2 to 24 bits (float32 sums the cells exactly) and for cells wider than 8 bits or the code.
+    `sign` says how the sign is held. "digital" (default, as in the authors' released code): the cells hold the
+    magnitude, shifted up so that the largest code fills them, and the sign is one bit of digital memory. "offset": one
+    run of cells holds the code plus `2^(bits - 1)`. "pair": a run of cells each for codes above and below zero.
+    ValueError outside 2 to 24 bits (float32 sums the cells exactly), for cells wider than 8 bits or the code, and for
+    another `sign`.
     """
 
     bits: int = 16
     cell_bits: int = 2
-    differential: bool = False
+    sign: str = "digital"
 
     def __post_init__(self):
         if not 2 <= self.bits <= 24:
@@ -62,6 +64,8 @@ class Layout:
             raise ValueError(
                 f"{self.bits}-bit codes in {self.cell_bits}-bit cells: 1 to {min(8, self.bits)} are allowed"
             )
+        if self.sign not in ("digital", "offset", "pair"):
+            raise ValueError(f"a sign held by {self.sign!r}: digital, offset or pair is allowed")
 
     @property
     def full(self) -> int:
@@ -71,24 +75,36 @@ class Layout:
     @property
     def offset(self) -> int:
         """What the code is when every cell is at level zero."""
-        return 0 if self.differential else -(2 ** (self.bits - 1))
+        return -(2 ** (self.bits - 1)) if self.sign == "offset" else 0
 
     @property
-    def places(self) -> tuple[int, ...]:
-        """What one level of each cell is worth, the most significant cell first."""
-        held = self.bits - self.differential
-        run = tuple(2**shift for shift in reversed(range(0, held, self.cell_bits)))
-        return (*run, *(-place for place in run)) if self.differential else run
+    def spare(self) -> int:
+        """Bits by which a magnitude is shifted up to fill its cells: each level is then worth so much less."""
+        return -(self.bits - 1) % self.cell_bits if self.sign == "digital" else 0
+
+    @property
+    def runs(self) -> tuple[tuple[int, ...], ...]:
+        """By how many bits what each cell holds is shifted, the most significant cell first; two runs in a pair."""
+        held = self.bits - (self.sign != "offset")
+        run = tuple(reversed(range(0, held, self.cell_bits)))
+        return (run, run) if self.sign == "pair" else (run,)
+
+    @property
+    def places(self) -> tuple[float, ...]:
+        """What one level of each cell is worth, the most significant first; the second run of a pair counts off."""
+        each = [[2.0 ** (shift - self.spare) for shift in run] for run in self.runs]
+        return tuple(way * place for way, run in zip((1, -1), each, strict=False) for place in run)
 
     @property
     def limits(self) -> tuple[int, int]:
         """The lowest and the highest code."""
         top = 2 ** (self.bits - 1) - 1
-        return (-top if self.differential else self.offset), top
+        return self.offset or -top, top
 
 
-OFFSET_BINARY = Layout()
-DIFFERENTIAL = Layout(differential=True)
+SIGN_MAGNITUDE = Layout()
+OFFSET_BINARY = Layout(sign="offset")
+DIFFERENTIAL = Layout(sign="pair")
 
 
 def check_codes(integers: Int[Array, "..."], low: int, high: int) -> None:
@@ -111,18 +127,35 @@ def saturated(integers: Int[Array, "..."], low: int, high: int) -> Int[Array, ".
     return jnp.clip(integers, max(low, known.min), min(high, known.max)).astype(jnp.int32)
 
 
-def to_levels(integers: Int[Array, "rows dim"], layout: Layout = OFFSET_BINARY) -> Int[Array, "rows dim cells"]:
+def to_levels(integers: Int[Array, "rows dim"], layout: Layout = SIGN_MAGNITUDE) -> Int[Array, "rows dim cells"]:
     """Cell levels of each code. Under a trace, codes outside the layout's limits saturate; else ValueError."""
-    held = saturated(integers, *layout.limits) - layout.offset
-    signs = jnp.array([1 if place > 0 else -1 for place in layout.places])
-    shifts = jnp.array([abs(place).bit_length() - 1 for place in layout.places])
-    return (jnp.maximum(held[..., None] * signs[None, None], 0) >> shifts[None, None]) & layout.full
+    codes = saturated(integers, *layout.limits)
+    if layout.sign == "pair":
+        held = (jnp.maximum(codes, 0), jnp.maximum(-codes, 0))
+    else:
+        held = (jnp.abs(codes) << layout.spare if layout.sign == "digital" else codes - layout.offset,)
+    cells = [each[..., None] >> jnp.array(run)[None, None] for each, run in zip(held, layout.runs, strict=True)]
+    return jnp.concatenate(cells, axis=-1) & layout.full
+
+
+def signs_of(integers: Int[Array, "rows dim"], layout: Layout = SIGN_MAGNITUDE) -> Int8[Array, "rows dim"] | None:
+    """1 or -1 for each code, to be kept digitally; None where the cells hold the sign."""
+    return jnp.where(integers < 0, -1, 1).astype(jnp.int8) if layout.sign == "digital" else None
 
 
 def from_levels(
     levels: Float[Array, "rows dim cells"] | Int[Array, "rows dim cells"],
-    layout: Layout = OFFSET_BINARY,
+    layout: Layout = SIGN_MAGNITUDE,
+    signs: Int8[Array, "rows dim"] | None = None,
 ) -> Float[Array, "rows dim"]:
-    """Shift-and-add of cell levels, which noise may have moved off the integers, back to a signed code."""
+    """Shift-and-add of cell levels, which noise may have moved off the integers, back to a signed code.
+
+    ValueError unless the `signs` are given that the layout keeps digitally, or are left out where it keeps none.
+    """
+    if (layout.sign == "digital") != (signs is not None):
+        raise ValueError(
+            f"a sign held by {layout.sign!r} and {'no ' if signs is None else ''}signs: give `signs_of` codes"
+        )
     places = jnp.array(layout.places, jnp.float32)
-    return jnp.sum(levels.astype(jnp.float32) * places[None, None], axis=-1) + layout.offset
+    codes = jnp.sum(levels.astype(jnp.float32) * places[None, None], axis=-1) + layout.offset
+    return codes if signs is None else codes * signs

@@ -100,6 +100,9 @@ def normals(of: Case, rows: Sequence[Row], *, fidelity: str, chips: int, draws: 
 def notes(rows: Sequence[Row], fidelity: str) -> list[str]:
     """What a reader of the figures must know of the devices."""
     said = remarks([(row.sheet, row.sigmas) for row in rows])
+    if fidelity == "cell":
+        steps = " or ".join(str(levels - 1) for levels in sorted({row.sheet.levels for row in rows}))
+        said.append(f"Sigma is a share of a cell's range; in level steps, as SWIM counts, it is {steps} times as much.")
     for row in rows:
         names = [words for field, words in LEFT_OUT[fidelity].items() if getattr(row.sheet.device, field) is not None]
         if names:

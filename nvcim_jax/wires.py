@@ -1,7 +1,7 @@
 """What the resistance of wires takes from the sums of an array (IR drop), to first order."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from nvcim_jax.cells import off_share
 from nvcim_jax.devices import Device
@@ -14,13 +14,15 @@ def lost_to_wires(
     *,
     ohm: Float[Array, ""] | float,
     columns: int,
+    present: Bool[Array, "tokens down rows"] | None = None,
 ) -> Float[Array, "inputs down cells tokens"]:
     """Levels missing from each column's sum when one input bit fires the rows of one cell place.
 
     Currents are those without wires; the drop they cause along the word line (driven at column 0) and up the bit line
     (sensed below the last row) lowers each cell's voltage, and so its current. Rows lie place by place: the cells of
     the first place are farthest from the sense amplifier. Rows that do not fire carry no current (their access
-    transistor is off), but their wires count. Exact up to terms in `ohm^2`. ValueError for a device without
+    transistor is off), but their wires count; neither do the cells of values that are not `present`. Exact up to terms
+    in `ohm^2`. ValueError for a device without
     conductances.
     """
     if device.conductance_us is None:
@@ -28,6 +30,8 @@ def lost_to_wires(
     full = device.levels.shape[0] - 1
     off, on = device.conductance_us
     siemens = 1e-6 * (on - off) * (off_share(device) + held / full)
+    if present is not None:
+        siemens = siemens * present[..., None]
     tokens, down, rows, places = held.shape
     width = min(columns, tokens)
     siemens = jnp.pad(siemens, ((0, -tokens % width), (0, 0), (0, 0), (0, 0))).reshape(-1, width, down, rows, places)

@@ -42,6 +42,35 @@ def test_the_tail_of_program_and_verify(most):
     assert pulses.min() == 1 and pulses.max() <= most and np.all(pulses[off] == most)
 
 
+def test_a_step_deviates_by_the_root_of_its_share_of_the_range():
+    """After one step an error has the variance std^2 E|first error| / full: it corrects all of what was off before."""
+    done = cells.program_verify(KEY, EACH_LEVEL, UNEVEN, sigma=0.1, tolerance=0.0, most=2, pulse=cells.step)
+    error = np.asarray(done.last - EACH_LEVEL)[:, 0]
+    std = 0.1 * 3 * np.array([0.25, 0.5, 1.0, 2.0])
+    after = std * (std * (2 / math.pi) ** 0.5 / 3) ** 0.5
+    within(error.mean(1), 0, after / COUNT**0.5)
+    within(error.std(1), after, 1.2 * after / (2 * COUNT) ** 0.5)  # its tails are longer than a Gaussian's
+    assert done.pulses.min() == 2
+
+
+def test_a_step_by_hand():
+    # half of the range missing, at full 3: moves by 1.5 and deviates by std times the root of a half; none, by nothing
+    held, levels, std = jnp.array([[[0.5, 2.0]]]), jnp.array([[[2, 2]]]), jnp.full((1, 1, 2), 0.4)
+    moved = cells.step(KEY, held, held, levels, std, 3) - held
+    normal = jax.random.normal(KEY, (1, 1, 2))
+    np.testing.assert_allclose(moved, jnp.array([[[1.5 + 0.4 * 0.5**0.5 * normal[0, 0, 0], 0.0]]]), rtol=1e-6)
+
+
+def test_steps_settle_and_stuck_cells_do_not():
+    done = cells.program_verify(
+        KEY, EACH_LEVEL, Device(jnp.ones(4)), sigma=0.1, tolerance=0.01, most=20, pulse=cells.step
+    )
+    assert float(jnp.mean(jnp.abs(done.last - EACH_LEVEL) <= 0.03 + 1e-6)) > 0.999 and float(done.pulses.mean()) < 5
+    faulty = Device(jnp.zeros(4), stuck=jnp.array([0.2, 0.1]))
+    done = cells.program_verify(KEY, EACH_LEVEL, faulty, sigma=0.1, tolerance=0.05, most=5, pulse=cells.step)
+    np.testing.assert_array_equal(done.first, done.last)
+
+
 def test_verified_cells_are_spread_as_a_cut_gaussian():
     done = cells.program_verify(KEY, EACH_LEVEL, UNEVEN, sigma=0.2, tolerance=0.1, most=60)
     error = np.asarray(done.last - EACH_LEVEL)[3, 0] / 3  # deviates by 0.4, cut at 0.1: nearly even
@@ -98,10 +127,11 @@ def test_each_read_has_a_noise_of_its_own():
     within((first * second).mean(), 0, 0.06**2 / first.size**0.5)
 
 
-def test_gradients_reach_sigma_and_the_device_and_are_finite():
+@pytest.mark.parametrize("pulse", [cells.anew, cells.step])
+def test_gradients_reach_sigma_and_the_device_and_are_finite(pulse):
     @jax.jit
     def total(sigma, one):
-        done = cells.program_verify(KEY, EACH_LEVEL[:, :, :50], one, sigma=sigma, tolerance=0.1, most=4)
+        done = cells.program_verify(KEY, EACH_LEVEL[:, :, :50], one, sigma=sigma, tolerance=0.1, most=4, pulse=pulse)
         return jnp.sum(cells.sense(KEY, cells.age(done.last, one, seconds=100.0), one) ** 2)
 
     full = UNEVEN._replace(

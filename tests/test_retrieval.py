@@ -21,9 +21,9 @@ EIGHT = """
 name = "eight"
 source = "made up, each level unlike all others"
 levels = 8
-noise = [0.0, 0.1, 0.1, 0.3, 0.3, 0.6, 0.9, 1.2]
+noise = [0.0, 0.5, 0.5, 1.0, 1.0, 2.0, 3.0, 4.0]
 sigma_range = [0, 1]
-read_noise = 0.1
+read_noise = 0.5
 """
 
 
@@ -69,7 +69,7 @@ def test_programmed_banks_and_chips_agree_with_the_closed_form(case, fidelity, t
 
 
 def test_stuck_cells_are_drawn_and_not_integrated(case, tmp_path):
-    stuck = own_row(tmp_path, more="stuck_off = 0.2\nstuck_on = 0.1\n", sigmas=[0.2])
+    stuck = own_row(tmp_path, more="stuck_off = 0.4\nstuck_on = 0.3\n", sigmas=[0.2])
     bound = {"settings": PAPER, "fidelity": "cell"}
     assert retrieval.without_closed_form([ROWS[0], stuck], "cell") == ["eight"]
     assert retrieval.without_closed_form([stuck], "value") == []
@@ -114,7 +114,10 @@ def test_notes_say_what_is_left_out_and_what_is_extrapolated(tmp_path):
         "Sigma 0.2, 0.6 lies outside 0 to 0.15, for which NVM-1 is known: figures there are extrapolated.",
         "value fidelity leaves out the read noise and the stuck cells and the drift of eight.",
     ]
-    assert retrieval.notes([own], "cell") == ["cell fidelity leaves out the drift after the first second of eight."]
+    assert retrieval.notes([own], "cell") == [
+        "Sigma is a share of a cell's range; in level steps, as SWIM counts, it is 7 times as much.",
+        "cell fidelity leaves out the drift after the first second of eight.",
+    ]
 
 
 def test_finished_trials_are_kept_and_gone_on_from(case, tmp_path):

@@ -134,11 +134,10 @@ def test_the_law_of_cells_of_any_levels(levels, read_noise):
 
 
 def test_eight_levels_by_hand():
-    # 16 bits in 3-bit cells: places 8^5 to 1, the first cell holds one bit. 0 is 100..0, -1 is 011..1, 32767 is 111..1.
+    # a magnitude of 15 bits in 3-bit cells, places 8^4 to 1: 32767 is 77777, 4 is 00004
     upper = Device(jnp.array([0.0, 0, 0, 0, 0.9, 0.9, 0.9, 0.9]))
-    law = variation.cell_law(jnp.array([[32767.0, 0.0, -1.0]]), upper, sigma=0.1)
-    low_cells = sum(64**at for at in range(5))  # five cells at level 7
-    expected = (0.1 * 0.9 * 7) ** 2 * np.array([low_cells, 0, low_cells])
+    law = variation.cell_law(jnp.array([[32767.0, 0.0, 3.0, -4.0]]), upper, sigma=0.1)
+    expected = (0.1 * 0.9 * 7) ** 2 * np.array([sum(64**at for at in range(5)), 0, 0, 1])
     np.testing.assert_allclose(law.variance[0], expected, rtol=1e-5)
 
 

@@ -1,12 +1,15 @@
 """IR drop to first order, against Kirchhoff's equations of the whole network."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nvcim_jax.crossbar import Tile, multiply
+from nvcim_jax.crossbar import Matrix, Tile, multiply
 from nvcim_jax.devices import Device
+from nvcim_jax.quantise import OFFSET_BINARY
 from nvcim_jax.wires import lost_to_wires
 
 ONE = Device(jnp.ones(4), conductance_us=jnp.array([2.0, 150.0]))
@@ -71,13 +74,19 @@ def test_each_tile_across_has_drivers_of_its_own():
 
 
 def test_wires_take_from_the_product_of_an_array_and_perfect_ones_take_nothing():
-    held = jnp.full((4, 10, 8), 3.0)
-    product = [
-        float(multiply(jax.random.key(0), jnp.full(10, 5), held, ONE, input_bits=4, wire_ohm=r)[0]) for r in (0.0, 1.0)
-    ]
+    held = Matrix(jnp.full((4, 10, 8), 3.0), None)
+    of = partial(multiply, jax.random.key(0), jnp.full(10, 5), held, ONE, input_bits=4, layout=OFFSET_BINARY)
+    product = [float(of(wire_ohm=ohm)[0]) for ohm in (0.0, 1.0)]
     assert product[0] == 10 * 5 * 32767 and product[1] < product[0]
-    small = multiply(jax.random.key(0), jnp.full(10, 5), held, ONE, input_bits=4, wire_ohm=1.0, tile=Tile(rows=16))
-    assert float(small[0]) > product[1]  # shorter bit lines lose less
+    assert float(of(wire_ohm=1.0, tile=Tile(rows=16))[0]) > product[1]  # shorter bit lines lose less
+
+
+def test_cells_that_are_cut_off_carry_no_current():
+    held = jnp.array(RANDOM.integers(0, 4, (5, 1, 4, 2)), jnp.float32)
+    bits, present = jnp.ones((1, 1, 4)), jnp.ones((5, 1, 4), bool).at[:, :, 2].set(False)
+    cut_off = lost_to_wires(bits, held, ONE, ohm=3.0, columns=5, present=present)
+    not_fired = lost_to_wires(bits.at[0, 0, 2].set(0), held, ONE, ohm=3.0, columns=5)
+    np.testing.assert_allclose(cut_off, not_fired, rtol=1e-5)
 
 
 def test_wires_need_conductances():
