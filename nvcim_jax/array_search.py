@@ -24,14 +24,17 @@ from nvcim_jax.similarity import SCALES, WEIGHTS
 class Copy(NamedTuple):
     """A pooled key as it lies in an array, and the value of one step of its code."""
 
-    held: Float[Array, "rows dim cells"]
+    held: crossbar.Matrix
     step: Float[Array, ""]
 
 
 def write(
     key: PRNGKeyArray, search_key: Float[Array, "rows dim"], device: Device, *, sigma: Float[Array, ""] | float
 ) -> tuple[Copy, ...]:
-    """The pooled copies of one key in cells of two bits (Fig. 4), each programmed with a noise of its own."""
+    """The pooled copies of one key in cells of two bits (Fig. 4), each programmed with a noise of its own.
+
+    In offset binary: one array per copy multiplies values of both signs, which is what `cost` counts.
+    """
     copies = []
     for own, pooled in zip(jax.random.split(key, len(SCALES)), pyramid(search_key), strict=True):
         codes = to_codes(pooled)

@@ -60,7 +60,7 @@ class Fit(NamedTuple):
 
 def fit(workload: Workload, cell: Cell, array: Array = Array()) -> Fit:  # noqa: B008
     """The fit of the workload's codes in such cells. ValueError if an array cannot hold one code."""
-    layout = Layout(workload.code_bits, cell.bits)
+    layout = Layout(workload.code_bits, cell.bits, sign="offset")  # one array per matrix multiplies both signs
     cells, room = len(layout.places), Tile(array.rows, array.columns).values(layout)
     down = ceil(workload.dim / room)
     held = ceil(workload.dim / down)

@@ -72,7 +72,7 @@ def test_the_best_valid_slot_is_found():
 
 def test_variation_is_drawn_for_each_ovt_from_the_key():
     keys = jnp.ones((4, 3, 4))
-    held = lambda key, sigma: array_search.program(key, keys, NVM3, sigma=sigma)[0].held  # noqa: E731
+    held = lambda key, sigma: array_search.program(key, keys, NVM3, sigma=sigma)[0].held.levels  # noqa: E731
     assert (held(KEY, 0.0) == held(jax.random.key(5), 0.0)).all()
     once, other = held(KEY, 0.1), held(jax.random.key(5), 0.1)
     assert (once == held(KEY, 0.1)).all() and (once != other).all() and (once[0] != once[1]).all()

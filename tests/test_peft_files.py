@@ -169,7 +169,7 @@ def test_nothing_is_overwritten(tmp_path, kind):
     assert not list((tmp_path / "adapter").iterdir())
 
 
-@pytest.mark.parametrize("step", ["save_file", "os.rename"])
+@pytest.mark.parametrize("step", ["Path.write_bytes", "os.rename"])
 def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch, step):
     def fail(*_, **__):
         raise OSError("disk full")
