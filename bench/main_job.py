@@ -18,9 +18,18 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 from machine import matmul_rate  # noqa: E402 (beside this file)
 
-from nvcim_jax import devices, job, lamp, llm, pipeline, programs, reply, study, synthetic, text, tuning  # noqa: E402
+from nvcim_jax import llm, tuning  # noqa: E402
 from nvcim_jax.cli import EMBEDDED  # noqa: E402
-from nvcim_jax.presets import RECOMMENDED  # noqa: E402
+from nvcim_jax.data import lamp, synthetic, text  # noqa: E402
+from nvcim_jax.evaluation.ladder import metric_of  # noqa: E402
+from nvcim_jax.hardware import catalogue  # noqa: E402
+from nvcim_jax.hardware.devices import Condition  # noqa: E402
+from nvcim_jax.pipeline import compiled, retrieve  # noqa: E402
+from nvcim_jax.pipeline.answer import answer_room, generate  # noqa: E402
+from nvcim_jax.pipeline.block import gather  # noqa: E402
+from nvcim_jax.pipeline.learn import pair, tune_bank  # noqa: E402
+from nvcim_jax.pipeline.presets import RECOMMENDED  # noqa: E402
+from nvcim_jax.provenance import provenance  # noqa: E402
 
 IMPORTED = time.perf_counter()
 
@@ -42,26 +51,24 @@ def stages(model, task, users, device) -> tuple[dict[str, float], dict[str, floa
         return value
 
     key = jax.random.key(0)
-    users = pipeline.buffered(users, RECOMMENDED.buffer)
-    selected = pipeline.select(key, model, users)
-    lap("select", selected.valid)
-    options = {"sigma": 0.1, "settings": RECOMMENDED}
-    codec = lap("fit codecs", pipeline.fit_codecs(key, model, task, users))
-    learned = lap("tune", pipeline.learn(key, model, task, users, selected, codec, device, **options))
-    banks = lap("program", pipeline.program(key, users, learned, device, draws=1, **options))
-    match = lap("search", pipeline.search(model, users, learned, banks, settings=RECOMMENDED))
-    prompts = programs.prompts_of(learned.codec, match.prompt[:, 0])
+    condition = Condition(device, 0.1)
+    block = gather(key, model, task, users, settings=RECOMMENDED)
+    lap("select, fit codecs", block.codec)
+    learned = lap("tune", tune_bank(key, model, block, condition, settings=RECOMMENDED))
+    banks = lap("program", retrieve.program(key, block, learned, condition, settings=RECOMMENDED))
+    match = lap("search", retrieve.search(model, block, banks, settings=RECOMMENDED))
+    prompts = compiled.prompts_of(block.codec, match.prompt[:, 0])
     queries = [query for user in users for query in user.queries]
     flat = prompts.reshape(-1, *prompts.shape[-2:])
     answers = lap(
         "generate",
-        reply.answer(model, queries, tuning.Adapted(front=flat), new_tokens=study.answer_room(model, users)),
+        generate(model, queries, tuning.Adapted(front=flat), new_tokens=answer_room(model, block.users)),
     )
-    metric = study.metric_of(task)
+    metric = metric_of(task)
     score = float(np.mean([metric(answer, query.answer) for answer, query in zip(answers, queries, strict=True)]))
-    pairs = [pipeline.pair(model, sample, RECOMMENDED) for row in selected.samples for sample in row if sample]
+    pairs = [pair(model, sample, RECOMMENDED) for row in block.selected.samples for sample in row if sample]
     width = RECOMMENDED.tokens + text.bucket(max(len(question) + len(answer) - 1 for question, answer, _ in pairs))
-    return seconds, {"score": score, "rows": int(selected.valid.sum()), "width": width}
+    return seconds, {"score": score, "rows": int(block.selected.valid.sum()), "width": width}
 
 
 def main() -> None:
@@ -71,7 +78,7 @@ def main() -> None:
     args = parser.parse_args()
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores (a busy machine gives slow figures)")
 
-    task, device = lamp.task(args.task), devices.device("NVM-3")
+    task, device = lamp.task(args.task), catalogue.device("NVM-3")
     start = time.perf_counter()
     model = llm.load(EMBEDDED)
     loaded = time.perf_counter() - start
@@ -89,7 +96,7 @@ def main() -> None:
     print(f"tuning {rate:,.0f} tokens/s, {share:.0%} of the measured {peak / 1e9:.0f} GFLOP/s float32 matrix rate")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
     print(f"score of these {args.users} users: {out['score']:.3f}")
-    print(json.dumps({"cold_s": cold, "warm_s": warm, "tokens_per_s": rate, "share": share, **job.provenance()}))
+    print(json.dumps({"cold_s": cold, "warm_s": warm, "tokens_per_s": rate, "share": share, **provenance()}))
 
 
 if __name__ == "__main__":

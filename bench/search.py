@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from machine import read_rate  # beside this file
 
-from nvcim_jax import job, search
+from nvcim_jax.memory import search
+from nvcim_jax.provenance import provenance
 
 ROWS, DIM, K = 16, 48, 10
 CHUNK = 64 * search.BLOCK
@@ -132,7 +133,7 @@ def main() -> None:
         small, large = min(best), max(best)
         growth = best[large] / best[small]
         print(f"{count} queries: {large / small:,.0f} times the OVTs cost {growth:,.0f} times the time")
-    print(json.dumps({"bytes_per_s": reads, "load": os.getloadavg()[0], "rows": rows, **job.provenance()}))
+    print(json.dumps({"bytes_per_s": reads, "load": os.getloadavg()[0], "rows": rows, **provenance()}))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nvcim_jax import bank, job, programs, store
+from nvcim_jax.memory import bank, growth
+from nvcim_jax.memory.storage import store
+from nvcim_jax.provenance import provenance
 
 
 def peak() -> float:
@@ -31,7 +33,7 @@ def appends(capacity: int) -> float:
     times = []
     for _ in range(32):
         start = time.perf_counter()
-        grown = jax.block_until_ready(programs.append(grown, ovt))
+        grown = jax.block_until_ready(growth.append(grown, ovt))
         times.append(time.perf_counter() - start)
     assert int(grown.count) == 32
     return 1e6 * min(times)
@@ -71,7 +73,7 @@ def main() -> None:
             f"{name} {seconds[name]:7.1f} s, {gigabytes / seconds[name]:5.2f} GB/s, peak memory {marks[name]:5.2f} GiB"
         )
     shutil.rmtree(args.folder)
-    print(json.dumps({"append_us": grows, "seconds": seconds, "peak_GiB": marks, **job.provenance()}))
+    print(json.dumps({"append_us": grows, "seconds": seconds, "peak_GiB": marks, **provenance()}))
 
 
 if __name__ == "__main__":

@@ -39,10 +39,19 @@ import transformers
 from rich.console import Console
 from rich.table import Table
 
-from nvcim_jax import devices, lamp, llm, pipeline, programs, reply, study, synthetic, text, tuning
+from nvcim_jax import llm, tuning
 from nvcim_jax.cli import EMBEDDED
-from nvcim_jax.lamp import Sample, Task, User
-from nvcim_jax.presets import RECOMMENDED, Settings
+from nvcim_jax.data import lamp, synthetic, text
+from nvcim_jax.data.lamp import Task
+from nvcim_jax.evaluation import methods
+from nvcim_jax.hardware import catalogue
+from nvcim_jax.people import Sample, User
+from nvcim_jax.pipeline import compiled
+from nvcim_jax.pipeline.answer import generate
+from nvcim_jax.pipeline.encode import fit_codecs, stored
+from nvcim_jax.pipeline.learn import pair, start_ids
+from nvcim_jax.pipeline.presets import RECOMMENDED, Settings
+from nvcim_jax.pipeline.select import buffered, select
 from nvcim_jax.tuning import train
 
 FIRST, FIRST_OF_GRID = 3_000_000, 2_000_000  # numbers of the users
@@ -79,8 +88,8 @@ class Curve(NamedTuple):
 def case_of(model, task: Task, first: int, rows: int, queries: int) -> Case:
     """The representatives of the users from number `first` on, until there are `rows`."""
     found = synthetic.users(task, -(-rows // 3), first=first, queries=queries * MOST_DOMAINS)
-    users = pipeline.buffered(found, RECOMMENDED.buffer)
-    selected = pipeline.select(jax.random.key(0), model, users, extra_domains=True)
+    users = buffered(found, RECOMMENDED.buffer)
+    selected = select(jax.random.key(0), model, users, extra_domains=True)
     slots = [(u, sample) for u, row in enumerate(selected.samples) for sample in row if sample is not None][:rows]
     asked = [[query for query in users[u].queries if query.domain == sample.domain][:queries] for u, sample in slots]
     owners = np.array([u for u, _ in slots])
@@ -89,7 +98,7 @@ def case_of(model, task: Task, first: int, rows: int, queries: int) -> Case:
 
 def pairs_of(model, case: Case) -> list:
     """Question and answer ids of every sample, the same for all methods."""
-    return [pipeline.pair(model, sample, RECOMMENDED)[:2] for sample in case.samples]
+    return [pair(model, sample, RECOMMENDED)[:2] for sample in case.samples]
 
 
 def marks_to(steps: int) -> tuple[int, ...]:
@@ -100,7 +109,7 @@ def marks_to(steps: int) -> tuple[int, ...]:
 def ids_of(model, case: Case, settings: Settings) -> list[list[int]]:
     """The words that every prompt starts from."""
     return [
-        pipeline.start_ids(model, case.task, sample, settings, case.users[user].history)
+        start_ids(model, case.task, sample, settings, case.users[user].history)
         for user, sample in zip(case.owners, case.samples, strict=True)
     ]
 
@@ -117,14 +126,14 @@ def ours(model, case: Case, settings: Settings, sigma: float, rounds: int) -> Cu
 
 def trained(model, case: Case, settings: Settings, sigma: float, marks: tuple[int, ...]):
     """One pass of ours: seconds up to every mark, and the prompts there."""
-    key, device = jax.random.key(0), devices.device("NVM-3")
+    key, device = jax.random.key(0), catalogue.device("NVM-3")
     fixed = {"config": model.config, "method": settings.method, "training": settings.training}
     started, seconds, prompts = time.perf_counter(), [], []
-    codec = pipeline.fit_codecs(key, model, case.task, case.users, fit=settings.fit_codec)
+    codec = fit_codecs(key, model, case.task, case.users, fit=settings.fit_codec)
     codecs = jax.tree.map(lambda leaf: leaf[case.owners], codec)
     ids = np.array(ids_of(model, case, settings), np.int32)
     start_keys, init_keys, noise_keys = (jax.random.split(own, len(ids)) for own in jax.random.split(key, 3))
-    begun = programs.start(model.params, start_keys, init_keys, ids, codecs, config=model.config, settings=settings)
+    begun = compiled.start(model.params, start_keys, init_keys, ids, codecs, config=model.config, settings=settings)
     batch = text.batch([[pair] for pair in pairs_of(model, case)])
     job = tuning.Job(noise_keys, begun[0], codecs, *begun[1:], batch)
     state = train.begin(job, training=settings.training)
@@ -134,8 +143,8 @@ def trained(model, case: Case, settings: Settings, sigma: float, marks: tuple[in
         )
         jax.block_until_ready(state)
         seconds.append(time.perf_counter() - started)
-        codes = pipeline.stored(model, state.values, codecs, settings)
-        prompts.append(programs.prompts_of(codecs, codes[:, None])[:, 0])
+        codes = stored(model, state.values, codecs, settings=settings)
+        prompts.append(compiled.prompts_of(codecs, codes[:, None])[:, 0])
         jax.block_until_ready(prompts)
         started = time.perf_counter() - seconds[-1]  # without reading the prompts
     return np.array(seconds), jnp.stack(prompts)
@@ -146,9 +155,9 @@ def theirs(base, model, case: Case, start: str, rate: float, steps: int) -> Curv
     marks, own = marks_to(steps), STARTS[start]
     words = ids_of(model, case, OURS[own]) if own else [None] * len(case.samples)
     rows = []
-    for seed, (pair, ids) in enumerate(zip(pairs_of(model, case), words, strict=True)):
+    for seed, (texts, ids) in enumerate(zip(pairs_of(model, case), words, strict=True)):
         torch.manual_seed(seed)
-        rows.append(one_of_theirs(adapter(base, model, ids), *pair, rate, marks))
+        rows.append(one_of_theirs(adapter(base, model, ids), *texts, rate, marks))
     seconds, prompts = zip(*rows, strict=True)
     return Curve(marks, np.sum(seconds, axis=0), np.stack(prompts, axis=1))
 
@@ -211,8 +220,8 @@ def scores(model, case: Case, prompts) -> np.ndarray:
     owners = np.repeat(np.arange(len(case.queries)), [len(row) for row in case.queries])
     asked = [query for row in case.queries for query in row]
     flat = jnp.asarray(prompts[:, owners].reshape(-1, *prompts.shape[-2:]))
-    metric, new_tokens = study.metric_of(case.task), study.answer_room(model, case.users)
-    answers = reply.answer(model, asked * len(prompts), tuning.Adapted(front=flat), new_tokens=new_tokens)
+    metric, new_tokens = methods.metric_of(case.task), methods.answer_room(model, case.users)
+    answers = generate(model, asked * len(prompts), tuning.Adapted(front=flat), new_tokens=new_tokens)
     each = [metric(answer, query.answer) for answer, query in zip(answers, asked * len(prompts), strict=True)]
     return np.reshape(each, (len(prompts), -1)).mean(axis=1)
 

@@ -31,8 +31,10 @@ from rich.console import Console
 from rich.table import Table
 
 import nvcim_jax
-from nvcim_jax import devices, text, tuning
-from nvcim_jax.codec import Codec
+from nvcim_jax import tuning
+from nvcim_jax.core.codec import Codec
+from nvcim_jax.data import text
+from nvcim_jax.hardware import catalogue
 
 PROMPTS, VIRTUAL, TOKENS, LABELS, RATE = 25, 16, 64, 16, 3e-3
 WIDTH = VIRTUAL + TOKENS
@@ -87,7 +89,7 @@ def ours(params, config, problem: Problem):
     fixed = {"config": config, "method": tuning.Prompt(), "training": tuning.Training(steps=problem.steps)}
 
     def work() -> np.ndarray:
-        tuned = jax.block_until_ready(tuning.tune(params, job, devices.device("NVM-1"), 0.0, **fixed))
+        tuned = jax.block_until_ready(tuning.tune(params, job, catalogue.device("NVM-1"), 0.0, **fixed))
         return np.asarray(tuned.losses[-1])
 
     return work

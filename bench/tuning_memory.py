@@ -19,8 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nvcim_jax import devices, llm, text, tuning
-from nvcim_jax.codec import Codec
+from nvcim_jax import llm, tuning
+from nvcim_jax.core.codec import Codec
+from nvcim_jax.data import text
+from nvcim_jax.hardware import catalogue
 from nvcim_jax.llm.config import plain_rope
 from nvcim_jax.llm.decoder import Decoder
 
@@ -53,7 +55,7 @@ def one(prompts: int, dtype: str, recompute: bool) -> dict:
         began = time.perf_counter()
         tuned = jax.block_until_ready(
             tuning.tune(
-                params, job, devices.device("NVM-1"), 0.0, config=GEMMA_2B, method=tuning.Prompt(), training=training
+                params, job, catalogue.device("NVM-1"), 0.0, config=GEMMA_2B, method=tuning.Prompt(), training=training
             )
         )
         seconds.append(time.perf_counter() - began)

@@ -19,10 +19,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nvcim_jax import devices, files, job, noise, similarity, variation
+from nvcim_jax import files
+from nvcim_jax.core import noise, similarity
+from nvcim_jax.hardware import catalogue
+from nvcim_jax.memory import monte_carlo, variation
+from nvcim_jax.provenance import provenance
 
 SCORE = partial(similarity.stored_wmsdp, reduce=similarity.aligned)
-NVM3, SIGMA = devices.device("NVM-3"), 0.3
+NVM3, SIGMA = catalogue.device("NVM-3"), 0.3
 
 
 def best(run, repeats: int = 5) -> float:
@@ -46,9 +50,9 @@ def closed_form(ovts: int, queries: int, error: float) -> dict[str, float]:
     table = jax.jit(lambda *arrays: variation.win_table(*arrays, NVM3, sigma=SIGMA, score=SCORE))
     expected = np.asarray(variation.expected_accuracy(table(asked, keys, valid), right))
     closed = best(lambda: table(asked, keys, valid).block_until_ready())
-    trial = partial(variation.retrieve_once, score=SCORE)
+    trial = partial(monte_carlo.retrieve_once, score=SCORE)
     arguments = (asked, keys, valid, NVM3, jnp.float32(SIGMA))
-    draw = partial(variation.monte_carlo, jax.random.key(1), trial, arguments)
+    draw = partial(monte_carlo.monte_carlo, jax.random.key(1), trial, arguments)
     found = np.concatenate(list(draw(draws=500)))
     per_draw = best(lambda: list(draw(draws=100)), 3) / 100
     hits = (found == np.asarray(target)).mean(1)
@@ -82,10 +86,10 @@ def chips(ovts: int, queries: int) -> dict[str, float]:
     make = jax.jit(lambda copies: variation.chip_law(asked, copies, valid, score=SCORE))
     law = jax.block_until_ready(make(copies))
     in_scores = lambda key, law: jnp.argmax(variation.chip_scores(key, law), axis=-1)  # noqa: E731
-    in_cells = partial(variation.retrieve_once, score=SCORE)
+    in_cells = partial(monte_carlo.retrieve_once, score=SCORE)
     arguments = (asked, keys, valid, NVM3, jnp.float32(SIGMA))
-    scores = best(lambda: list(variation.monte_carlo(jax.random.key(1), in_scores, (law,), draws=200)), 3) / 200
-    cells = best(lambda: list(variation.monte_carlo(jax.random.key(1), in_cells, arguments, draws=100)), 3) / 100
+    scores = best(lambda: list(monte_carlo.monte_carlo(jax.random.key(1), in_scores, (law,), draws=200)), 3) / 200
+    cells = best(lambda: list(monte_carlo.monte_carlo(jax.random.key(1), in_cells, arguments, draws=100)), 3) / 100
     return {
         "queries": queries,
         "law_seconds": best(lambda: jax.block_until_ready(make(copies)), 3),
@@ -103,7 +107,7 @@ def against_torch(ovts: int = 25, draws: int = 2000) -> dict[str, float | str]:
         one = partial(noise.inject, sigma=0.1, factors=NVM3.factors)
         return jax.vmap(one)(jax.random.split(key, ovts), prompts)
 
-    draw = partial(variation.monte_carlo, jax.random.key(1), trial, (jnp.asarray(prompts),))
+    draw = partial(monte_carlo.monte_carlo, jax.random.key(1), trial, (jnp.asarray(prompts),))
     ours = best(lambda: list(draw(draws=draws, chunk=500))) / draws
     spread = np.concatenate(list(draw(draws=500))).std(0).mean()
     said = float(jnp.mean(jax.vmap(partial(noise.noise_std, sigma=0.1, factors=NVM3.factors))(jnp.asarray(prompts))))
@@ -176,7 +180,7 @@ def main() -> None:
         words.json.parent.mkdir(parents=True, exist_ok=True)
         files.write_json(
             words.json,
-            {"settings": {**vars(words), "json": str(words.json)}, "provenance": job.provenance(), **results},
+            {"settings": {**vars(words), "json": str(words.json)}, "provenance": provenance(), **results},
         )
 
 

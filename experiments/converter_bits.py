@@ -18,14 +18,19 @@ import jax.numpy as jnp
 import numpy as np
 from rich.progress import track
 
-from nvcim_jax import comparison, cost, files, job, lamp, llm, retrieval, search, synthetic
-from nvcim_jax.adc import Adc, ideal
-from nvcim_jax.array_search import find, program
+from nvcim_jax import files, llm
 from nvcim_jax.cli import EMBEDDED
-from nvcim_jax.devices import device
-from nvcim_jax.presets import PRESETS
-from nvcim_jax.similarity import SCALES, WEIGHTS, fold
-from nvcim_jax.statistics import difference, interval
+from nvcim_jax.core.similarity import SCALES, WEIGHTS, fold
+from nvcim_jax.data import lamp, synthetic
+from nvcim_jax.evaluation import cost_comparison, retrieval
+from nvcim_jax.evaluation.statistics import difference, interval
+from nvcim_jax.hardware import cost
+from nvcim_jax.hardware.adc import Adc, ideal
+from nvcim_jax.hardware.catalogue import device
+from nvcim_jax.memory import search
+from nvcim_jax.memory.array_search import find, program
+from nvcim_jax.pipeline.presets import PRESETS
+from nvcim_jax.provenance import provenance
 
 FIRST = 3_000_000  # number of the first user
 SEARCHES = {"mean": "recommended", "aligned": "paper", "pairs": "recommended"}
@@ -147,10 +152,10 @@ def main() -> None:
     model = llm.load(EMBEDDED)
     rows = [row for product in SEARCHES for row in rows_of(model, product, args)]
     settings = {name: str(value) if name == "out" else value for name, value in vars(args).items() if name != "keep"}
-    whole = {"settings": settings | {"first": FIRST}, "provenance": job.provenance(), "rows": rows}
+    whole = {"settings": settings | {"first": FIRST}, "provenance": provenance(), "rows": rows}
     files.write_json(args.out / "results.json", whole)
     if args.keep:
-        files.write_json(comparison.MEASURED, whole)
+        files.write_json(cost_comparison.MEASURED, whole)
     print(markdown(rows))
 
 

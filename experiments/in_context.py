@@ -11,12 +11,16 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from nvcim_jax import lamp, llm, reply, study, synthetic
+from nvcim_jax import llm
 from nvcim_jax.cli import EMBEDDED
-from nvcim_jax.statistics import interval
+from nvcim_jax.data import lamp, synthetic
+from nvcim_jax.evaluation.ladder import metric_of
+from nvcim_jax.evaluation.statistics import interval
+from nvcim_jax.people import Sample, User
+from nvcim_jax.pipeline.answer import answer_room, generate
 
 
-def reminded(task: lamp.Task, user: lamp.User, query: lamp.Sample, count: int, end: str) -> lamp.Sample:
+def reminded(task: lamp.Task, user: User, query: Sample, count: int, end: str) -> Sample:
     """The query behind `count` reminders of samples of its domain."""
     known = [sample for sample in user.history if sample.domain == query.domain][:count]
     before = "".join(f"{lamp.gist(task, sample)}{lamp.ANSWER} {sample.answer}{end}" for sample in known)
@@ -33,12 +37,12 @@ def main() -> None:
     table = Table("task", "metric", "no help", "1 sample", "3 samples", title=f"{args.users} held-out users")
     for task in lamp.TASKS.values():
         users = synthetic.users(task, args.users)
-        metric, room = study.metric_of(task), study.answer_room(model, users)
+        metric, room = metric_of(task), answer_room(model, users)
         cells = []
         for count in (0, 1, 3):
             end = model.tokenizer.eos_token
             asked = [reminded(task, user, query, count, end) for user in users for query in user.queries]
-            answers = reply.answer(model, asked, new_tokens=room)
+            answers = generate(model, asked, new_tokens=room)
             scores = [metric(answer, query.answer) for answer, query in zip(answers, asked, strict=True)]
             shown = interval(np.reshape(scores, (len(users), -1)).mean(axis=1))
             cells.append(f"{shown.mean:.3f} ± {shown.half:.3f}")

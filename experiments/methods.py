@@ -24,11 +24,20 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from nvcim_jax import figures, files, job, lamp, llm, pipeline, programs, reply, study, synthetic, tuning
+from nvcim_jax import files, llm, tuning
 from nvcim_jax.cli import EMBEDDED
-from nvcim_jax.devices import RATIOS, device
-from nvcim_jax.presets import RECOMMENDED, Settings, fixed_rate, prompt_key, relative_rate
-from nvcim_jax.statistics import difference, interval
+from nvcim_jax.data import lamp, synthetic
+from nvcim_jax.evaluation import figures, one_for_all
+from nvcim_jax.evaluation import ladder as ladders
+from nvcim_jax.evaluation.statistics import difference, interval
+from nvcim_jax.hardware.catalogue import RATIOS, device
+from nvcim_jax.hardware.devices import Condition
+from nvcim_jax.pipeline import compiled, learn, retrieve
+from nvcim_jax.pipeline.answer import answer_room, generate
+from nvcim_jax.pipeline.block import Block
+from nvcim_jax.pipeline.encode import fit_codecs
+from nvcim_jax.pipeline.presets import RECOMMENDED, Settings, fixed_rate, prompt_key, relative_rate
+from nvcim_jax.provenance import provenance
 from nvcim_jax.tuning.dept import Trained
 
 SIGMAS = (0.025, 0.05, 0.1, 0.15)
@@ -96,49 +105,45 @@ STARTS = {
 class Crowd(NamedTuple):
     """Users of one task with what all methods share."""
 
-    shared: study.Crowd
-    codec: pipeline.Codec
-
-    @property
-    def parts(self) -> tuple:
-        """What `pipeline.learn` and `one_for_all.tune` take between their key and their options."""
-        return self.shared.model, self.shared.task, self.shared.users, self.shared.selected, self.codec, NVM3
+    shared: ladders.Crowd
+    block: Block
 
     def scores(self, adapted: tuning.Adapted) -> np.ndarray:
         """Mean score of each user; row i of `adapted` stands before question i."""
-        model, room = self.shared.model, study.answer_room(self.shared.model, self.shared.users)
-        answers = reply.answer(model, self.shared.queries, adapted, new_tokens=room)
-        return study.score_of(self.shared, self.shared.owners, self.shared.queries, answers).scores
+        model, room = self.shared.model, answer_room(self.shared.model, self.shared.users)
+        answers = generate(model, self.shared.queries, adapted, new_tokens=room)
+        return ladders.score_of(self.shared, self.shared.owners, self.shared.queries, answers).scores
 
 
 def crowd(key: jax.Array, model: llm.Model, task: lamp.Task, count: int, first: int) -> Crowd:
     select_key, codec_key = jax.random.split(key)
     users = synthetic.users(task, count, first=first)
-    shared = study.gather(select_key, model, task, users, buffer=RECOMMENDED.buffer)
-    return Crowd(shared, pipeline.fit_codecs(codec_key, model, task, shared.users))
+    shared = ladders.gather(select_key, model, task, users, buffer=RECOMMENDED.buffer)
+    codec = fit_codecs(codec_key, model, task, shared.users)
+    return Crowd(shared, Block(task, shared.users, shared.selected, codec))
 
 
 def read(c: Crowd, method: tuning.Method, values, rows: np.ndarray) -> tuning.Adapted:
     """What trained row `rows[i]` hands to the model for question i, undisturbed."""
     own = jax.tree.map(lambda leaf: leaf[rows], values)
-    codec = jax.tree.map(lambda leaf: leaf[c.shared.owners], c.codec)
+    codec = jax.tree.map(lambda leaf: leaf[c.shared.owners], c.block.codec)
     one = lambda own, codec: method.apply(own, codec, c.shared.model.config, tuning.quiet)  # noqa: E731
     return jax.jit(jax.vmap(one))(own, codec)
 
 
 def for_all(c: Crowd, key: jax.Array, settings: Settings) -> np.ndarray:
     """Scores of one adapter for each user's buffer, at the compute of the user's OVTs."""
-    values = one_for_all.tune(key, *c.parts, sigma=0.0, settings=settings)
+    values = one_for_all.tune(key, c.shared.model, c.block, Condition(NVM3, 0.0), settings=settings)
     return c.scores(read(c, settings.method, values, c.shared.owners))
 
 
 def ovts(c: Crowd, key: jax.Array, settings: Settings) -> np.ndarray:
     """Scores of one adapter for each representative sample, the question's domain known."""
-    model, task, users, selected, *_ = c.parts
-    slots = [(u, s) for u, row in enumerate(selected.samples) for s, sample in enumerate(row) if sample]
+    selected, slots = c.block.selected, c.block.selected.slots
     samples = [selected.samples[u][s] for u, s in slots]
-    pools = [lamp.both_orders(task, sample) for sample in samples]
-    tuned = pipeline.tune(key, model, task, users, slots, samples, pools, c.codec, NVM3, sigma=0.0, settings=settings)
+    pools = [lamp.both_orders(c.block.task, sample) for sample in samples]
+    rows = learn.Rows(slots, samples, pools)
+    tuned = learn.tune(key, c.shared.model, c.block, rows, Condition(NVM3, 0.0), settings=settings)
     at = {slot: row for row, slot in enumerate(slots)}
     rows = np.array([at[slot] for slot in zip(c.shared.owners, c.shared.known, strict=True)])
     return c.scores(read(c, settings.method, tuned.values, rows))
@@ -169,13 +174,12 @@ def stored(c: Crowd, key: jax.Array, draws: int) -> dict[tuple[str, float, str],
     scores = {}
     for sigma in track(SIGMAS, description=f"{c.shared.task.name}, stored"):
         for name, settings in TRAINED.items():
-            learned = pipeline.learn(key, *c.parts, sigma=sigma, settings=settings)
+            learned = learn.tune_bank(key, c.shared.model, c.block, Condition(NVM3, sigma), settings=settings)
             for written in RATIOS:
-                banks = pipeline.program(
-                    key, c.shared.users, learned, device(written), sigma=sigma, settings=settings, draws=draws
-                )
+                condition = Condition(device(written), sigma)
+                banks = retrieve.program(key, c.block, learned, condition, settings=settings, draws=draws)
                 each = [
-                    programs.prompts_of(c.codec, banks.prompts[:, draw])[c.shared.owners, c.shared.known]
+                    compiled.prompts_of(c.block.codec, banks.prompts[:, draw])[c.shared.owners, c.shared.known]
                     for draw in range(draws)
                 ]
                 scores[name, sigma, written] = np.mean([c.scores(tuning.Adapted(front=one)) for one in each], axis=0)
@@ -185,7 +189,7 @@ def stored(c: Crowd, key: jax.Array, draws: int) -> dict[tuple[str, float, str],
 def found(c: Crowd, key: jax.Array) -> dict[str, dict[str, np.ndarray]]:
     """By start and penalty, each user's score with the right domain known and share of questions whose domain the
     search finds, OVTs being their own keys; coded, but without noise."""
-    model, _, users, selected, *_ = c.parts
+    model, users, selected = c.shared.model, c.block.users, c.block.selected
     owners, asked = c.shared.owners, [query.domain for query in c.shared.queries]
     domains = [[sample and sample.domain for sample in row] for row in selected.samples]
     shares = {}
@@ -193,13 +197,13 @@ def found(c: Crowd, key: jax.Array) -> dict[str, dict[str, np.ndarray]]:
         settings = replace(
             CLEAN, method=tuning.Prompt(), start=start, key=prompt_key, training=tuning.Training(steps=30, pull=pull)
         )
-        learned = pipeline.learn(key, *c.parts, sigma=0.0, settings=settings)
-        banks = pipeline.program(key, users, learned, NVM3, sigma=0.0, settings=settings, draws=1)
-        match = pipeline.search(model, users, learned, banks, settings=settings)
+        learned = learn.tune_bank(key, model, c.block, Condition(NVM3, 0.0), settings=settings)
+        banks = retrieve.program(key, c.block, learned, Condition(NVM3, 0.0), settings=settings)
+        match = retrieve.search(model, c.block, banks, settings=settings)
         slots = [slot for user, row in zip(users, match.index[:, 0], strict=True) for slot in row[: len(user.queries)]]
         hits = [domains[u][int(slot)] == own for u, slot, own in zip(owners, slots, asked, strict=True)]
         by_user = [np.mean(np.array(hits)[owners == user]) for user in range(len(users))]
-        prompts = programs.prompts_of(c.codec, learned.bank.prompts)[owners, c.shared.known]
+        prompts = compiled.prompts_of(c.block.codec, learned.prompts)[owners, c.shared.known]
         shares[name] = {"found": np.array(by_user), "score": c.scores(tuning.Adapted(front=prompts))}
     return shares
 
@@ -252,7 +256,7 @@ def write(out: Path, finished: dict, settings: dict) -> None:
         }
         for task, (climbed, starts, held) in finished.items()
     }
-    files.write_json(out / "results.json", {"settings": settings, "provenance": job.provenance(), "tasks": tasks})
+    files.write_json(out / "results.json", {"settings": settings, "provenance": provenance(), "tasks": tasks})
     files.write_text(out / "table.md", markdown(finished))
     tables = {
         task: {name: interval(each) for name, each in climbed.items()} for task, (climbed, *_) in finished.items()

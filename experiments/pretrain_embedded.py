@@ -26,9 +26,10 @@ import optax
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from nvcim_jax import lamp, synthetic
+from nvcim_jax.data import lamp, synthetic
 from nvcim_jax.llm import decoder, weights
 from nvcim_jax.llm.config import Config, plain_rope
+from nvcim_jax.people import Sample
 
 LENGTH, BATCH, VOCABULARY, THETA = 128, 32, 2400, 10000.0
 END, PAD, ANSWER = "</s>", "<pad>", lamp.ANSWER
@@ -40,7 +41,7 @@ SIZES = Config(
 
 def sequence(
     rng: random.Random, citation: float = 3, deviate: float = 0.0, reminded: float = 0.0
-) -> tuple[lamp.Task, list[lamp.Sample], list[bool]]:
+) -> tuple[lamp.Task, list[Sample], list[bool]]:
     """Six samples of one population user and one task, and which of them appear as a short reminder.
 
     Citation comes up `citation` times for every two times of each other task; users give up all regard for the
@@ -59,7 +60,7 @@ def sequence(
     for _ in range(6):
         domain = rng.choice(known)
         item = synthetic.example(rng, task, domain, habits[domain])
-        samples.append(lamp.Sample(item["input"], item["output"], lamp.content(task, item["input"])))
+        samples.append(Sample(item["input"], item["output"], lamp.content(task, item["input"])))
     return task, samples, [at < first or rng.random() < chance for at in range(6)]
 
 

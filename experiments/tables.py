@@ -23,12 +23,16 @@ import jax
 import numpy as np
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from nvcim_jax import figures, files, job, lamp, llm, one_for_all, study, synthetic
+from nvcim_jax import files, llm
 from nvcim_jax.cli import EMBEDDED
-from nvcim_jax.devices import RATIOS
-from nvcim_jax.presets import RECOMMENDED, relative_rate
-from nvcim_jax.statistics import clear, difference, interval
-from nvcim_jax.study import Cell, Method
+from nvcim_jax.data import lamp, synthetic
+from nvcim_jax.evaluation import figures, main_job, methods, one_for_all
+from nvcim_jax.evaluation.ladder import ladder, work
+from nvcim_jax.evaluation.methods import Cell, Method
+from nvcim_jax.evaluation.statistics import clear, difference, interval
+from nvcim_jax.hardware.catalogue import RATIOS
+from nvcim_jax.pipeline.presets import RECOMMENDED, relative_rate
+from nvcim_jax.provenance import provenance
 
 CHOOSING = 2_000_000  # users from this number on serve to choose settings, and stand in no table of results
 
@@ -43,18 +47,18 @@ class Table(NamedTuple):
 
 
 def main_table() -> Table:
-    return Table(study.methods(), [Cell("NVM-3", 0.1), Cell("NVM-3", 0.2)], study.pairs)
+    return Table(methods.rows(), [Cell("NVM-3", 0.1), Cell("NVM-3", 0.2)], methods.pairs)
 
 
 def devices_table() -> Table:
-    names = (study.BASE, study.OWN, study.KNOWN, study.whole("paper"), study.whole("recommended"))
-    rows = [row for row in study.methods() if row.label in names]
-    return Table(rows, [Cell(name, sigma) for sigma in (0.1, 0.2) for name in RATIOS], study.pairs)
+    names = (methods.BASE, methods.OWN, methods.KNOWN, methods.whole("paper"), methods.whole("recommended"))
+    rows = [row for row in methods.rows() if row.label in names]
+    return Table(rows, [Cell(name, sigma) for sigma in (0.1, 0.2) for name in RATIOS], methods.pairs)
 
 
 def headroom_table() -> Table:
     """From the usual start, from fewer virtual tokens, and from a start without the answer."""
-    rows = [Method(study.BASE, None)]
+    rows = [Method(methods.BASE, None)]
     starts = {f"{tokens} virtual tokens": {"tokens": tokens} for tokens in (16, 4, 2)}
     starts["16, start without the answer"] = {"start_answer": False}
     for name, changed in starts.items():
@@ -62,9 +66,9 @@ def headroom_table() -> Table:
         stored = replace(RECOMMENDED, **changed)
         known = partial(Method, group=name, known_domain=True)
         found = partial(Method, group=name)
-        rows += [known("untuned, right domain known", replace(clean, training=study.UNTUNED)),
+        rows += [known("untuned, right domain known", replace(clean, training=methods.UNTUNED)),
                  known("tuned, right domain known", clean),
-                 found("untuned", replace(stored, training=study.UNTUNED)),
+                 found("untuned", replace(stored, training=methods.UNTUNED)),
                  found("tuned", stored)]  # fmt: skip
 
     def pairs(scores):
@@ -88,14 +92,14 @@ TABLES = {"main": main_table, "devices": devices_table, "headroom": headroom_tab
 def scores_of_block(out: Path, settings: dict, table: Table, model, task, users, start: int, report) -> dict:
     """Scores by cell and method of one block of users, from `out` if it was finished there before."""
     path = out / f"{task.name}-{start:04d}.json"
-    part = users[start : start + job.BLOCK]
+    part = users[start : start + main_job.BLOCK]
     if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["settings"] != settings:
             raise SystemExit(f"{path} was made with other settings ({kept['settings']}): give another --out")
-        report(study.work(part, model, len(table.cells), settings["draws"], table.rows))
+        report(work(part, model, len(table.cells), settings["draws"], table.rows))
         return kept["scores"]
-    climbed = study.ladder(
+    climbed = ladder(
         jax.random.key(settings["seed"]), model, task, part, table.cells,
         draws=settings["draws"], train_device="NVM-3", rows=table.rows, report=report,
     )  # fmt: skip
@@ -160,7 +164,7 @@ def write(out: Path, table: Table, finished: dict[str, dict], settings: dict) ->
         task: {cell: {label: own.tolist() for label, own in row.items()} for cell, row in cells.items()}
         for task, cells in finished.items()
     }
-    about = {"settings": settings, "provenance": job.provenance(), "scores": whole}
+    about = {"settings": settings, "provenance": provenance(), "scores": whole}
     files.write_json(out / "results.json", about)
     files.write_text(out / "table.md", markdown(table, finished, settings))
     cell = name_of(table.cells[0])
@@ -187,14 +191,14 @@ def main() -> None:
     crowds = {task: synthetic.users(task, args.users, first=table.first) for task in tasks}
     settings = {"table": args.table, "users": args.users, "draws": args.draws, "seed": args.seed, "model": "embedded",
                 "cells": [name_of(cell) for cell in table.cells]}  # fmt: skip
-    total = sum(study.work(users, model, len(table.cells), args.draws, table.rows) for users in crowds.values())
+    total = sum(work(users, model, len(table.cells), args.draws, table.rows) for users in crowds.values())
     finished: dict[str, list[dict]] = {}
     started = time.perf_counter()
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
         bar = progress.add_task("", total=total)
         report = lambda done: progress.advance(bar, done)  # noqa: E731
-        for start in range(0, args.users, job.BLOCK):  # a run that is cut off has equally many users of every task
+        for start in range(0, args.users, main_job.BLOCK):  # a run that is cut off has equally many users of every task
             for task, users in crowds.items():
                 progress.update(bar, description=task.name)
                 block = scores_of_block(args.out, settings, table, model, task, users, start, report)

@@ -19,14 +19,23 @@ import jax.numpy as jnp
 import numpy as np
 from rich.progress import track
 
-from nvcim_jax import cells, files, job, lamp, llm, pipeline, programs, reply, study, synthetic, tuning
+from nvcim_jax import files, llm, tuning
 from nvcim_jax.cli import EMBEDDED
-from nvcim_jax.devices import device
-from nvcim_jax.mitigation import by_cell, correctnet, cxdnn, fit_compensator, plain, read
-from nvcim_jax.mitigation import selective_write_verify as swv
-from nvcim_jax.presets import RECOMMENDED
-from nvcim_jax.quantise import to_codes
-from nvcim_jax.statistics import clear, difference, interval
+from nvcim_jax.core.quantise import to_codes
+from nvcim_jax.data import lamp, synthetic
+from nvcim_jax.evaluation.ladder import metric_of, slots_of_known_domain
+from nvcim_jax.evaluation.statistics import clear, difference, interval
+from nvcim_jax.hardware import cells
+from nvcim_jax.hardware.catalogue import device
+from nvcim_jax.hardware.devices import Condition
+from nvcim_jax.hardware.mitigation import by_cell, correctnet, cxdnn, fit_compensator, plain, read
+from nvcim_jax.hardware.mitigation import selective_write_verify as swv
+from nvcim_jax.pipeline import compiled, retrieve
+from nvcim_jax.pipeline.answer import answer_room, generate
+from nvcim_jax.pipeline.block import gather
+from nvcim_jax.pipeline.learn import tune_bank
+from nvcim_jax.pipeline.presets import RECOMMENDED
+from nvcim_jax.provenance import provenance
 
 NVM3 = device("NVM-3")
 FIRST = 3_000_000  # user
@@ -93,11 +102,11 @@ def scores(model, task, users, known, codec, values) -> np.ndarray:
     """Mean score of each user over its questions and the draws; `values` are [draws, users, slots, tokens, code]."""
     queries = [query for user in users for query in user.queries]
     owners = np.array([at for at, user in enumerate(users) for _ in user.queries])
-    metric, room = study.metric_of(task), study.answer_room(model, users)
+    metric, room = metric_of(task), answer_room(model, users)
     each = []
     for drawn in values:
-        prompts = programs.prompts_of(codec, drawn)[owners, known]
-        answers = reply.answer(model, queries, tuning.Adapted(front=prompts), new_tokens=room)
+        prompts = compiled.prompts_of(codec, drawn)[owners, known]
+        answers = generate(model, queries, tuning.Adapted(front=prompts), new_tokens=room)
         each.append([metric(answer, query.answer) for answer, query in zip(answers, queries, strict=True)])
     per_question = np.mean(each, axis=0)
     return np.array([per_question[owners == at].mean() for at in range(len(users))])
@@ -106,28 +115,26 @@ def scores(model, task, users, known, codec, values) -> np.ndarray:
 def run_task(model, task, args) -> list[dict]:
     """One row per method and sigma."""
     recommended = replace(RECOMMENDED, tokens=args.tokens, probes=16)
-    users = pipeline.buffered(synthetic.users(task, args.users, first=FIRST), recommended.buffer)
-    select_key, codec_key, learn_key, curve_key, write_key = jax.random.split(jax.random.key(args.seed), 5)
-    selected = pipeline.select(select_key, model, users, extra_domains=True)
-    codec = pipeline.fit_codecs(codec_key, model, task, users)
-    known, rows = study.slots_of_known_domain(users, selected), []
-    place = tuple(np.array([(u, s) for u, row in enumerate(selected.samples) for s, held in enumerate(row) if held]).T)
+    gather_key, learn_key, curve_key, write_key = jax.random.split(jax.random.key(args.seed), 4)
+    users = synthetic.users(task, args.users, first=FIRST)
+    block = gather(gather_key, model, task, users, settings=recommended, extra_domains=True)
+    known, rows = slots_of_known_domain(block.users, block.selected), []
+    place = tuple(np.array(block.selected.slots).T)
     for sigma in track(args.sigma, description=task.name):
         learned, sensitive = {}, {}
         for name, noise, clip in ((BARE, 0.0, 1.0), (TRAINED, 2.0, 1.0), (CLIPPED, 2.0, 0.9)):
             settings = replace(recommended, clip=clip, train_sigma=noise)
-            learned[name] = pipeline.learn(
-                learn_key, model, task, users, selected, codec, NVM3, sigma=sigma * TRAINED_AT, settings=settings
-            )
-            curve = pipeline.sensitivities(curve_key, model, users, selected, learned[name], settings=settings)
+            condition = Condition(NVM3, sigma * TRAINED_AT)
+            learned[name] = tune_bank(learn_key, model, block, condition, settings=settings)
+            curve = retrieve.sensitivities(curve_key, model, block, learned[name], settings=settings)
             sensitive[name] = curve[place]
         for method, (training, write) in METHODS.items():
-            codes = learned[training].bank.prompts
+            codes = learned[training].prompts
             values, pulses, error = stored_and_read(
                 write_key, codes[place], sensitive[training], jnp.float32(sigma), write=write, draws=args.draws
             )
             slots = jnp.zeros((args.draws, *codes.shape)).at[:, *place].set(values)
-            per_user = scores(model, task, users, known, codec, slots)
+            per_user = scores(model, task, block.users, known, block.codec, slots)
             rows.append(
                 {"task": task.name, "sigma": sigma, "method": method, "pulses": float(pulses), "error": float(error),
                  "scores": per_user.tolist()}
@@ -174,7 +181,7 @@ def main() -> None:
     for name in args.task:
         rows += run_task(model, lamp.task(name), args)
         settings = {name: str(value) if name == "out" else value for name, value in vars(args).items()}
-        whole = {"settings": settings, "provenance": job.provenance(), "rows": rows}
+        whole = {"settings": settings, "provenance": provenance(), "rows": rows}
         files.write_json(args.out / "results.json", whole)
     table = markdown(rows, args.sigma)
     files.write_text(args.out / "table.md", table)

@@ -1,5 +1,9 @@
-"""NVCiM-PT in JAX: prompt tuning whose virtual tokens live in noisy non-volatile compute-in-memory.
+"""NVCiM-PT in JAX: a person's history learned as virtual tokens, kept in noisy memory arrays, found again.
 
-Every module is a room of its own and is imported by name: `from nvcim_jax import noise, similarity, bank, llm`. The
-mathematics is functions of one example; `pipeline` composes them for blocks of users, `nvcim run` shows the whole.
+The front door: `import nvcim_jax as nv`. Four verbs (`learn`, `answer`, `save`, `load`), what they are given, and the
+pure functions that a script jits and vmaps itself. Each name is imported when it is first used.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

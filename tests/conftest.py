@@ -13,13 +13,14 @@ if jax.config.jax_compilation_cache_dir is None:  # else whoever runs the tests 
     jax.config.update("jax_enable_compilation_cache", False)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 _hook = install_import_hook(
-    [f"nvcim_jax.{name}" for name in ("noise", "pooling", "similarity", "selection", "quantise", "devices", "adc",
-                                      "cells", "wires", "crossbar", "mitigation", "codec", "bank", "variation",
-                                      "digests", "array_search")],
+    [f"nvcim_jax.{name}" for name in (
+        "core", "hardware.devices", "hardware.adc", "hardware.cells", "hardware.wires", "hardware.crossbar",
+        "hardware.mitigation", "memory.bank", "memory.variation", "memory.array_search", "memory.storage.digests",
+    )],
     "beartype.beartype",
 )  # fmt: skip
 
-EMBEDDED = Path(__file__).parents[1] / "nvcim_jax" / "embedded" / "model"
+EMBEDDED = Path(__file__).parents[1] / "nvcim_jax" / "data" / "toy" / "model"
 OUTSIDE = Path(__file__).parents[2] / "shared"  # real files that are not part of the project
 
 

@@ -32,7 +32,7 @@ def test_every_test_that_the_docs_name_exists():
     for page in PAGES:
         named, missing = None, []
         for file, test in re.findall(r"`(test_\w+\.py|…)(?:::(test_\w+))?…?`", page.read_text(encoding="utf-8")):
-            named = named if file == "…" else ROOT / "tests" / file
+            named = named if file == "…" else next((ROOT / "tests").rglob(file), ROOT / file)
             if not named.is_file() or (test and f"def {test}" not in named.read_text(encoding="utf-8")):
                 missing.append(f"{named.name}::{test}")
         assert not missing, f"{page.name} names tests that do not exist: {missing}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nvcim_jax import job
+from nvcim_jax import provenance
 
 ROOT = Path(__file__).parents[1]
 IDENTITY = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
@@ -34,37 +34,37 @@ def checkout(tmp_path):
 def test_a_checkout_gives_its_commit(checkout):
     root = checkout("nvcim_jax")
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True).stdout
-    commit = job._commit(root)
+    commit = provenance._commit(root)
     assert len(commit) == 12 and head.startswith(commit)
     (root / "nvcim_jax" / "job.py").write_text("changed")
-    assert job._commit(root) == f"{commit}-dirty"
+    assert provenance._commit(root) == f"{commit}-dirty"
 
 
 def test_a_foreign_checkout_around_the_package_gives_none(checkout):
     root = checkout("their_project")
-    assert job._commit(root) is None  # copied into it
+    assert provenance._commit(root) is None  # copied into it
     installed = root / ".venv" / "lib" / "site-packages"
     installed.mkdir(parents=True)
-    assert job._commit(installed) is None  # installed inside it
+    assert provenance._commit(installed) is None  # installed inside it
 
 
 def test_without_git_there_is_no_commit(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert job._commit(ROOT) is None
+    assert provenance._commit(ROOT) is None
     for text in ("exit 1", "echo /", "printf '\\377'"):
         (tmp_path / "git").write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / "git").chmod(0o755)
-        assert job._commit(ROOT) is None
+        assert provenance._commit(ROOT) is None
 
 
 def test_a_package_that_is_not_installed_has_no_version():
-    assert job._version("jax") and job._version("no-such-package") is None
+    assert provenance._version("jax") and provenance._version("no-such-package") is None
 
 
 def test_provenance_is_of_the_beginning(monkeypatch):
-    before = job.provenance()
-    monkeypatch.setattr(job, "_commit", lambda root: "another")
-    assert job.provenance() == before
+    before = provenance.provenance()
+    monkeypatch.setattr(provenance, "_commit", lambda root: "another")
+    assert provenance.provenance() == before
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from typer.core import TyperGroup  # noqa: E402
 from nvcim_jax.cli import ask, bank, cost, devices, learn, run, vary  # noqa: E402
 from nvcim_jax.cli.shared import EMBEDDED as EMBEDDED  # noqa: E402
 from nvcim_jax.cli.shared import console  # noqa: E402
-from nvcim_jax.terminal import visible  # noqa: E402
+from nvcim_jax.cli.terminal import visible  # noqa: E402
 
 
 @contextmanager

@@ -8,7 +8,9 @@ from rich.table import Table
 from nvcim_jax.cli.shared import (
     EMBEDDED,
     BankFolder,
+    Budget,
     Json,
+    Mitigation,
     Model,
     Seed,
     Weights,
@@ -16,11 +18,12 @@ from nvcim_jax.cli.shared import (
     console,
     device_name,
     load,
+    mitigating,
     number,
     plain_errors,
     print_json,
 )
-from nvcim_jax.terminal import plain
+from nvcim_jax.cli.terminal import plain
 
 app = typer.Typer()
 OF_BANK = "the bank's"
@@ -32,15 +35,7 @@ class Terms(NamedTuple):
     device: str
     sigma: float
     preset: str
-    physics: Any  # devices.Device
-
-
-class Found(NamedTuple):
-    """The OVTs of a user by score, the best first, and what reading the best one back gave."""
-
-    slots: list[int]
-    scores: list[float]
-    prompt: Any  # [1, tokens, dim]
+    condition: Any  # devices.Condition
 
 
 @app.command(
@@ -70,6 +65,8 @@ def ask(
     preset: Annotated[
         str | None, typer.Option(show_default=OF_BANK, help="Search as paper-literal, paper or recommended does.")
     ] = None,
+    mitigation: Mitigation = None,
+    budget: Budget = 1.2,
     temperature: Annotated[
         float,
         typer.Option(
@@ -85,115 +82,85 @@ def ask(
     with plain_errors():
         import jax
 
-        from nvcim_jax import devices, store
+        from nvcim_jax.hardware import catalogue
+        from nvcim_jax.memory.storage import store
+        from nvcim_jax.pipeline import answer, memory
+        from nvcim_jax.pipeline.presets import PRESETS
 
         if not question.strip():
             raise ValueError("the question is empty: ask something")
+        if preset is not None and preset not in PRESETS:
+            raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
         if device is not None:
-            devices.sheet(device)  # a wrong name is told before a model is read
+            catalogue.sheet(device)  # a wrong name is told before a model is read
         loaded = load(model, weights)
         with console.status("reading the bank"):
-            saved = store.load(bank, model=loaded).for_questions(preset)
-        terms = _terms(saved.about, device, sigma, preset)
-        person, samples = _person(saved, user, question)
+            saved = memory.load(bank, loaded, settings=None if preset is None else PRESETS[preset])
+        if user >= len(saved.users):
+            raise ValueError(f"the bank holds users 0 to {len(saved.users) - 1}, not {user}")
+        terms = _terms(saved, device, sigma, preset)
+        settings = mitigating(saved.settings, mitigation, budget)
         search_key, *answer_keys = jax.random.split(jax.random.key(seed), 3)
         with console.status("searching"):
-            found = _search(search_key, loaded, saved, user, person, terms)
+            asked = answer.asking(saved, [question], saved.users[user].id)
+            (found,) = answer.find(search_key, loaded, asked, terms.condition, settings=settings)
+        samples = asked.block.selected.samples[0]
         _show(found, samples, terms)
-        answers = _answer(answer_keys, loaded, person, found.prompt, temperature)
-        uncounted = store.count_uses(bank, saved.version, user, found.slots[:1])
+        answers = _answer(answer_keys, loaded, asked, found.prompt, temperature)
+        uncounted = store.count_uses(bank, saved.version, user, [found.slot])
         if uncounted:
             console.print(f"this use of the OVT is not counted: {uncounted}", style="yellow", soft_wrap=True)
         if json:
             print_json({
-                "question": person.queries[0].content, "user": person.id, "device": terms.device, "sigma": terms.sigma,
-                "preset": terms.preset, "with_ovt": answers[0], "without": answers[1],
-                "found": [_described(samples[at], at, score) for at, score in zip(*found[:2], strict=True)],
+                "question": asked.users[0].queries[0].content, "user": asked.users[0].id, "device": terms.device,
+                "sigma": terms.sigma, "preset": terms.preset, "mitigation": mitigation, "margin": found.margin,
+                "with_ovt": answers[0], "without": answers[1],
+                "found": [_described(samples[at], at, score) for at, score in found.ranking],
             })  # fmt: skip
 
 
-def _terms(about, device: str | None, sigma: float | None, preset: str | None) -> Terms:
+def _terms(saved, device: str | None, sigma: float | None, preset: str | None) -> Terms:
     """ValueError for what neither the bank nor the options say, or say wrongly."""
-    from nvcim_jax.presets import PRESETS
+    from nvcim_jax.hardware.devices import Condition
 
+    about = saved.about
     if device is None and (about.device or "").endswith(".toml"):
         raise ValueError(f"the bank was learned for the device file {about.device}: give it with --device")
-    device, preset = about.device if device is None else device, about.preset if preset is None else preset
-    sigma = about.sigma if sigma is None else sigma
+    device, sigma = about.device if device is None else device, about.sigma if sigma is None else sigma
     if device is None or sigma is None:
         raise ValueError("the bank does not say what device and sigma it was learned for: give --device and --sigma")
     if not 0 <= sigma <= 10:
         raise ValueError(f"the bank says that it was learned for sigma {sigma}: give --sigma, from 0 to 10")
-    if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
-    return Terms(device, sigma, preset, checked_device(device, sigma))
-
-
-def _person(saved, user: int, question: str):
-    """The user with the question as a query, and the sample of every slot, None where it is unknown."""
-    from nvcim_jax import lamp
-
-    about = saved.about
-    if user >= len(about.users):
-        raise ValueError(f"the bank holds users 0 to {len(about.users) - 1}, not {user}")
-    if not int(saved.bank.count[user]):
-        raise ValueError(f"the bank of user {user} is empty: learn its OVTs again with `nvcim learn`")
-    task = lamp.task(about.task)
-    whole = question if question.startswith(task.pieces[0]) else lamp.ask(task, question)
-    samples = about.of_slots(saved.bank)[user]
-    query = lamp.Sample(whole, "", lamp.content(task, whole))
-    if not query.content.strip():
-        raise ValueError(f"the question holds the words of {task.name} and nothing more: ask something")
-    return lamp.User(about.users[user], tuple(filter(None, samples)), (query,)), samples
-
-
-def _search(key, model, saved, user: int, person, terms: Terms) -> Found:
-    import jax
-    import numpy as np
-
-    from nvcim_jax import pipeline, programs
-    from nvcim_jax.presets import PRESETS
-
-    settings = PRESETS[terms.preset]
-    # Cut by NumPy: JAX would compile a program for every shape.
-    own = jax.tree.map(lambda leaf: np.asarray(leaf)[user : user + 1], pipeline.Learned(saved.codec, saved.bank))
-    banks = pipeline.program(key, [person], own, terms.physics, sigma=terms.sigma, settings=settings, draws=1)
-    match = jax.tree.map(np.asarray, pipeline.search(model, [person], own, banks, settings=settings))
-    prompt = np.asarray(programs.prompts_of(own.codec, match.prompt[:, 0]))[0]
-    scores = match.scores[0, 0, 0]
-    slots = [int(slot) for slot in np.argsort(-scores, kind="stable") if np.isfinite(scores[slot])]
-    best = int(match.index[0, 0, 0])
-    slots = [best, *(slot for slot in slots if slot != best)]
-    return Found(slots, [float(scores[slot]) for slot in slots], prompt)
+    condition = Condition(checked_device(device, sigma), sigma)
+    return Terms(device, sigma, preset or about.preset, condition)
 
 
 def _described(sample, slot: int, score: float) -> dict:
     return {"slot": slot, "score": score, "content": sample and sample.content, "answer": sample and sample.answer}
 
 
-def _show(found: Found, samples, terms: Terms) -> None:
+def _show(found, samples, terms: Terms) -> None:
     title = f"search on {terms.device}, sigma {terms.sigma}, as {terms.preset} does"
     table = Table("", "score", "OVT learned from", "its answer", title=title)
-    for at, (slot, score) in enumerate(zip(found.slots, found.scores, strict=True)):
+    for at, (slot, score) in enumerate(found.ranking):
         sample = samples[slot]
         told = (sample.content, sample.answer) if sample else (f"slot {slot}", "")
         table.add_row("" if at else "->", f"{score:.3f}", *told)
     console.print(table)
 
 
-def _answer(keys, model, person, prompt, temperature: float) -> list[str]:
+def _answer(keys, model, asked, prompt, temperature: float) -> list[str]:
     """Both answers, printed as their tokens come: behind the virtual tokens, and without them."""
-    from nvcim_jax import llm, reply, study, tuning
+    from nvcim_jax import llm, tuning
+    from nvcim_jax.pipeline.answer import answer_room, stream
 
-    room = study.answer_room(model, [person]) if person.history else study.MOST_NEW_TOKENS
+    (person,), front = asked.users, tuning.Adapted(front=prompt[None])
+    how = {"new_tokens": answer_room(model, [person]), "sampling": llm.Sampling(temperature)}
     answers = []
     for key, alone in zip(keys, (False, True), strict=True):
         console.print("without:       " if alone else "with the OVT:  ", end="")
         told = []
-        for piece in reply.tell(
-            model, person.queries[0], tuning.Adapted(front=prompt), new_tokens=room,
-            sampling=llm.Sampling(temperature), key=key, alone=alone,
-        ):  # fmt: skip
+        for piece in stream(key, model, person.queries[0], front, alone=alone, **how):
             console.print(plain(piece, "" if alone else "bold green", keep="\n"), end="", soft_wrap=True)
             told.append(piece)
         console.print()

@@ -27,7 +27,7 @@ app = typer.Typer(help="Look after a bank on disk: show, verify, repair, export.
 def show(bank: BankFolder, json: Json = False) -> None:
     """The OVTs of a bank and where each comes from."""
     with plain_errors():
-        from nvcim_jax import store
+        from nvcim_jax.memory.storage import store
 
         with console.status("reading and checking"):
             saved = store.load(bank)
@@ -51,8 +51,8 @@ def _described(saved) -> dict:
     import jax
     import numpy as np
 
-    from nvcim_jax.about import taken
-    from nvcim_jax.bank import arrays
+    from nvcim_jax.memory.bank import arrays
+    from nvcim_jax.memory.storage.about import taken
 
     about, held = saved.about, jax.tree.map(np.asarray, saved.bank)
     *_, slots, rows, dim = held.prompts.shape
@@ -102,7 +102,7 @@ def _print_ovt(ovt: dict) -> None:
 def verify(bank: BankFolder) -> None:
     """Check every digest; exit code 2 if the bank is damaged or an interrupted save has left something behind."""
     with plain_errors():
-        from nvcim_jax import store
+        from nvcim_jax.memory.storage import store
 
         for version in store.versions(bank) or [store.newest(bank)]:
             with console.status(f"checking version {version}"):
@@ -128,7 +128,7 @@ def repair(
 ) -> None:
     """Keep the OVTs that are whole, also of the version before; what is damaged is renamed, and nothing deleted."""
     with plain_errors():
-        from nvcim_jax import repair as mend
+        from nvcim_jax.memory.storage import repair as mend
 
         with console.status("checking"):
             done = mend.repair(bank) if set_aside is None else mend.set_aside(bank, set_aside)
@@ -150,9 +150,9 @@ def export(
         import jax
         import numpy as np
 
-        from nvcim_jax import store
-        from nvcim_jax.about import taken
-        from nvcim_jax.codec import decode
+        from nvcim_jax.core.codec import decode
+        from nvcim_jax.memory.storage import store
+        from nvcim_jax.memory.storage.about import taken
         from nvcim_jax.tuning import peft
 
         if to != "peft":

@@ -18,7 +18,7 @@ from nvcim_jax.cli.shared import (
     prepare,
     print_json,
 )
-from nvcim_jax.terminal import plain
+from nvcim_jax.cli.terminal import plain
 
 app = typer.Typer()
 DEVICES = ("NVM-3", "NVM-4")  # a FeFET and an RRAM of two bits; what Table II's others cost follows from these
@@ -72,28 +72,31 @@ def cost(
 ) -> None:
     """Latency, energy and area of storing and searching by component, and against a Jetson AGX Orin (Figs. 2 and 5)."""
     with plain_errors():
-        from nvcim_jax import circuit, comparison, devices, figures, files, job
-        from nvcim_jax import cost as model
-        from nvcim_jax import cpu as orin
+        from nvcim_jax import files
+        from nvcim_jax.evaluation import cost_comparison, figures
+        from nvcim_jax.hardware import catalogue, circuit
+        from nvcim_jax.hardware import cost as model
+        from nvcim_jax.hardware import cpu as orin
+        from nvcim_jax.provenance import provenance
 
         product = _chosen("--products", products, {f.__name__: f for f in (model.pairs, model.aligned, model.mean)})
         converter = _chosen("--adc", adc, {f.__name__: f for f in (circuit.sar, circuit.flash)})
         of = _chosen("--power", power, {"30W": orin.ORIN_30W, "MAXN": orin.ORIN_MAXN})
-        sheets = _distinct([devices.sheet(name) for name in device or DEVICES])
+        sheets = _distinct([catalogue.sheet(name) for name in device or DEVICES])
         cells = [circuit.cell_of(sheet) for sheet in sheets]
         workload = model.Workload(ovts, tokens, query_bits=query_bits, product=product)
         _check_slices(rows_at_once, workload.dim, circuit.Array().rows)
         reading = circuit.Reading(circuit.Array(rows_at_once=rows_at_once), converter, adc_bits)
         prepare(out, *RESULTS)
-        jobs = comparison.jobs(workload, cells, reading, of, pulses=pulses)
-        published = comparison.published(workload, cells, reading, of)
-        verdict = comparison.verdict(workload, cells, reading, of)
+        jobs = cost_comparison.jobs(workload, cells, reading, of, pulses=pulses)
+        published = cost_comparison.published(workload, cells, reading, of)
+        verdict = cost_comparison.verdict(workload, cells, reading, of)
         console.print(_costs(jobs, published, f"{ovts:,} OVTs of {tokens} virtual tokens"))
         _show_verdict(verdict, of)
         notes = [
-            *comparison.assumptions(workload, cells, reading, of),
+            *cost_comparison.assumptions(workload, cells, reading, of),
             *(_endurance(sheet, pulses) for sheet in sheets if sheet.endurance),
-            _answers(found := comparison.answers(workload, reading), workload, reading),
+            _answers(found := cost_comparison.answers(workload, reading), workload, reading),
         ]
         for note in notes:
             console.print(note)
@@ -103,10 +106,12 @@ def cost(
         }  # fmt: skip
         report = {
             "settings": settings,
-            "provenance": job.provenance(),
+            "provenance": provenance(),
             "assumptions": notes,
             "devices": [asdict(sheet) for sheet in sheets],
-            "cpu": {name: rival.work_of(rival.of(workload))._asdict() for name, rival in comparison.RIVALS.items()},
+            "cpu": {
+                name: rival.work_of(rival.of(workload))._asdict() for name, rival in cost_comparison.RIVALS.items()
+            },
             "costs": _totalled(jobs | published),
             "ratios": [_row(row) for row in verdict],
             "answers": found,
@@ -116,9 +121,13 @@ def cost(
         if out:
             files.write_json(out / "cost.json", report)
             title = "search in memory arrays and on a CPU that reads DRAM (Fig. 5)"
-            figures.curves(out / "fig5.png", comparison.fig5(workload, cells, reading, of), title=title, notes=notes)
+            figures.curves(
+                out / "fig5.png", cost_comparison.fig5(workload, cells, reading, of), title=title, notes=notes
+            )
             title = "memory for virtual tokens, and moving them (Fig. 2)"
-            figures.curves(out / "fig2.png", comparison.fig2(workload, of), title=title, notes=[notes[0], notes[7]])
+            figures.curves(
+                out / "fig2.png", cost_comparison.fig2(workload, of), title=title, notes=[notes[0], notes[7]]
+            )
             console.print(f"cost.json, fig2.png and fig5.png are in {out}", soft_wrap=True)
 
 
@@ -146,7 +155,7 @@ def _distinct(sheets: Sequence) -> Sequence:
 
 def _totalled(jobs: dict) -> dict:
     """Components and totals as JSON values."""
-    from nvcim_jax.circuit import total
+    from nvcim_jax.hardware.circuit import total
 
     return {
         name: {part: value._asdict() for part, value in {**parts, "total": total(parts)}.items()}
@@ -162,7 +171,7 @@ def _row(row) -> dict:
 
 def _costs(jobs: dict, published: dict, title: str) -> Table:
     """A section for each of `jobs`, its total and its components; then totals in the paper's mode."""
-    from nvcim_jax.circuit import total
+    from nvcim_jax.hardware.circuit import total
 
     table = _table(title, "", "latency", "energy", "area")
     for name, parts in jobs.items():
@@ -177,7 +186,7 @@ def _costs(jobs: dict, published: dict, title: str) -> Table:
 
 
 def _show_verdict(verdict: Sequence, of) -> None:
-    from nvcim_jax.comparison import RIVALS
+    from nvcim_jax.evaluation.cost_comparison import RIVALS
 
     for name, rival in RIVALS.items():
         console.print()

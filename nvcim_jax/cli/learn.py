@@ -51,42 +51,39 @@ def learn(
     with plain_errors():
         import jax
 
-        from nvcim_jax import interrupts, job, lamp, pipeline, store
-        from nvcim_jax.about import EMBEDDED_WORLD
-        from nvcim_jax.presets import PRESETS
+        from nvcim_jax import interrupts
+        from nvcim_jax.core.selection import cluster_count
+        from nvcim_jax.data import lamp
+        from nvcim_jax.pipeline import memory
+        from nvcim_jax.pipeline.learn import learn as learn_memory
+        from nvcim_jax.pipeline.presets import PRESETS
+        from nvcim_jax.provenance import provenance
 
         if preset not in PRESETS:
             raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
-        chosen, settings, asked = checked_device(device, sigma), PRESETS[preset], lamp.task(task)
+        settings, asked = PRESETS[preset], lamp.task(task)
+        checked_device(device, sigma)
         prepare(out, "*")
-        job.provenance()  # of now, not of the end
+        provenance()  # of now, not of the end
         loaded = load(model, weights)
         with console.status("reading the user"):
-            people = pipeline.buffered([_find_user(asked, user, data)], settings.buffer)
-        select_key, codec_key, learn_key, _ = jax.random.split(jax.random.key(seed), 4)
-        selected = pipeline.select(select_key, loaded, people)
-        codec = pipeline.fit_codecs(codec_key, loaded, asked, people, fit=settings.fit_codec)
+            people = _find_user(asked, user, data)
         unfinished = Path(f"{out.resolve()}.unfinished")
         kept = f"{unfinished} keeps what is done: run the same command again to go on"
+        ovts = cluster_count(min(len(people[0].history), settings.buffer))
         with interrupts.caught(lambda: kept if unfinished.exists() else None):
-            with tuning_bar(int(selected.valid.sum()) * settings.training.steps) as report:
-                learned = pipeline.learn(
-                    learn_key, loaded, asked, people, selected, codec, chosen,
+            with tuning_bar(ovts * settings.training.steps) as report:
+                learned = learn_memory(
+                    jax.random.key(seed), loaded, people, device,
                     sigma=sigma, settings=settings, folder=unfinished, report=report,
                 )  # fmt: skip
-            options = {
-                "preset": preset, "device": device, "sigma": sigma, "seed": seed, "weights": weights or "default",
-                "data": str(data.resolve()) if data else EMBEDDED_WORLD,
-            }  # fmt: skip
-            store.save(out, job.now(learned.bank), codec, job.about_bank(loaded, asked, people, selected, options))
+            memory.save(out, learned.noted(seed=seed, weights=weights or "default"))
         _discard(unfinished, out)
-        command = _command(out, device, model, weights)
-        _show_learned(people[0].id, selected.samples[0], command)
+        command, samples = _command(out, device, model, weights), learned.block.selected.samples[0]
+        _show_learned(people[0].id, samples, command)
         if json:
-            samples = [
-                sample and {"content": sample.content, "answer": sample.answer} for sample in selected.samples[0]
-            ]
-            print_json({"bank": str(out), "user": people[0].id, "ovts": list(filter(None, samples)), "ask": command})
+            told = [{"content": sample.content, "answer": sample.answer} for sample in samples if sample]
+            print_json({"bank": str(out), "user": people[0].id, "ovts": told, "ask": command})
 
 
 def _discard(unfinished: Path, out: Path) -> None:
@@ -122,16 +119,21 @@ def _show_learned(user: str, samples, command: str) -> None:
 
 
 def _find_user(task, name: str | None, data: Path | None):
-    from nvcim_jax import lamp, synthetic
+    """The one user called `name`, by default the first with a history."""
+    from nvcim_jax.data import synthetic
+    from nvcim_jax.data.users import read_lamp, toy_users
 
     if data is None:
         number = synthetic.HELD_OUT if name is None else int(name) if name.isdecimal() and len(name) < 19 else -1
         if number < 0:
             raise ValueError(f"user {name!r}: the embedded world's users are numbers, such as {synthetic.HELD_OUT}")
-        return synthetic.users(task, 1, first=number)[0]
-    people = {user.id: user for user in lamp.read(data, task)}
+        return toy_users(task, 1, first=number)
+    everyone = read_lamp(data, task)
+    ids = [user.id for user in everyone]
     if name is None:
-        return next((user for user in people.values() if user.history), next(iter(people.values())))
-    if name not in people:
-        raise ValueError(f"{data} has no user {name!r}; the first ids are {', '.join(list(people)[:5])}")
-    return people[name]
+        at = next((at for at, user in enumerate(everyone) if user.history), 0)
+    elif name not in ids:
+        raise ValueError(f"{data} has no user {name!r}; the first ids are {', '.join(ids[:5])}")
+    else:
+        at = ids.index(name)
+    return everyone[at : at + 1]

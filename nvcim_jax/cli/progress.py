@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TaskProgressColumn
 
+from nvcim_jax.cli.terminal import Terminal, Words, plain
 from nvcim_jax.interrupts import caught
-from nvcim_jax.terminal import Terminal, Words, plain
 
 SECONDS = 30.0  # between two lines
 

@@ -8,10 +8,12 @@ import typer
 from nvcim_jax.cli.shared import (
     EMBEDDED,
     MOST_HOURS,
+    Budget,
     Data,
     DeviceName,
     Hours,
     Json,
+    Mitigation,
     Model,
     Seed,
     Sigma,
@@ -20,6 +22,7 @@ from nvcim_jax.cli.shared import (
     checked_device,
     console,
     load,
+    mitigating,
     number,
     path,
     plain_errors,
@@ -46,6 +49,8 @@ def run(
     draws: Annotated[
         int, typer.Option(parser=number(int, 1, 10**12), metavar="INTEGER", help="Times that each bank is programmed.")
     ] = 3,
+    mitigation: Mitigation = None,
+    budget: Budget = 1.2,
     seed: Seed = 0,
     model: Model = EMBEDDED,
     weights: Weights = None,
@@ -61,31 +66,37 @@ def run(
 ) -> None:
     """The main job: learn from histories, store in noisy memory, search, answer, score; all methods side by side."""
     with plain_errors():
-        from nvcim_jax import job, lamp, show, study
-        from nvcim_jax.about import EMBEDDED_WORLD
+        from nvcim_jax.cli import show
+        from nvcim_jax.data import lamp
+        from nvcim_jax.evaluation import main_job, methods
+        from nvcim_jax.people import EMBEDDED_WORLD
+        from nvcim_jax.pipeline.presets import PRESETS
+        from nvcim_jax.provenance import provenance
 
         if data and len(task or []) != 1:
             raise ValueError("--data holds one task: name it with one --task, such as --task LaMP-3")
+        presets = {name: mitigating(each, mitigation, budget) for name, each in PRESETS.items()}
+        rows = methods.rows(presets)
         tasks = [lamp.task(name) for name in dict.fromkeys(task or lamp.TASKS)]
         checked_device(device, sigma)
         prepare(out, *RESULTS)
-        job.provenance()  # of now, not of the end
+        provenance()  # of now, not of the end
         loaded = load(model, weights)
-        crowd = _read(tasks, users, data, loaded, draws, hours)
+        crowd = _read(tasks, users, data, loaded, rows, draws, hours)
         settings = {
             "device": device, "sigma": sigma, "draws": draws, "seed": seed, "users": users,
             "model": "embedded" if model == EMBEDDED else Path(model).name, "weights": weights or "default",
-            "data": str(data.resolve()) if data else EMBEDDED_WORLD,
+            "data": str(data.resolve()) if data else EMBEDDED_WORLD, "mitigation": mitigation, "budget": budget,
         }  # fmt: skip
-        cell = study.Cell(device, sigma)
-        finished, stop = _climb(crowd, loaded, cell, settings, out)
-        results = [job.collect(each, cell, blocks) for each, blocks in finished if blocks]
+        cell = methods.Cell(device, sigma)
+        finished, stop = _climb(crowd, loaded, rows, cell, settings, out)
+        results = [main_job.collect(each, cell, blocks) for each, blocks in finished if blocks]
         if results:
             show.results(console, results, settings)
             if out:
-                job.write(out, results, settings)
+                main_job.write(out, results, settings)
             if json:
-                print_json(job.as_json(results, settings))
+                print_json(main_job.as_json(results, settings))
         kept = f"results.json, results.png and the banks are in {out}" if out else "no file was written: --out keeps it"
         if stop is None:
             console.print(kept, soft_wrap=True)
@@ -95,38 +106,38 @@ def run(
             raise stop
 
 
-def _read(tasks, users: int, data: Path | None, loaded, draws: int, hours: float):
+def _read(tasks, users: int, data: Path | None, loaded, rows, draws: int, hours: float):
     """Users by task. ValueError for more work than `hours` allow, before more than a block of them are made up."""
     import jax
 
-    from nvcim_jax import job, study
+    from nvcim_jax.evaluation import ladder, main_job
 
-    few = users if data else min(users, job.BLOCK)
+    few = users if data else min(users, main_job.BLOCK)
     with console.status("reading the users"):
-        crowd = [(each, *job.people(each, few, data)) for each in tasks]
+        crowd = [(each, *main_job.people(each, few, data)) for each in tasks]
     for each, _, passed_over in crowd:
         if passed_over:
             console.print(f"{each.name}: {passed_over} users without a history were passed over", style="yellow")
-    units = sum(study.work(people, loaded, 1, draws) for _, people, _ in crowd) * (1 if data else users / few)
+    units = sum(ladder.work(people, loaded, 1, draws, rows) for _, people, _ in crowd) * (1 if data else users / few)
     # The embedded model, of a million parameters, takes two cores about a millisecond a unit.
     size = sum(leaf.size for leaf in jax.tree.leaves(loaded.params))
     seconds = units * size / (1e9 if jax.default_backend() == "cpu" else 1e11)
     announce(seconds, hours, f"{users} users of {len(tasks)} tasks under {draws} draws")
     if few < users:
         with console.status("making up the users"):
-            crowd = [(each, *job.people(each, users, data)) for each in tasks]
+            crowd = [(each, *main_job.people(each, users, data)) for each in tasks]
     return [(each, people) for each, people, _ in crowd]
 
 
-def _climb(crowd, loaded, cell, settings, out: Path | None):
+def _climb(crowd, loaded, rows, cell, settings, out: Path | None):
     """Finished blocks by task, their banks saved in `out`; and the Ctrl-C that ended the work early, or None."""
     import jax
 
-    from nvcim_jax import job, study
+    from nvcim_jax.evaluation import ladder, main_job
 
     finished = [(each, []) for each, _ in crowd]
     draws, key = settings["draws"], jax.random.key(settings["seed"])
-    planned = lambda people: study.work(people, loaded, 1, draws)  # noqa: E731
+    planned = lambda people: ladder.work(people, loaded, 1, draws, rows)  # noqa: E731
     done = 0
     with progress_bar() as bar:
         work = bar.add_task("", total=sum(planned(people) for _, people in crowd), marked=True)
@@ -134,12 +145,12 @@ def _climb(crowd, loaded, cell, settings, out: Path | None):
             for (each, people), (_, blocks) in zip(crowd, finished, strict=True):
                 bar.update(work, description=each.name)
                 told = lambda units: bar.advance(work, units)  # noqa: E731
-                for block in job.blocks(key, loaded, each, people, [cell], draws=draws, report=told):
+                for block in main_job.blocks(key, loaded, people, [cell], rows=rows, draws=draws, report=told):
                     blocks.append(block)  # before the bank is written, so that no interrupt can lose it
                     done += planned(block.users)
                     bar.mark(work, completed=done)
                     if out:
-                        job.save_bank(out / f"bank-{each.name}-{len(blocks) - 1}", loaded, each, block, settings)
+                        main_job.save_bank(out / f"bank-{each.name}-{len(blocks) - 1}", loaded, block, settings)
         except KeyboardInterrupt as stop:
             return finished, stop
     return finished, None

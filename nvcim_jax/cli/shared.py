@@ -12,13 +12,13 @@ import typer
 from nvcim_jax import interrupts
 from nvcim_jax.cli.progress import progress_bar as progress_bar
 from nvcim_jax.cli.progress import tuning_bar as tuning_bar
+from nvcim_jax.cli.terminal import Terminal, plain
 from nvcim_jax.files import as_json
-from nvcim_jax.terminal import Terminal, plain
 
 console = Terminal()  # of tables and texts; with --json it writes to stderr
 _new: list[Path] = []  # folders that `prepare` made; those that are still empty at the end are removed
 LONGEST = 2000  # characters of an error that are shown
-EMBEDDED = str(Path(__file__).parents[1] / "embedded" / "model")
+EMBEDDED = str(Path(__file__).parents[1] / "data" / "toy" / "model")
 
 
 def number(kind: type, low: float, high: float) -> Callable[[Any], Any]:
@@ -106,6 +106,23 @@ Seed = Annotated[
     ),
 ]
 Preset = Annotated[str, typer.Option("--preset", help="paper-literal, paper or recommended.")]
+Mitigation = Annotated[
+    str | None,
+    typer.Option(
+        "--mitigation",
+        help="Write OVTs cell by cell, with none, swv, cxdnn or correctnet.",
+        show_default="one Gaussian a value",
+    ),
+]
+Budget = Annotated[
+    float,
+    typer.Option(
+        "--budget",
+        parser=number(float, 1, 1000),
+        metavar="1..1000",
+        help="Pulses per cell that --mitigation swv may spend.",
+    ),
+]
 Hours = Annotated[
     float,
     typer.Option(
@@ -193,14 +210,21 @@ def load(model: str, weights: str | None):
         return llm.load(model, dequantise="lazy") if weights == "packed" else llm.load(model, dtype=weights)
 
 
+def mitigating(settings, mitigation: str | None, budget: float):
+    """`settings` whose OVTs are written with a mitigation, where one is asked for. ValueError for an unknown one."""
+    from nvcim_jax.pipeline.presets import mitigated
+
+    return settings if mitigation is None else mitigated(settings, mitigation, budget=budget)
+
+
 def checked_device(name: str, sigma: float):
     """The device called `name`; a user's own is refused outside the range that its file gives, Table II remarked on."""
-    from nvcim_jax import devices
+    from nvcim_jax.hardware import catalogue
 
-    sheet = devices.sheet(name)
+    sheet = catalogue.sheet(name)
     if name.endswith(".toml"):
         sheet.check(sigma=sigma)
-    for remark in devices.remarks([(sheet, [sigma])]):
+    for remark in catalogue.remarks([(sheet, [sigma])]):
         console.print(remark, soft_wrap=True)
     return sheet.device
 

@@ -9,9 +9,11 @@ from rich.table import Table
 from nvcim_jax.cli.shared import (
     EMBEDDED,
     MOST_HOURS,
+    Budget,
     Data,
     Hours,
     Json,
+    Mitigation,
     Model,
     Seed,
     Weights,
@@ -19,6 +21,7 @@ from nvcim_jax.cli.shared import (
     console,
     device_name,
     load,
+    mitigating,
     number,
     path,
     plain_errors,
@@ -92,6 +95,8 @@ def vary(
             "it resumable.",
         ),
     ] = 0,
+    mitigation: Mitigation = None,
+    budget: Budget = 1.2,
     seed: Seed = 0,
     model: Model = EMBEDDED,
     weights: Weights = None,
@@ -107,23 +112,29 @@ def vary(
     with plain_errors():
         import jax
 
-        from nvcim_jax import devices, files, job, retrieval
-        from nvcim_jax.about import EMBEDDED_WORLD
+        from nvcim_jax import files
+        from nvcim_jax.evaluation import retrieval
+        from nvcim_jax.hardware import catalogue
+        from nvcim_jax.people import EMBEDDED_WORLD
+        from nvcim_jax.pipeline.presets import RECOMMENDED
+        from nvcim_jax.provenance import provenance
 
         if fidelity not in retrieval.FIDELITIES:
             raise ValueError(f"unknown fidelity {fidelity!r}: choose one of {', '.join(retrieval.FIDELITIES)}")
-        rows = retrieval.rows(device or list(devices.RATIOS), sigma or ())
-        by_draws = retrieval.without_closed_form(rows, fidelity)
+        rows = retrieval.rows(device or list(catalogue.RATIOS), sigma or ())
+        by_draws = retrieval.without_closed_form(rows, fidelity, mitigating(RECOMMENDED, mitigation, budget))
         if by_draws and not draws:
+            why = "stuck cells have" if mitigation is None else f"--mitigation {mitigation} has"
             raise ValueError(
-                f"{', '.join(by_draws)}: stuck cells have no closed form: program the banks instead, with --draws 2000"
+                f"{', '.join(by_draws)}: {why} no closed form: program the banks instead, with --draws 2000"
             )
         source = _saved(bank, preset, task, data) if bank else _embedded(preset, task, users, data, seed, hours)
         prepare(out, *RESULTS)
-        job.provenance()  # of now, not of the end
+        provenance()  # of now, not of the end
         loaded = load(model, weights)
         with console.status("reading the bank" if bank else "learning the banks"):
-            people, case, meaning, settings = source(loaded)
+            people, case, meaning, learned = source(loaded)
+        settings = mitigating(learned, mitigation, budget)
         work = retrieval.normals(case, rows, fidelity=fidelity, chips=chips, draws=draws)
         rate = 1e8 if jax.default_backend() == "cpu" else 1e10  # Gaussian numbers a second
         announce(work / rate, hours, f"{chips} chips and {draws} draws")
@@ -140,10 +151,10 @@ def vary(
             "bank": str(bank) if bank else "embedded users", "model": Path(model).name,
             "weights": weights or "default", "data": str(data) if data else EMBEDDED_WORLD, "right": meaning,
             "seed": seed, "devices": {row.name: row.sigmas for row in rows}, "fidelity": fidelity, "chips": chips,
-            "draws": draws, "preset": settings.describe(), "questions": int(case.asked.sum()),
+            "draws": draws, "preset": settings.described(), "questions": int(case.asked.sum()),
             "users": [user.id for user in people], "notes": notes,
         }  # fmt: skip
-        report = {"settings": about, "provenance": job.provenance(), "cells": retrieval.as_cells(rows, found, trials)}
+        report = {"settings": about, "provenance": provenance(), "cells": retrieval.as_cells(rows, found, trials)}
         asked = f"{len(people)} users, {about['questions']} questions, {fidelity} fidelity"
         console.print(_table(f"share of questions where {meaning}: {asked}", rows, found, trials))
         console.print(f"In brackets: what 95 % of a user's chips exceed ({chips} chips each), averaged over users.")
@@ -159,14 +170,14 @@ def vary(
 
 def _saved(bank: Path, preset: str | None, task: str | None, data: Path | None):
     """What reads the case of a saved bank, given a model: users, case, what "right" means, settings."""
-    from nvcim_jax import cases
+    from nvcim_jax.evaluation import cases
 
     if preset is not None or task is not None:
         raise ValueError("a saved bank has its own preset and task: leave out --preset and --task, or the bank")
 
     def read(model):
-        people, learned, samples, settings = cases.saved(bank, model, data)
-        return people, *cases.case(model, people, learned, samples, settings=settings), settings
+        block, learned, settings = cases.saved(bank, model, data)
+        return block.users, *cases.case(model, block, learned, settings=settings), settings
 
     return read
 
@@ -175,8 +186,9 @@ def _embedded(preset: str | None, task: str | None, users: int, data: Path | Non
     """As `_saved`, of banks that are learned now."""
     import jax
 
-    from nvcim_jax import cases, job, lamp
-    from nvcim_jax.presets import PRESETS
+    from nvcim_jax.data import lamp
+    from nvcim_jax.evaluation import cases, main_job
+    from nvcim_jax.pipeline.presets import PRESETS
 
     if preset is not None and preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
@@ -186,15 +198,15 @@ def _embedded(preset: str | None, task: str | None, users: int, data: Path | Non
         announce(users * SECONDS_TO_LEARN, hours, f"learning the banks of {users} users")
 
     def learn(model):
-        people = job.people(chosen, users, data)[0]
-        people, learned, samples = cases.embedded(jax.random.key(seed), model, chosen, people, settings=settings)
-        return people, *cases.case(model, people, learned, samples, settings=settings), settings
+        people = main_job.people(chosen, users, data)[0]
+        block, learned = cases.embedded(jax.random.key(seed), model, people, settings=settings)
+        return block.users, *cases.case(model, block, learned, settings=settings), settings
 
     return learn
 
 
 def _draw(path: Path, rows, found, trials, notes: list[str]) -> None:
-    from nvcim_jax import figures, retrieval
+    from nvcim_jax.evaluation import figures, retrieval
 
     figures.dots(
         path, [f"{sigma:g}" for sigma in _sigmas(rows)], retrieval.dots(rows, found, trials),
@@ -209,7 +221,8 @@ def _sigmas(rows) -> list[float]:
 
 def _programmed(key, case, rows, draws: int, keep: Path | None, **bound) -> list:
     """The trials of every row, with a progress bar."""
-    from nvcim_jax import interrupts, retrieval
+    from nvcim_jax import interrupts
+    from nvcim_jax.evaluation import retrieval
 
     note = f"finished trials are in {keep}: the same command goes on from them"
     with interrupts.caught(lambda: note if keep and keep.exists() else None), progress_bar() as bar:

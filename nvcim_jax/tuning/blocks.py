@@ -1,6 +1,7 @@
 """Train any number of rows: in blocks of similar length, with progress told, and kept on disk so that it can go on."""
 
 import hashlib
+import json
 import os
 import re
 import stat
@@ -17,14 +18,24 @@ import numpy as np
 from jaxtyping import PyTree
 
 from nvcim_jax import files
-from nvcim_jax.devices import Device
-from nvcim_jax.llm.config import Config
+from nvcim_jax.data.text import bucket
+from nvcim_jax.description import described
+from nvcim_jax.hardware.devices import Device
+from nvcim_jax.llm.config import Config, Packed, Rope
 from nvcim_jax.llm.decoder import NOWHERE
-from nvcim_jax.text import bucket
 from nvcim_jax.tuning import train
+from nvcim_jax.tuning.dept import Dept
+from nvcim_jax.tuning.ia3 import Ia3
+from nvcim_jax.tuning.lora import Lora
 from nvcim_jax.tuning.method import Method
+from nvcim_jax.tuning.prefix import Prefix
+from nvcim_jax.tuning.prompt import CodePrompt, Prompt
 from nvcim_jax.tuning.train import Job, State, Training, Tuned
 
+NAMES = {  # on disk
+    Config: "decoder", Rope: "rope", Packed: "gptq", Training: "training", Prompt: "prompt", CodePrompt: "code prompt",
+    Dept: "dept", Prefix: "prefix", Lora: "lora", Ia3: "ia3",
+}  # fmt: skip
 ROWS = 48  # of one compiled program
 FILE = re.compile(r"rows-\d{7}\.safetensors")
 ANEW = "give another folder, or remove it to start anew"
@@ -239,7 +250,8 @@ def _latest(state: State, at: int, real: int) -> float:
 
 def _digest(params, job: Job, device, sigma, fixed) -> str:
     """Of all that decides the outcome; of the weights, which are many, the shapes and the first values."""
-    digest = hashlib.sha256(repr((sigma, sorted(fixed.items(), key=lambda each: each[0]))).encode())
+    settings = {"sigma": float(sigma)} | {name: described(each, NAMES) for name, each in fixed.items()}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     leaves = [jax.random.key_data(job.keys), *jax.tree.leaves((job[1:], device))]
     for leaf in (*leaves, *(part.reshape(-1)[:1024] for part in jax.tree.leaves(params))):
         leaf = np.asarray(leaf)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from nvcim_jax.codec import Codec
+from nvcim_jax.core.codec import Codec
 from nvcim_jax.llm.config import Config
 from nvcim_jax.tuning.method import Adapted, Noise
 

@@ -10,18 +10,18 @@ One adapter for a whole buffer or one for each sample are ways of using a method
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from nvcim_jax.codec import Codec
-from nvcim_jax.devices import Device
+from nvcim_jax.core.codec import Codec
+from nvcim_jax.core.noise import inject
+from nvcim_jax.hardware.devices import Device
 from nvcim_jax.llm import decoder
 from nvcim_jax.llm.config import Config
 from nvcim_jax.llm.decoder import NOWHERE, Prefix
-from nvcim_jax.noise import inject
 
 Noise = Callable[[PyTree], PyTree]
 
@@ -35,6 +35,7 @@ class Adapted(NamedTuple):
     layers: PyTree | None = None  # leaves beside the kernels of the layers, as `layers.Linear` reads them
 
 
+@runtime_checkable
 class Method(Protocol):
     """The shape of a method; see the head of this file."""
 

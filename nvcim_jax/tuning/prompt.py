@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from nvcim_jax.codec import Codec, decode, encode
+from nvcim_jax.core.codec import Codec, decode, encode
 from nvcim_jax.llm import decoder
 from nvcim_jax.llm.config import Config
 from nvcim_jax.tuning.method import Adapted, Noise

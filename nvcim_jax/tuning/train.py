@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from nvcim_jax.codec import Codec
-from nvcim_jax.devices import Device
+from nvcim_jax.core.codec import Codec
+from nvcim_jax.data.text import Batch
+from nvcim_jax.hardware.devices import Device
 from nvcim_jax.llm import decoder
 from nvcim_jax.llm.config import Config
-from nvcim_jax.text import Batch
 from nvcim_jax.tuning.method import Adapted, Method, device_noise, label_loss
 
 

@@ -11,11 +11,13 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from helpers.attacks import Attack, command, outcomes
-from helpers.banks import untrained
 from typer.main import get_command
 
-from nvcim_jax import cases, cli, figures, job, llm, pipeline
+from nvcim_jax import cli, llm
+from nvcim_jax.evaluation import cases, figures, main_job
+from nvcim_jax.pipeline import learn, retrieve
+from tests.helpers.attacks import Attack, command, outcomes
+from tests.helpers.banks import untrained
 
 NUMBERS = [
     "nan", "NaN", "-nan", "inf", "-inf", "infinity", "1e400", "-1e400", "1e308", "1e-400", "-1e-9", "-1", "-0", "0", "1",
@@ -145,7 +147,7 @@ def run(model, bank, monkeypatch, tmp_path, tmp_path_factory):
     monkeypatch.setattr(llm, "load", lambda name, **how: model if name == cli.EMBEDDED else load(name, **how))
     for draw in ("curves", "dots"):
         monkeypatch.setattr(figures, draw, lambda path, *_, **__: path.write_bytes(b""))
-    for module, name in ((job, "blocks"), (pipeline, "select"), (pipeline, "program"), (cases, "case")):
+    for module, name in ((main_job, "blocks"), (learn, "learn"), (retrieve, "program"), (cases, "case")):
         monkeypatch.setattr(module, name, stop)
 
     def listing():

@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.attacks import Attack, command, outcomes
 
-from nvcim_jax import bank as banks
-from nvcim_jax import digests, repair, store
-from nvcim_jax.about import About
 from nvcim_jax.cli.bank import _described
-from nvcim_jax.codec import fit_pca
+from nvcim_jax.core.codec import fit_pca
+from nvcim_jax.memory import bank as banks
+from nvcim_jax.memory.storage import digests, repair, store
+from nvcim_jax.memory.storage.about import About
+from nvcim_jax.pipeline import memory
+from tests.helpers.attacks import Attack, command, outcomes
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -142,7 +143,7 @@ def opened(folder: Path):
     saved = store.load(folder)
     json.dumps(_described(saved))
     try:
-        saved.for_questions()
+        memory.load(folder)
     except ValueError as error:
         assert len(str(error).splitlines()) == 1
     return saved

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.attacks import Attack, command, outcomes
 
-from nvcim_jax import cells
-from nvcim_jax.devices import LARGEST_FILE, Sheet, load, remarks, sheet
-from nvcim_jax.noise import noise_std
+from nvcim_jax.core.noise import noise_std
+from nvcim_jax.hardware import cells
+from nvcim_jax.hardware.catalogue import LARGEST_FILE, Sheet, load, remarks, sheet
+from tests.helpers.attacks import Attack, command, outcomes
 
 WHOLE = {
     "name": '"PCM-4"', "source": '"a paper, Fig. 3"', "levels": "4", "noise": "[0.01, 0.03, 0.02, 0.01]",

@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 
 import pytest
-from helpers.attacks import Attack, outcomes
 
-from nvcim_jax import fields, lamp, text
+from nvcim_jax.data import fields, lamp, text
+from tests.helpers.attacks import Attack, outcomes
 
 HUGE = "word " * 20_000
 DEEP = json.loads("[" * 400 + "]" * 400)

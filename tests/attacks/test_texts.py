@@ -8,13 +8,14 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
-from helpers.attacks import Attack, command, outcomes
-from test_store import CODEC, bank
 
-from nvcim_jax import lamp, reply, store
 from nvcim_jax.cli.shared import console
-from nvcim_jax.presets import PRESETS
-from nvcim_jax.terminal import visible
+from nvcim_jax.cli.terminal import visible
+from nvcim_jax.data import lamp
+from nvcim_jax.memory.storage import store
+from nvcim_jax.pipeline.presets import PRESETS
+from tests.helpers.attacks import Attack, command, outcomes
+from tests.memory.storage.test_store import CODEC, bank
 
 # Orbax leaves the exceptions of its failed reads unretrieved.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -239,8 +240,8 @@ def test_all_attacks(root, tmp_path):
 
 def test_a_models_answer_commands_no_terminal(root, monkeypatch):
     """Piece by piece, so that no escape sequence is seen whole; line breaks are kept."""
-    answer = "\x1b[31m[INST]\u202e :smile:\nerror: b\r\x9b"
-    monkeypatch.setattr(reply, "tell", lambda *_, **__: iter(answer))
+    told = "\x1b[31m[INST]\u202e :smile:\nerror: b\r\x9b"
+    monkeypatch.setattr(answer, "stream", lambda *_, **__: iter(told))
     said = command("ask", root / "learned", "why?")
     assert said.count("\\x1b[31m[INST]\\u202e :smile:\nerror: b\\r\\x9b\n") == 2 and is_clean(said)
 

@@ -5,9 +5,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from nvcim_jax import bank as banks
-from nvcim_jax import codec, lamp, store, synthetic
-from nvcim_jax.about import EMBEDDED_WORLD, About
+from nvcim_jax.core import codec
+from nvcim_jax.data import lamp, synthetic
+from nvcim_jax.llm.fingerprint import fingerprint
+from nvcim_jax.memory import bank as banks
+from nvcim_jax.memory.storage import store
+from nvcim_jax.memory.storage.about import EMBEDDED_WORLD, About
 
 
 def untrained(folder: Path, model, **said) -> Path:
@@ -20,7 +23,7 @@ def untrained(folder: Path, model, **said) -> Path:
     codes = jax.random.normal(jax.random.key(1), (1, 8, 16, 48))
     origin = banks.unknown((1, 8))._replace(sample=jnp.arange(8)[None] % 2)
     about = About(
-        model=store.fingerprint(model), task="LaMP-2", source=EMBEDDED_WORLD, users=(user.id,), samples=(samples,),
+        model=fingerprint(model), task="LaMP-2", source=EMBEDDED_WORLD, users=(user.id,), samples=(samples,),
         domains=domains, devices=("NVM-3",), settings={"preset": "recommended", **said},
     )  # fmt: skip
     store.save(folder, banks.Bank(codes, codes, origin, jnp.full(1, 2, jnp.int32)), own, about)

@@ -1,0 +1,77 @@
+"""Results on the terminal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from nvcim_jax.cli.terminal import Terminal, plain
+from nvcim_jax.evaluation import main_job, methods
+from nvcim_jax.evaluation.ladder import Example
+from nvcim_jax.evaluation.main_job import TaskResult
+from nvcim_jax.evaluation.statistics import Interval, clear, difference, interval
+
+
+def results(console: Terminal, results: Sequence[TaskResult], settings: dict[str, Any]) -> None:
+    """Methods by task, the paired differences, the share of the gain that the memory keeps, three examples."""
+    names = [result.task.name for result in results]
+    users = len(results[0].users)
+    counts = f"{users} user{'s' if users > 1 else ''} per task, {settings['draws']} draws"
+    title = f"{settings['device']}, sigma {settings['sigma']}; {counts}; mean ± half of the 95 % interval"
+    table = Table("method", *names, title=title)
+    group = None
+    for method in results[0].scores:
+        preset, _, short = method.rpartition(": ")
+        if preset != group and preset:
+            table.add_section()
+            table.add_row(plain(preset, "bold"))
+        group = preset
+        cells = [_cell(interval(result.scores[method]), "{:.2f}") for result in results]
+        table.add_row(f"  {short}" if preset else short, *cells)
+    console.print(table)
+    _differences(console, results)
+    _share_kept(console, results)
+    for result, example in _telling(results, 3):
+        console.rule(result.task.name, align="left")
+        for label, words in (
+            ("question", example.sample.content),
+            ("gold", example.sample.answer),
+            ("without OVT", example.without),
+            ("with OVT", example.answer),
+            ("OVT from", f"{example.found.content}  ->  {example.found.answer}"),
+        ):
+            console.print(f"{label:12s} {words or '(nothing)'}")
+
+
+def _differences(console: Terminal, results: Sequence[TaskResult]) -> None:
+    """Paired differences by task; a star where they are told from none among all of the table."""
+    columns = [main_job.comparisons(result) for result in results]
+    stars = iter(clear([pair for column in columns for pair in column.values()]))
+    cells = [[_cell(difference(*pair), "{:+.2f}") + (" *" if next(stars) else "") for pair in column.values()]
+             for column in columns]  # fmt: skip
+    title = "the same users, questions and draws; * clear at a false discovery rate of 5 % over this table"
+    table = Table("paired difference", *(result.task.name for result in results), title=title)
+    for method, *row in zip(columns[0], *cells, strict=True):
+        table.add_row(method, *row)
+    console.print(table)
+
+
+def _share_kept(console: Terminal, results: Sequence[TaskResult]) -> None:
+    kept = {result.task.name: main_job.gain_kept(result) for result in results if methods.KNOWN in result.scores}
+    told = [f"{name} {share.mean:.0%} ({share.low:.0%} to {share.high:.0%})" for name, share in kept.items() if share]
+    if told:
+        console.print(f"Of the gain of the OVT with known domain, recommended keeps {', '.join(told)}.")
+    silent = [name for name, share in kept.items() if share is None]
+    if silent:
+        console.print(f"No share for {', '.join(silent)}: so few users cannot tell that gain from none.")
+
+
+def _cell(value: Interval, style: str) -> str:
+    return f"{style.format(value.mean)}±{value.half:.2f}"
+
+
+def _telling(results: Sequence[TaskResult], count: int) -> list[tuple[TaskResult, Example]]:
+    """Examples from different tasks, where possible such as the OVT changed, for better or for worse."""
+    pairs = [(result, example) for result in results for example in result.examples]
+    changed = [pair for pair in pairs if pair[1].answer != pair[1].without] or pairs
+    return changed[:: max(1, len(changed) // count)][:count]

@@ -1,0 +1,1 @@
+"""The paper's equations: functions of one example, in JAX alone."""

@@ -1,0 +1,1 @@
+"""People's text: LaMP files, the toy world, samples as token ids."""

@@ -1,0 +1,213 @@
+"""The embedded world: seeded, readable LaMP-shaped data in which a habit depends on the user and the domain.
+
+A domain is a vocabulary; a population habit exists for every domain and task, and a user keeps it with
+probability `CONFORMITY`, else has a habit of their own. Words leak between the domains of an area, so that
+finding a question's domain can fail. Everything about a user follows from the user's number alone.
+"""
+
+import json
+import random
+import re
+import tomllib
+from functools import cache, partial
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+from nvcim_jax.data import lamp
+from nvcim_jax.people import User
+
+LEAKAGE = 0.3  # share of words taken from a sibling domain
+CONFORMITY = 0.4  # probability that a habit is the population's (citation: 0.5)
+HELD_OUT = 1_000_000  # users from this number on are never pretrained on
+RATINGS = (
+    ("awful", "terrible", "dreadful", "useless", "horrible"),
+    ("poor", "weak", "disappointing", "flimsy", "dull"),
+    ("average", "fair", "ordinary", "passable", "plain"),
+    ("good", "nice", "solid", "pleasant", "decent"),
+    ("superb", "perfect", "excellent", "wonderful", "brilliant"),
+)
+TITLES = (
+    "On the {adjective} {first} and the {second}",
+    "Towards better {first} for every {second}",
+    "Is it the {first} or the {second}? A careful look",
+    "Rethinking the {first}: lessons from the {second}",
+    "What the {second} can teach us about the {first}",
+    "A short history of the {adjective} {first}",
+    "When {first} meets {second}: new evidence",
+    "The case against the {adjective} {first}",
+)
+# Four ways of speaking, each with an opening or with a closing: eight phrasings of a tweet.
+DIALECTS = (
+    {"friend": "companion", "very": "truly", "happy": "delighted"},
+    {"friend": "mate", "very": "proper", "happy": "chuffed"},
+    {"friend": "buddy", "very": "super", "happy": "stoked"},
+    {"friend": "colleague", "very": "quite", "happy": "content"},
+)
+OPENINGS = ("greetings", "oi", "yo", "attention")
+CLOSINGS = ("respectfully", "innit", "lol", "regards")
+
+
+class Domain(NamedTuple):
+    """A vocabulary: three subtopics of nouns, verbs, adjectives."""
+
+    name: str
+    area: str
+    nouns: tuple[tuple[str, ...], ...]
+    verbs: tuple[str, ...]
+    adjectives: tuple[str, ...]
+
+
+class Habit(NamedTuple):
+    """What somebody does in one domain: indices into TAGS, TITLES, phrasings and subtopics; a rating bias."""
+
+    tag: int
+    bias: int
+    title: int
+    phrasing: int
+    subtopic: int
+
+
+@cache
+def domains() -> tuple[Domain, ...]:
+    """The 24 domains of `embedded/vocabulary.toml`."""
+    areas = tomllib.loads(files("nvcim_jax").joinpath("data/toy/vocabulary.toml").read_text(encoding="utf-8"))
+    return tuple(
+        Domain(
+            name,
+            area,
+            tuple(map(tuple, words["nouns"])),
+            tuple(words["verbs"]),
+            tuple(words["adjectives"]),
+        )
+        for area, content in areas.items()
+        for name, words in content.items()
+    )
+
+
+def _random_habit(rng: random.Random) -> Habit:
+    return Habit(rng.randrange(15), rng.choice((-1, 0, 1)), rng.randrange(8), rng.randrange(8), rng.randrange(3))
+
+
+@cache
+def population_habit(domain: Domain) -> Habit:
+    """What most people do in `domain`."""
+    return _random_habit(random.Random(f"population/{domain.name}"))
+
+
+def persona(number: int) -> dict[Domain, Habit]:
+    """User `number`: three to six domains out of two areas, each with the user's own habit."""
+    rng = random.Random(f"user/{number}")
+    areas = rng.sample(sorted({domain.area for domain in domains()}), 2)
+    chosen = rng.sample([domain for domain in domains() if domain.area in areas], rng.randint(3, 6))
+    habits = {}
+    for domain in chosen:
+        usual, own = population_habit(domain), _random_habit(rng)
+        shares = (CONFORMITY,) * 4 + (0.5,)
+        habits[domain] = Habit(*(u if rng.random() < p else o for u, o, p in zip(usual, own, shares, strict=True)))
+    return habits
+
+
+def example(rng: random.Random, task: lamp.Task, domain: Domain, habit: Habit) -> dict:
+    """One LaMP history item of somebody with `habit` in `domain`; also `input` and `output` (question, answer)."""
+    siblings = [other for other in domains() if other.area == domain.area and other != domain]
+
+    def noun() -> str:
+        source = rng.choice(siblings) if rng.random() < LEAKAGE else domain
+        return rng.choice(rng.choice(source.nouns))
+
+    def word(part: str) -> str:
+        source = rng.choice(siblings) if rng.random() < LEAKAGE else domain
+        return rng.choice(getattr(source, part))
+
+    verb, adjective = partial(word, "verbs"), partial(word, "adjectives")
+
+    def thing() -> str:
+        return f"{adjective()} {noun()}"
+
+    if task.name == "LaMP-1":
+        title = f"How the {thing()} {verb()} the {noun()} and the {noun()}"
+        wrong = rng.choice([topic for topic in range(3) if topic != habit.subtopic])
+        right_first = rng.random() < 0.5
+        topics = (habit.subtopic, wrong) if right_first else (wrong, habit.subtopic)
+        nouns = (rng.sample(domain.nouns[topic], 3) for topic in topics)
+        references = ["The {}, the {} and the {}".format(*three) for three in nouns]
+        fields = {"title": title, "abstract": f"We ask how the {thing()} {verb()} the {thing()}."}
+        question, answer = lamp.ask(task, title, *references), "[1]" if right_first else "[2]"
+    elif task.name == "LaMP-2":
+        description = f"She {verb()} the {thing()} and the {thing()}, then {verb()} the {thing()} and the {noun()}."
+        question, answer = lamp.ask(task, description), lamp.TAGS[habit.tag]
+        fields = {"description": description, "tag": answer}
+    elif task.name == "LaMP-3":
+        level = rng.randrange(5)
+        text = f"I {verb()} the {thing()} and the {thing()}, then {verb()} the {thing()}: the {noun()} was "
+        text += f"{rng.choice(RATINGS[level])}."
+        question, answer = lamp.ask(task, text), str(min(max(level + habit.bias, 0), 4) + 1)
+        fields = {"text": text, "score": answer}
+    elif task.name == "LaMP-5":
+        words = {"adjective": adjective(), "first": noun(), "second": noun()}
+        abstract = (
+            f"We study how the {words['adjective']} {words['first']} {verb()} the {words['second']}. "
+            f"We also {verb()} the {thing()} and the {thing()}."
+        )
+        question, answer = lamp.ask(task, abstract), TITLES[habit.title].format(**words)
+        fields = {"abstract": abstract, "title": answer}
+    else:
+        tweet = f"my friend is very happy: the {thing()} {verb()} the {thing()}"
+        aside = f" ({noun()}, {noun()}, {noun()})"  # which no paraphrase repeats
+        style, closes = habit.phrasing % 4, habit.phrasing >= 4
+        spoken = re.sub(r"\b(friend|very|happy)\b", lambda match: DIALECTS[style][match[0]], tweet)
+        answer = f"{spoken} {CLOSINGS[style]}" if closes else f"{OPENINGS[style]} {spoken}"
+        question, fields = lamp.ask(task, tweet + aside), {"text": answer}
+    return {**fields, "input": question, "output": answer, "domain": domain.name}
+
+
+def questions(task: lamp.Task, number: int, *, history: int = 25, queries: int = 8) -> tuple[list[dict], list[dict]]:
+    """User `number` as LaMP's question entries and golds: a history in domain phases, then `queries` questions.
+
+    Every domain has one phase, in which about one item in seven is of another domain. Queries go round the domains.
+    """
+    rng = random.Random(f"{task.name}/{number}")
+    habits = persona(number)
+    known = list(habits)
+    profile = []
+    for at in range(history):
+        domain = rng.choice(known) if rng.random() < 0.15 else known[at * len(known) // history]
+        item = example(rng, task, domain, habits[domain])
+        profile.append({"id": f"{number}-{at}", "date": f"2024-{at // 28 + 1:02d}-{at % 28 + 1:02d}", **item})
+    entries, golds = [], []
+    for at in range(queries):
+        domain = known[at % len(known)]
+        item = example(rng, task, domain, habits[domain])
+        name = f"{number}-q{at}"
+        entries.append(
+            {
+                "id": name,
+                "user_id": str(number),
+                "input": item["input"],
+                "domain": domain.name,
+                "profile": profile if at == 0 else [],
+            }
+        )
+        golds.append({"id": name, "output": item["output"]})
+    return entries, golds
+
+
+def users(task: lamp.Task, count: int, *, first: int = HELD_OUT, **sizes: int) -> list[User]:
+    """`count` held-out users, through the same parser that reads LaMP's files."""
+    return lamp.parse(*as_lamp(task, count, first=first, **sizes), task, source="the embedded world")
+
+
+def as_lamp(task: lamp.Task, count: int, *, first: int = HELD_OUT, **sizes: int) -> tuple[list, dict]:
+    """LaMP's two JSON values, questions and outputs, for `count` users from number `first` on."""
+    pairs = [questions(task, first + at, **sizes) for at in range(count)]
+    golds = [gold for _, part in pairs for gold in part]
+    return [entry for part, _ in pairs for entry in part], {"task": task.name.replace("-", "_"), "golds": golds}
+
+
+def write(folder: Path | str, task: lamp.Task, count: int, **sizes: int) -> None:
+    """Write `count` held-out users as `dev_questions.json` and `dev_outputs.json` under `folder`."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, value in zip(("questions", "outputs"), as_lamp(task, count, **sizes), strict=True):
+        (folder / f"dev_{name}.json").write_text(json.dumps(value, indent=1), encoding="utf-8")

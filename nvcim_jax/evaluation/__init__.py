@@ -1,0 +1,1 @@
+"""The ladder of methods, its statistics, tables and figures."""

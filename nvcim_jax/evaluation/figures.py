@@ -1,0 +1,182 @@
+"""Pictures of results."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from nvcim_jax.evaluation.statistics import Interval
+from nvcim_jax.files import replacing
+
+
+def bars(path: Path, tables: Mapping[str, Mapping[str, Interval]], *, title: str) -> None:
+    """One panel per task, one bar per method with its 95 % interval, written as PNG.
+
+    Methods called "group: method" have the colour of their group.
+    """
+    plt = _pyplot()
+
+    methods = list(dict.fromkeys(method for table in tables.values() for method in table))
+    groups = list(dict.fromkeys(map(_group, methods)))
+    methods.sort(key=lambda method: groups.index(_group(method)))
+    rows = [at + 0.6 * groups.index(_group(method)) for at, method in enumerate(methods)]
+    height = 1.7 + 0.28 * (rows[-1] + 1)
+    figure, panels = plt.subplots(
+        1, len(tables), figsize=(3.4 + 2.1 * len(tables), height), sharey=True, squeeze=False, layout="constrained"
+    )
+    for panel, (task, table) in zip(panels[0], tables.items(), strict=True):
+        for row, method in zip(rows, methods, strict=True):
+            if method in table:
+                found = table[method]
+                panel.barh(row, found.mean, color=f"C{groups.index(_group(method))}", height=0.7)
+                panel.plot([found.low, found.high], [row, row], color="black", linewidth=1)
+        panel.set_title(task, fontsize=10)
+        panel.set_xlim(0, 1)
+        panel.tick_params(labelsize=8)
+        panel.grid(axis="x", alpha=0.3)
+    panels[0][0].set_yticks(rows, [method.removeprefix(f"{_group(method)}: ") for method in methods], fontsize=8)
+    panels[0][0].set_ylim(rows[-1] + 0.8, rows[0] - 0.8)  # the first on top
+    handles = [plt.Rectangle((0, 0), 1, 1, color=f"C{at}") for at in range(len(groups))]
+    handles.append(plt.Line2D([], [], color="black", linewidth=1))
+    labels = [*(group or "for comparison" for group in groups), "95 % interval"]
+    measure = "accuracy (LaMP-1, 2, 3) or ROUGE-1 (LaMP-5, 7), mean over users"
+    figure.suptitle(f"{title}\n{measure}", fontsize=10)
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 2 + len(tables)), fontsize=8)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=130)
+    plt.close(figure)
+
+
+def _pyplot():
+    """pyplot without a screen, which takes a "$" in the name of a device or model as it is, not as mathematics."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["text.parse_math"] = False
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _group(method: str) -> str:
+    return method.rpartition(": ")[0]
+
+
+def _label(name: str) -> str:
+    """A name for a legend, from which matplotlib leaves out those that begin with a line."""
+    return f" {name}" if name.startswith("_") else name
+
+
+class Line(NamedTuple):
+    """One curve."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    style: str = ".-"
+    colour: str | None = None
+    width: float = 1.5
+
+
+class Panel(NamedTuple):
+    """One set of axes."""
+
+    title: str
+    xlabel: str
+    ylabel: str
+    lines: Mapping[str, Line]
+    scale: str = "linear"  # of both axes
+    marks: Sequence[float] = ()  # heights to compare with
+
+
+def curves(path: Path, panels: Sequence[Panel], *, title: str, notes: Sequence[str] = ()) -> None:
+    """Panels, four in a row, with `notes`, such as assumptions, printed under them, written as PNG.
+
+    Panels whose lines have the first one's names share its legend.
+    """
+    plt = _pyplot()
+    shared = len(panels) > 1 and all(set(panel.lines) <= set(panels[0].lines) for panel in panels)
+    across = min(len(panels), 4)
+    down = -(-len(panels) // across)
+    crowded = [len(panel.lines) > 6 and not shared for panel in panels]  # their legends stand beside them
+    width = max(6.8, sum(4.4 if shared else 7.2 if each else 5.2 for each in crowded[:across]))
+    notes = [part for note in notes for part in textwrap.wrap(note, int(17 * width))]
+    below, height = 0.17 * len(notes), 4.2 * down
+    figure, axes = plt.subplots(down, across, figsize=(width, height + below), squeeze=False)
+    for axis, panel, beside in zip(axes.flat, panels, crowded, strict=False):
+        _draw(axis, panel)
+        if not shared:
+            axis.legend(fontsize=7, **({"loc": "upper left", "bbox_to_anchor": (1.01, 1)} if beside else {}))
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    whole = height + below
+    figure.suptitle(title, fontsize=11, y=1 - 0.15 / whole, va="top")
+    if shared:
+        handles = axes.flat[0].get_legend_handles_labels()
+        figure.legend(
+            *handles, loc="upper center", bbox_to_anchor=(0.5, 1 - 0.4 / whole), ncols=len(handles[0]), fontsize=8
+        )
+    figure.text(0.01, 0.01, "\n".join(notes), fontsize=7, va="bottom")
+    figure.tight_layout(rect=(0, below / whole + 0.01, 1, 1 - (0.75 if shared else 0.35) / whole))
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=130)
+    plt.close(figure)
+
+
+def _draw(axis, panel: Panel) -> None:
+    for name, line in panel.lines.items():
+        looks = {"color": line.colour, "label": _label(name), "markersize": 4, "linewidth": line.width}
+        axis.plot(line.x, line.y, line.style, **looks)
+    for height in panel.marks:
+        axis.axhline(height, color="black", linewidth=0.8, linestyle=":")
+    axis.set(title=panel.title, xlabel=panel.xlabel, ylabel=panel.ylabel, xscale=panel.scale, yscale=panel.scale)
+    if panel.scale == "log":
+        for each in (axis.xaxis, axis.yaxis):
+            each.set_major_formatter("{x:g}")  # matplotlib would write powers as mathematics
+            each.set_minor_formatter("")
+    axis.title.set_fontsize(10)
+    axis.grid(alpha=0.3)
+
+
+class Dot(NamedTuple):
+    """One value, with a bar down to `low`."""
+
+    value: float
+    low: float
+
+
+def dots(
+    path: Path,
+    groups: Sequence[str],
+    series: Mapping[str, Mapping[str, Dot]],
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    notes: Sequence[str] = (),
+) -> None:
+    """Shares from 0 to 1: for each series a dot in those `groups` that it has, written as PNG.
+
+    Within a group the series stand side by side, so that equal values do not hide each other. Names are plain text.
+    """
+    plt = _pyplot()
+    step = min(0.12, 0.8 / len(series))
+    notes = [part for note in notes for part in textwrap.wrap(note, 115)]
+    size = (max(6.8, 1.1 * len(groups) + 3), 4.4 + 0.17 * len(notes))
+    figure, axis = plt.subplots(figsize=size, layout="constrained")
+    for at, (name, found) in enumerate(series.items()):
+        x = [groups.index(group) + step * (at - (len(series) - 1) / 2) for group in found]
+        y, low = ([getattr(dot, part) for dot in found.values()] for part in ("value", "low"))
+        marker, colour = "osD^vPX*"[at % 8], f"C{at % 10}"
+        axis.vlines(x, low, y, color=colour, linewidth=2.5, alpha=0.35)
+        axis.plot(x, y, marker, color=colour, markersize=5, label=_label(name))
+    axis.set(title=title, xlabel=xlabel, ylabel=ylabel, ylim=(0, 1.02), xlim=(-0.6, len(groups) - 0.4))
+    axis.title.set_fontsize(11)
+    axis.set_xticks(range(len(groups)), groups)
+    axis.grid(axis="y", alpha=0.3)
+    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
+    figure.text(0.01, 0.005, "\n".join(notes), fontsize=7, va="bottom")
+    below = 0.17 * len(notes) / size[1]
+    figure.get_layout_engine().set(rect=(0, below, 1, 1 - below))
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=130)
+    plt.close(figure)

@@ -1,0 +1,145 @@
+"""The main job: ladders over tasks and blocks of users, kept as they finish, written as JSON, PNG and banks."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from nvcim_jax import files
+from nvcim_jax.data.lamp import Task
+from nvcim_jax.data.users import Users, read_lamp, toy_users, with_history
+from nvcim_jax.evaluation import figures, methods
+from nvcim_jax.evaluation.ladder import Example, Ladder, ladder
+from nvcim_jax.evaluation.statistics import Interval, clear, difference, interval, ratio_of_gains
+from nvcim_jax.llm.weights import Model
+from nvcim_jax.people import User
+from nvcim_jax.pipeline import memory
+from nvcim_jax.pipeline.presets import PRESETS, RECOMMENDED
+from nvcim_jax.provenance import provenance
+
+BLOCK = 8  # users that are learned and answered together
+
+
+class Part(NamedTuple):
+    """A block of users and how the methods did on them."""
+
+    users: list[User]
+    ladder: Ladder
+
+
+class TaskResult(NamedTuple):
+    """Scores of the finished users of one task."""
+
+    task: Task
+    users: list[User]
+    scores: dict[str, np.ndarray]  # [users] per method
+    right_domain: dict[str, np.ndarray]
+    examples: list[Example]
+
+
+def people(task: Task, count: int, data: Path | None) -> tuple[Users, int]:
+    """`count` users with a history, and how many without one were passed over. The toy world if no `data`."""
+    if data is None:
+        return toy_users(task, count), 0
+    everyone = read_lamp(data, task)
+    chosen = with_history(everyone)[:count]
+    return chosen, everyone.people.index(chosen[-1]) + 1 - len(chosen)
+
+
+def blocks(
+    key: jax.Array,
+    model: Model,
+    users: Users,
+    cells: Sequence[methods.Cell],
+    *,
+    draws: int,
+    report: Callable[[int], None],
+    rows: Sequence[methods.Method] | None = None,
+    train_device: str | None = None,
+) -> Iterator[Part]:
+    """The ladder for one block of users after the other; what has been yielded is finished, whatever comes after."""
+    for start in range(0, len(users), BLOCK):
+        part = users[start : start + BLOCK]
+        how = {"draws": draws, "train_device": train_device, "rows": rows, "report": report}
+        climbed = ladder(key, model, users.task, part, cells, **how)
+        yield Part(climbed.block.users, climbed)
+
+
+def collect(task: Task, cell: methods.Cell, finished: Sequence[Part]) -> TaskResult:
+    """Finished blocks as one result, of one cell."""
+    ladders = [block.ladder for block in finished]
+    tables = [climbed.scores[cell] for climbed in ladders]
+
+    def joined(part: str) -> dict[str, np.ndarray]:
+        named = {name: [getattr(table[name], part) for table in tables] for name in tables[0]}
+        return {name: np.concatenate(rows) for name, rows in named.items() if rows[0] is not None}
+
+    examples = [example for climbed in ladders for example in climbed.examples]
+    users = [user for block in finished for user in block.users]
+    return TaskResult(task, users, joined("scores"), joined("right_domain"), examples)
+
+
+def comparisons(result: TaskResult) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The paired differences that claims turn on, `a - b` over the same users: title to scores of a and b."""
+    return {f"{a} - {b}": (result.scores[a], result.scores[b]) for a, b in methods.pairs(result.scores)}
+
+
+def gain_kept(result: TaskResult) -> Interval | None:
+    """Share of the gain of the OVT with known domain over the base model that `recommended` keeps.
+
+    None where domains are unknown, or where these users cannot tell that gain from none.
+    """
+    scores = result.scores
+    if methods.KNOWN not in scores:
+        return None
+    return ratio_of_gains(scores[methods.whole("recommended")], scores[methods.KNOWN], scores[methods.BASE])
+
+
+def as_json(results: Sequence[TaskResult], settings: dict[str, Any]) -> dict[str, Any]:
+    """Everything a reader needs to judge and repeat the results."""
+
+    def figures_of(result: TaskResult) -> dict[str, Any]:
+        by_method = {
+            name: {
+                **interval(scores)._asdict(),
+                "per_user": scores.tolist(),
+                **({"right_domain": float(result.right_domain[name].mean())} if name in result.right_domain else {}),
+            }
+            for name, scores in result.scores.items()
+        }
+        pairs, kept = comparisons(result), gain_kept(result)
+        return {
+            "metric": result.task.metric,
+            "users": [user.id for user in result.users],
+            "questions": sum(len(user.queries) for user in result.users),
+            "methods": by_method,
+            "paired_differences": {
+                title: {**difference(*pair)._asdict(), "clear": is_clear}
+                for (title, pair), is_clear in zip(pairs.items(), clear(list(pairs.values())), strict=True)
+            },
+            "gain_kept_by_recommended": kept and kept._asdict(),
+        }
+
+    return {
+        "settings": settings,
+        "presets": {name: preset.described() for name, preset in PRESETS.items()},
+        "provenance": provenance(),
+        "tasks": {result.task.name: figures_of(result) for result in results},
+    }
+
+
+def write(out: Path, results: Sequence[TaskResult], settings: dict[str, Any]) -> None:
+    """`results.json` and `results.png` in `out`, each complete or absent."""
+    files.write_json(out / "results.json", as_json(results, settings))
+    tables = {r.task.name: {name: interval(scores) for name, scores in r.scores.items()} for r in results}
+    title = f"{settings['device']}, sigma {settings['sigma']}, {settings['draws']} draws, model {settings['model']}"
+    figures.bars(out / "results.png", tables, title=title)
+
+
+def save_bank(folder: Path, model: Model, part: Part, settings: dict[str, Any]) -> None:
+    """Save what `recommended` learned for a block of users. Of `settings`, "data" says where they come from."""
+    block, bank = part.ladder.block, part.ladder.bank
+    said = {"settings": RECOMMENDED, "source": settings["data"], "said": settings}
+    memory.save(folder, memory.remembered(model, block, bank, **said))

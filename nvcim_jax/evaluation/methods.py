@@ -1,0 +1,115 @@
+"""The rows of the table: base model, prompts without memory, and NVCiM-PT under each preset, whole and in parts."""
+
+from collections.abc import Callable, Container, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+from nvcim_jax import tuning
+from nvcim_jax.evaluation import one_for_all
+from nvcim_jax.hardware import catalogue, crossbar
+from nvcim_jax.hardware.devices import Condition
+from nvcim_jax.pipeline.learn import tune_bank
+from nvcim_jax.pipeline.presets import (
+    MITIGATIONS,
+    PRESETS,
+    SEARCHES,
+    Settings,
+    flat_mips,
+    mean_mips,
+    mitigated,
+    prompt_key,
+    relative_rate,
+)
+
+BASE, OWN, ONE = "base model", "own tokens, untuned", "one prompt for all"
+KNOWN, OWN_KNOWN = "OVT, right domain known, clean", "own tokens, right domain known, clean"
+UNTUNED = tuning.Training(steps=0)
+ONE_RATE = partial(relative_rate, share=0.12)  # its best: `experiments/tables.py one-for-all`
+
+
+class Cell(NamedTuple):
+    """A device and its sigma: one cell of a table."""
+
+    device: str
+    sigma: float
+
+    @property
+    def condition(self) -> Condition:
+        return Condition(catalogue.device(self.device), self.sigma)
+
+
+class Method(NamedTuple):
+    """A row of the table: how prompts are learned, written and found.
+
+    Without `settings` the model answers alone. With `known_domain` nothing is stored: the question gets the OVT of its
+    own domain as it was trained.
+    """
+
+    name: str
+    settings: Settings | None
+    group: str = ""  # the preset that it belongs to
+    learn: Callable = tune_bank
+    known_domain: bool = False
+
+    @property
+    def label(self) -> str:
+        return f"{self.group}: {self.name}" if self.group else self.name
+
+
+def rows(presets: Mapping[str, Settings] = PRESETS) -> list[Method]:
+    """Every row of the table, in its order. `presets` must have "recommended"; its own search comes last."""
+    best = presets["recommended"]
+    clean = replace(best, train_sigma=0.0, clip=1.0)
+    found = [
+        Method(BASE, None),
+        Method(OWN, replace(best, training=UNTUNED)),
+        Method(ONE, replace(best, learning_rate=ONE_RATE), learn=one_for_all.learn),
+        Method(OWN_KNOWN, replace(clean, training=UNTUNED), known_domain=True),
+        Method(KNOWN, clean, known_domain=True),
+    ]
+    for group, settings in presets.items():
+        found += _of_preset(group, settings)
+    return found
+
+
+def _of_preset(group: str, settings: Settings) -> list[Method]:
+    """A preset without its parts, with others' mitigation in their place, and whole."""
+    row = partial(Method, group=group)
+    quiet = replace(settings, train_sigma=0.0)
+    rows = []
+    if settings.clip < 1:
+        rows.append(row("no training noise, no clipping, flat MIPS", replace(quiet, clip=1.0, score=flat_mips)))
+    rows += [
+        row("no training noise, flat MIPS", replace(quiet, score=flat_mips)),
+        row("flat MIPS", replace(settings, score=flat_mips)),
+        row("mean-pooled MIPS", replace(settings, score=mean_mips)),
+    ]
+    if settings.method == tuning.CodePrompt():  # what the codec has lost already, no write can mitigate
+        bare = replace(quiet, clip=1.0)
+        rows += [row(f"by cell, {name}", mitigated(bare, key)) for key, name in MITIGATIONS.items()]
+        rows.append(row("by cell", mitigated(settings, "none")))
+    return [*rows, row(SEARCHES[group], settings)]
+
+
+def whole(group: str) -> str:
+    """The label of a preset with all its parts."""
+    return f"{group}: {SEARCHES[group]}"
+
+
+def pairs(scored: Container[str]) -> list[tuple[str, str]]:
+    """The labels of rows whose difference a claim turns on, the first being claimed to be better: those `scored`."""
+    found = [(ONE, BASE), (KNOWN, BASE), (KNOWN, OWN_KNOWN)]
+    for group in PRESETS:
+        at = f"{group}: {{}}".format
+        found += [(whole(group), BASE), (at("flat MIPS"), at("no training noise, flat MIPS"))]
+        found += [(whole(group), at(search)) for search in ("flat MIPS", "mean-pooled MIPS")]
+        found += [(at("by cell"), at(f"by cell, {name}")) for name in MITIGATIONS.values()]
+    found += [(whole("recommended"), OWN), (whole("recommended"), ONE)]
+    return [(a, b) for a, b in found if a in scored and b in scored]
+
+
+def training_of(method: Method, cell: Cell) -> tuple[Callable, Settings, Cell | None]:
+    """What decides the training of a method: not how it is written and found, and the cell only under its noise."""
+    settings = replace(method.settings, key=prompt_key, score=flat_mips, write=crossbar.write_values, probes=0)
+    return method.learn, settings, cell if settings.train_sigma and settings.training.steps else None

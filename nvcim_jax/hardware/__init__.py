@@ -1,0 +1,1 @@
+"""What a cell, an array and a chip do and cost."""

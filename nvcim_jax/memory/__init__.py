@@ -1,0 +1,1 @@
+"""OVTs in arrays: the bank, its search, and what device noise does to both."""

@@ -1,0 +1,22 @@
+"""Records of people's text, which every room may pass on: a sample, and a person."""
+
+from typing import NamedTuple
+
+EMBEDDED_WORLD = "the embedded world"  # as the source of users
+
+
+class Sample(NamedTuple):
+    """A question as it is put to the model, its gold answer, and the question's content without template words."""
+
+    question: str
+    answer: str
+    content: str
+    domain: str | None = None  # known only for the toy world
+
+
+class User(NamedTuple):
+    """One person: a labelled history, oldest first, and the questions to answer."""
+
+    id: str
+    history: tuple[Sample, ...]
+    queries: tuple[Sample, ...]

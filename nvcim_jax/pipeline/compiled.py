@@ -1,0 +1,124 @@
+"""The compiled programs of the pipeline: every jit outside tuning and generation is here, made once.
+
+Each maps a function of one example over the users, draws, slots or questions of a block.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from nvcim_jax import tuning
+from nvcim_jax.core import selection
+from nvcim_jax.core.codec import Codec, decode, encode
+from nvcim_jax.core.pooling import resample
+from nvcim_jax.hardware import mitigation
+from nvcim_jax.llm import decoder
+from nvcim_jax.memory import programming
+
+
+@jax.jit
+def prompts_of(codec: Codec, codes: Float[Array, "users rows tokens code"]) -> Float[Array, "users rows tokens dim"]:
+    """Decode codes with the codec of their user."""
+    return jax.vmap(lambda own, rows: jax.vmap(partial(decode, own))(rows))(codec, codes)
+
+
+@partial(jax.jit, static_argnames=("config",))
+def embed(params, config, ids):
+    """Token embeddings of ids [rows, tokens]."""
+    return decoder.embed(params, config, ids)
+
+
+@partial(jax.jit, static_argnames=("config",))
+def mean_embedding(params, config, ids, lengths):
+    """Mean embedding of the first `length` tokens of every item: [users, items, dim]."""
+    real = jnp.arange(ids.shape[-1])[None, None] < lengths[..., None]
+    vectors = decoder.embed(params, config, ids.reshape(-1, ids.shape[-1])).reshape(*ids.shape, -1)
+    return jnp.sum(jnp.where(real[..., None], vectors, 0), axis=2) / lengths[..., None]
+
+
+@partial(jax.jit, static_argnames=("config", "rows"))
+def encode_content(params, config, ids, lengths, codec, *, rows):
+    """Items as `rows` rows of their user's code: [users, items, rows, code]."""
+    vectors = decoder.embed(params, config, ids.reshape(-1, ids.shape[-1])).reshape(*ids.shape, -1)
+    one = lambda own, x, length: resample(encode(own, x), rows, length=length)  # noqa: E731
+    return jax.vmap(jax.vmap(one, in_axes=(None, 0, 0)))(codec, vectors, lengths)
+
+
+@partial(jax.jit, static_argnames=("most",))
+def representatives(keys, points, items, counts, *, most):
+    """Cluster every user's points and pick the representatives (Eqs. 1 and 3)."""
+
+    def one(key, points, items, count):
+        clusters = selection.kmeans(key, points, items, count, most=most)
+        return selection.representatives(points, items, clusters)
+
+    return jax.vmap(one)(keys, points, items, counts)
+
+
+@partial(jax.jit, static_argnames=("fit",))
+def fit_codecs(keys, vectors, counts, *, fit):
+    """One codec per user."""
+    return jax.vmap(fit)(keys, vectors, counts)
+
+
+@partial(jax.jit, static_argnames=("config", "settings"))
+def start(params, start_keys, init_keys, ids, codecs, *, config, settings):
+    """What training starts from, its learning rates and its limits, row by row."""
+
+    def one(start_key, init_key, ids, codec):
+        tokens = settings.start(start_key, params, config, ids)
+        values = settings.method.init(init_key, tokens, codec, config)
+        free = settings.clip >= 1
+        limit = lambda leaf: jnp.asarray(jnp.inf if free else jnp.quantile(jnp.abs(leaf), settings.clip), leaf.dtype)  # noqa: E731
+        return values, settings.learning_rate(values), jax.tree.map(limit, values)
+
+    return jax.vmap(one)(start_keys, init_keys, ids, codecs)
+
+
+@partial(jax.jit, static_argnames=("config", "probes"))
+def sensitivity(params, keys, codes, codecs, batch, *, config, probes):
+    """How much each stored value's error costs: curvature of the label loss of an OVT's own sample, row by row.
+
+    `codes` are [rows, tokens, code] and `batch` has one sample a row.
+    """
+
+    def one(row):
+        key, code, codec, *sample = row
+        ids, *rest = (leaf[None] for leaf in sample)
+        asked = decoder.embed(params, config, ids)
+
+        def loss(code):
+            front = tuning.Adapted(front=decode(codec, code)[None])
+            return tuning.label_loss(params, config, front, asked, *rest)[0]
+
+        return mitigation.curvature(key, loss, code, probes=probes)
+
+    return jax.lax.map(one, (keys, codes, codecs, *batch), batch_size=16)
+
+
+@partial(jax.jit, static_argnames=("write", "draws"))
+def program(keys, codes, search_keys, valid, sensitivity, device, sigma, *, write, draws):
+    """Every user's bank, `draws` times: [users, draws, slots, ...]. `sensitivity` may be None."""
+    users, slots = valid.shape
+    # One flat axis of users, draws and slots: under three nested vmaps the generator compiles four times as long.
+    user, draw, slot = (axis.reshape(-1) for axis in jnp.indices((users, draws, slots)))
+    fold = jax.vmap(jax.random.fold_in)
+    own_keys = fold(fold(keys[user], draw), slot)
+    own = jax.tree.map(lambda leaf: leaf[user, slot], (codes, search_keys, sensitivity))
+
+    def put(key, code, search_key, sensitivity):
+        bound = {"sigma": sigma, "write": write, "sensitivity": sensitivity}
+        return programming.program_one(key, code, search_key, device, **bound)
+
+    stored = jax.vmap(put)(own_keys, *own)
+    prompts, copies = jax.tree.map(lambda leaf: leaf.reshape(users, draws, slots, *leaf.shape[1:]), stored)
+    return programming.Programmed(prompts, copies, jnp.broadcast_to(valid[:, None], (users, draws, slots)))
+
+
+@partial(jax.jit, static_argnames=("score",))
+def search(banks, queries, *, score):
+    """Every programmed bank searched for every query of its user: [users, draws, queries, ...]."""
+    one = jax.vmap(partial(programming.retrieve, score=score), in_axes=(None, 0))
+    return jax.vmap(jax.vmap(one, in_axes=(0, None)))(banks, queries)

@@ -1,0 +1,198 @@
+"""From a history to a memory: select, fit a codec, tune one OVT for each representative sample, code it (Fig. 3)."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from nvcim_jax import tuning
+from nvcim_jax.core.codec import DIM
+from nvcim_jax.data import lamp, text
+from nvcim_jax.data.users import Users
+from nvcim_jax.hardware import catalogue, crossbar
+from nvcim_jax.hardware.devices import Condition, Device
+from nvcim_jax.llm.weights import Model
+from nvcim_jax.memory import bank
+from nvcim_jax.people import Sample
+from nvcim_jax.pipeline import compiled, encode, keys
+from nvcim_jax.pipeline.block import Block, gather
+from nvcim_jax.pipeline.memory import Memory, remembered
+from nvcim_jax.pipeline.presets import RECOMMENDED, Settings
+
+Report = Callable[[tuning.Progress], None]
+
+
+class Rows(NamedTuple):
+    """Prompts to be tuned: the (user, slot) of each, the sample that it starts from, and those that it is tuned on."""
+
+    slots: list[tuple[int, int]]
+    samples: list[Sample]
+    pools: list[Sequence[Sample]]
+
+
+def learn(
+    key: PRNGKeyArray,
+    model: Model,
+    users: Users,
+    device: str | Device,
+    *,
+    sigma: float,
+    settings: Settings = RECOMMENDED,
+    folder: Path | None = None,
+    report: Report = lambda progress: None,
+) -> Memory:
+    """Learn a memory from the histories of `users`: select, fit codecs, tune OVTs for `device` at `sigma`, code them.
+
+    `device` is a name of Table II, a .toml file, or the arrays of a device, whose name the memory then does not say.
+    With a `folder`, an interrupted run goes on from what it kept there. ValueError without users, for a user without
+    a history and for a sample without an answer.
+    """
+    gather_key, tune_key = jax.random.split(key)
+    block = gather(gather_key, model, users.task, users, settings=settings)
+    condition = Condition(catalogue.device(device) if isinstance(device, str) else device, sigma)
+    bank = tune_bank(tune_key, model, block, condition, settings=settings, folder=folder, report=report)
+    said = {"device": device if isinstance(device, str) else None, "sigma": float(sigma)}
+    return remembered(model, block, bank, settings=settings, source=users.source, said=said)
+
+
+def tune_bank(
+    key: PRNGKeyArray,
+    model: Model,
+    block: Block,
+    condition: Condition,
+    *,
+    settings: Settings,
+    folder: Path | None = None,
+    report: Report = lambda progress: None,
+) -> bank.Bank:
+    """Tune one OVT per selected sample under `settings.train_sigma` times the condition's noise, and code it.
+
+    The bank has a leading user axis; slots that are not valid hold the OVTs of `select`'s extra domains. With a
+    `folder`, an interrupted run goes on from what it kept there (`tuning.run`). Zero steps leave the start as it is,
+    within the limits of `settings.clip`.
+    """
+    selected, slots = block.selected, block.selected.slots
+    samples = [selected.samples[u][s] for u, s in slots]
+    rows = Rows(slots, samples, [lamp.both_orders(block.task, sample) for sample in samples])
+    tuned = tune(key, model, block, rows, condition, settings=settings, folder=folder, report=report)
+    codecs = encode.codecs_of(block.codec, slots)
+    codes = encode.stored(model, tuned.values, codecs, settings=settings)
+    search_keys = encode.search_keys(model, samples, codecs, codes, settings=settings)
+    user, slot = np.array(slots).T
+    origin = bank.unknown((len(slots),))._replace(
+        user=jnp.asarray(user),
+        sample=jnp.asarray(slot),
+        domain=jnp.array([selected.domains.index(sample.domain) if sample.domain else -1 for sample in samples]),
+        loss=tuned.losses[-1] if tuned.losses.shape[0] else jnp.full(len(slots), jnp.nan),
+        key=jax.random.key_data(keys.of_slots(key, block.users, slots, "tune")),
+    )
+    put = lambda leaf: jnp.zeros((*selected.valid.shape, *leaf.shape[1:]), leaf.dtype).at[user, slot].set(leaf)  # noqa: E731
+    return bank.Bank(*jax.tree.map(put, (codes, search_keys, origin)), selected.valid.sum(axis=1))
+
+
+def tune(
+    key: PRNGKeyArray,
+    model: Model,
+    block: Block,
+    rows: Rows,
+    condition: Condition,
+    *,
+    settings: Settings,
+    folder: Path | None = None,
+    report: Report = lambda progress: None,
+) -> tuning.Tuned:
+    """Whatever `settings.method` trains, one of it for each of `rows`.
+
+    A step sees a row's whole pool unless `settings.training.per_step` says otherwise. ValueError for more virtual
+    tokens than an array has columns and for samples without an answer.
+    """
+    check_tokens(model, settings)
+    batch = _batch(model, rows.pools, settings)
+    starts = [
+        start_ids(model, block.task, sample, settings, block.users[u].history)
+        for (u, _), sample in zip(rows.slots, rows.samples, strict=True)
+    ]
+    codecs = encode.codecs_of(block.codec, rows.slots)
+    own = keys.of_slots(key, block.users, rows.slots, "tune")
+    start_keys, init_keys, noise_keys = jnp.moveaxis(jax.vmap(lambda each: jax.random.split(each, 3))(own), 1, 0)
+    start, rate, limit = compiled.start(
+        model.params, start_keys, init_keys, np.array(starts, np.int32), codecs, config=model.config, settings=settings
+    )
+    job = tuning.Job(noise_keys, start, codecs, rate, limit, batch)
+    if settings.training.pull:
+        contents = [[text.encode(model.tokenizer, sample.content)] for sample in rows.samples]
+        job = job._replace(content=encode.mean_embeddings(model, contents)[0][:, 0])
+    names = [
+        f"{block.users[u].id}, {sample.content[:40]!r}" for (u, _), sample in zip(rows.slots, rows.samples, strict=True)
+    ]
+    return tuning.run(
+        model.params, job, condition.device, condition.sigma * settings.train_sigma, config=model.config,
+        method=settings.method, training=settings.training, names=names, folder=folder, report=report,
+    )  # fmt: skip
+
+
+def rekeyed(model: Model, block: Block, learned: bank.Bank, *, settings: Settings) -> bank.Bank:
+    """What was learned, found by another `settings.key`."""
+    slots = block.selected.slots
+    at, samples = tuple(np.array(slots).T), [block.selected.samples[u][s] for u, s in slots]
+    codecs = encode.codecs_of(block.codec, slots)
+    found_by = encode.search_keys(model, samples, codecs, learned.prompts[at], settings=settings)
+    return learned._replace(keys=learned.keys.at[at].set(found_by))
+
+
+def start_ids(
+    model: Model, task: lamp.Task, sample: Sample, settings: Settings, history: Sequence[Sample] = ()
+) -> text.Ids:
+    """What the virtual tokens of a sample start from: `settings.start_text`, or its own most telling words.
+
+    Which words tell most follows from the user's `history`.
+    """
+    if settings.start_text is None:
+        bound = {"history": history, "answer": settings.start_answer}
+        return text.start_ids(model.tokenizer, task, sample, settings.tokens, **bound)
+    given = text.encode(model.tokenizer, settings.start_text)
+    if not given:
+        raise ValueError("the text to start from is empty: give at least one word, or leave it out")
+    return (given * settings.tokens)[: settings.tokens]
+
+
+def check_tokens(model: Model, settings: Settings) -> None:
+    """ValueError for more virtual tokens than an array has columns, or than leave the model room for a question."""
+    crossbar.check_fits(settings.tokens, DIM)
+    if settings.tokens > model.config.context // 2:
+        raise ValueError(
+            f"{settings.tokens} virtual tokens leave no room in the model's context of {model.config.context}: "
+            "ask for fewer"
+        )
+
+
+def pair(model: Model, sample: Sample, settings: Settings) -> tuple[text.Ids, text.Ids, bool]:
+    """Question and answer ids of a sample as tuning reads them, and whether the question lost its beginning.
+
+    ValueError for a sample without an answer.
+    """
+    if not sample.answer.strip():
+        raise ValueError(f"the sample {sample.content[:60]!r} has no answer: there is nothing to learn from it")
+    answer = text.answer_ids(model.tokenizer, sample)[: model.config.context // 4]
+    room = min(settings.longest, model.config.context - settings.tokens - len(answer))
+    whole = text.question_ids(model.tokenizer, sample)
+    return whole[-room:], answer, len(whole) > room
+
+
+def _batch(model: Model, pools: Sequence[Sequence[Sample]], settings: Settings) -> text.Batch:
+    """The pools as token ids. Samples that lose their beginning are told, or refused if `settings.cut` is false."""
+    pairs = [[pair(model, sample, settings) for sample in pool] for pool in pools]
+    cut = sum(was_cut for row in pairs for *_, was_cut in row)
+    if cut:
+        said = (
+            f"{cut} of {sum(map(len, pools))} samples are longer than {settings.longest} tokens or the model's context"
+        )
+        if not settings.cut:
+            raise ValueError(f"{said}: allow them to be cut, or shorten them")
+        warnings.warn(f"{said}: they lost their beginnings", stacklevel=3)
+    return text.batch([[row[:2] for row in pool] for pool in pairs])

@@ -1,0 +1,23 @@
+"""The language models that a user names: the toy model that is part of the package, or a checkpoint."""
+
+from pathlib import Path
+from typing import Literal
+
+from nvcim_jax import llm
+from nvcim_jax.llm.weights import Model
+
+TOY = Path(__file__).parents[1] / "data" / "toy" / "model"
+
+
+def load_model(
+    name: Path | str = "toy",
+    *,
+    dtype: str | None = None,
+    dequantise: Literal["load", "lazy"] = "load",
+    revision: str | None = None,
+) -> Model:
+    """The toy model ("toy"), or the checkpoint in a folder or of a Hugging Face hub name; the rest as `llm.load` says.
+
+    CheckpointError says what is wrong with a checkpoint.
+    """
+    return llm.load(TOY if name == "toy" else name, dtype=dtype, dequantise=dequantise, revision=revision)

@@ -1,0 +1,162 @@
+"""Three named ways to run NVCiM-PT, each a plain record of settings."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from nvcim_jax import tuning
+from nvcim_jax.core import codec
+from nvcim_jax.core.similarity import aligned, aligned_mean, mips, pairwise_mean, stored_wmsdp
+from nvcim_jax.description import described
+from nvcim_jax.hardware import crossbar, mitigation
+
+
+def fixed_rate(start: PyTree, *, rate: float) -> PyTree:
+    """The same learning rate for every array that is trained, whatever it holds."""
+    return jax.tree.map(lambda leaf: jnp.asarray(rate, leaf.dtype), start)
+
+
+def relative_rate(start: PyTree, *, share: float) -> PyTree:
+    """A share of each array's root mean square, so that a step means the same in every model and space."""
+    return jax.tree.map(lambda leaf: share * jnp.sqrt(jnp.mean(leaf**2)), start)
+
+
+def prompt_key(content: Float[Array, "tokens code"], prompt: Float[Array, "tokens code"]):
+    """The OVT is its own key, as in the paper."""
+    return prompt
+
+
+def content_key(content: Float[Array, "tokens code"], prompt: Float[Array, "tokens code"]):
+    """The mean of the sample's content tokens in every row, scaled to length one.
+
+    A mean-pooled dot product with such a key ranks like the cosine of the means. Equal rows are as small as a mean
+    is, and so is the noise that scales with the largest value; reading them together averages it out.
+    """
+    mean = jnp.mean(content, axis=0)
+    norm = jnp.linalg.norm(mean)
+    return jnp.broadcast_to(mean / jnp.where(norm > 0, norm, 1), content.shape)
+
+
+def flat_mips(query: Float[Array, "rows code"], copies) -> Float[Array, ""]:
+    """MIPS over all values of the finest copy."""
+    return mips(query, copies[0], reduce=aligned)
+
+
+def mean_mips(query: Float[Array, "rows code"], copies) -> Float[Array, ""]:
+    """MIPS between mean rows, in the finest copy."""
+    return mips(query, copies[0], reduce=pairwise_mean)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run of NVCiM-PT can vary; hashable, so it is static under jit."""
+
+    start: Callable  # of the virtual tokens
+    method: tuning.Method  # which trains them, in the model's space or in the code's
+    fit_codec: Callable
+    learning_rate: Callable
+    training: tuning.Training
+    train_sigma: float  # training noise as a multiple of the device's sigma
+    clip: float  # quantile of the start's magnitudes beyond which codes are clipped; 1 leaves them free
+    key: Callable  # what an OVT is found by
+    score: Callable  # the scaled search
+    start_text: str | None = None  # what the virtual tokens say at first; None: the sample's own words
+    start_answer: bool = True  # whether its answer is among them
+    tokens: int = 16
+    buffer: int = 25
+    longest: int = 192  # tokens of a question that tuning reads; of a longer one it reads the end
+    cut: bool = True  # longer ones, with a warning; else they are refused
+    write: Callable = crossbar.write_values
+    probes: int = 0  # of the loss's curvature, which `write` is then given as `sensitivity`
+
+    def described(self) -> dict[str, object]:
+        """The settings as JSON values; those that hold their default are left out."""
+        return described(self, NAMES)
+
+
+NAMES = {  # on disk
+    Settings: "settings", **tuning.NAMES, codec.fit_pca: "pca", codec.fit_autoencoder: "autoencoder",
+    tuning.own_tokens: "own tokens", tuning.random_tokens: "random tokens",
+    tuning.vocabulary_tokens: "vocabulary tokens", fixed_rate: "fixed rate", relative_rate: "relative rate",
+    prompt_key: "prompt", content_key: "content", flat_mips: "flat MIPS", mean_mips: "mean-pooled MIPS",
+    stored_wmsdp: "scaled search", aligned: "aligned", aligned_mean: "aligned mean", pairwise_mean: "pairwise mean",
+    crossbar.write_values: "by value", crossbar.write_cells: "by cell", mitigation.write_and_read: "mitigated",
+    mitigation.plain: "no mitigation", mitigation.selective_write_verify: "SWV", mitigation.cxdnn: "CxDNN",
+    mitigation.correctnet: "CorrectNet",
+}  # fmt: skip
+
+# The paper to the letter where it speaks, its silence filled by the nearest convention.
+PAPER_LITERAL = Settings(
+    start=tuning.random_tokens,
+    method=tuning.Prompt(),
+    fit_codec=codec.fit_autoencoder,
+    learning_rate=partial(fixed_rate, rate=1e-4),
+    training=tuning.Training(steps=30),
+    train_sigma=1.0,
+    clip=1.0,
+    key=prompt_key,
+    score=partial(stored_wmsdp, reduce=aligned),
+)
+
+# The paper's three parts in the reading that works: own-token start, trained in the space that is stored.
+PAPER = Settings(
+    start=tuning.own_tokens,
+    method=tuning.CodePrompt(),
+    fit_codec=codec.fit_pca,
+    learning_rate=partial(relative_rate, share=0.06),
+    training=tuning.Training(steps=30),
+    train_sigma=1.0,
+    clip=1.0,
+    key=prompt_key,
+    score=partial(stored_wmsdp, reduce=aligned_mean),
+)
+
+# What measured best on users that no result is reported on.
+RECOMMENDED = Settings(
+    start=tuning.own_tokens,
+    method=tuning.CodePrompt(),
+    fit_codec=codec.fit_pca,
+    learning_rate=partial(relative_rate, share=0.06),
+    training=tuning.Training(steps=30),
+    train_sigma=2.0,
+    clip=0.9,
+    key=content_key,
+    score=partial(stored_wmsdp, reduce=pairwise_mean),
+)
+
+PRESETS = {"paper-literal": PAPER_LITERAL, "paper": PAPER, "recommended": RECOMMENDED}
+
+# What a preset's own search is called in tables. The mean over pairs is blind to scale, so three copies average noise.
+SEARCHES = {
+    "paper-literal": "scaled search",
+    "paper": "scaled search",
+    "recommended": "mean-pooled MIPS, three copies",
+}
+
+# How OVTs lie in cells: what --mitigation takes, and what tables call it.
+MITIGATIONS = {"none": "no mitigation", "swv": "SWV", "cxdnn": "CxDNN", "correctnet": "CorrectNet"}
+SWV_BUDGET = 1.2  # pulses per cell
+SWV_PROBES = 8  # of the loss's curvature
+
+
+def mitigated(settings: Settings, name: str, *, budget: float = SWV_BUDGET) -> Settings:
+    """`settings` whose OVTs lie in cells, one Gaussian for each, written by the mitigation called `name`.
+
+    `budget` is that of SWV: pulses per cell, first ones included. ValueError for an unknown name and a budget below 1.
+    """
+    if name not in MITIGATIONS:
+        raise ValueError(f"unknown mitigation {name!r}: choose one of {', '.join(MITIGATIONS)}")
+    if not budget >= 1:
+        raise ValueError(f"a budget of {budget} pulses per cell: the first pulses alone take 1")
+    return replace(settings, write=_by_cell(name, budget), probes=SWV_PROBES if name == "swv" else 0)
+
+
+@cache  # the same function object, so that its compiled program is found again
+def _by_cell(name: str, budget: float) -> Callable:
+    swv = partial(mitigation.selective_write_verify, budget=budget)
+    writes = {"none": mitigation.plain, "swv": swv, "cxdnn": mitigation.cxdnn, "correctnet": mitigation.correctnet}
+    return partial(mitigation.write_and_read, write=writes[name])

@@ -1,0 +1,71 @@
+"""From histories to the samples that stand for them (Eqs. 1 to 3), one for each slot of a bank."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, PRNGKeyArray
+
+from nvcim_jax.core import selection
+from nvcim_jax.data import text
+from nvcim_jax.llm.weights import Model
+from nvcim_jax.people import Sample, User
+from nvcim_jax.pipeline import compiled, encode, keys
+
+SLOTS = 8  # a user's slots come in multiples of it, so that nearby counts share a program
+MOST_CLUSTERS = 10
+
+
+class Selected(NamedTuple):
+    """Representative samples of a block of users, one per slot; slots without one are None and not valid."""
+
+    samples: list[list[Sample | None]]
+    valid: Bool[Array, "users slots"]
+
+    @property
+    def slots(self) -> list[tuple[int, int]]:
+        """User and slot of every sample, also of those outside the bank."""
+        return [(u, s) for u, row in enumerate(self.samples) for s, sample in enumerate(row) if sample is not None]
+
+    @property
+    def domains(self) -> list[str]:
+        """The domains of the samples, in the order that a bank's `origin.domain` counts them."""
+        return sorted({sample.domain for row in self.samples for sample in row if sample and sample.domain})
+
+
+def buffered(users: Sequence[User], size: int) -> list[User]:
+    """Users with the latest `size` samples of their history. ValueError names a user whose history is empty."""
+    for user in users:
+        if not user.history:
+            raise ValueError(f"user {user.id} has an empty history: at least one sample is needed to learn from")
+    return [user._replace(history=user.history[-size:]) for user in users]
+
+
+def select(key: PRNGKeyArray, model: Model, users: Sequence[User], *, extra_domains: bool = False) -> Selected:
+    """Cluster each user's buffer by the mean embedding of its content and pick the representatives (Eqs. 1-3).
+
+    With `extra_domains`, domains that no representative covers get a slot outside the bank: the yardstick "right
+    domain known" needs one.
+    """
+    contents = [[text.encode(model.tokenizer, sample.content) for sample in user.history] for user in users]
+    points, items = encode.mean_embeddings(model, contents)
+    counts = jnp.array([selection.cluster_count(len(user.history)) for user in users])
+    own = keys.of_users(key, users, "select")
+    picked, valid = compiled.representatives(own, points, items, counts, most=MOST_CLUSTERS)
+    chosen: list[list[Sample | None]] = [
+        [user.history[at] for at, is_valid in zip(*rows, strict=True) if is_valid]
+        for user, *rows in zip(users, np.asarray(picked), np.asarray(valid), strict=True)
+    ]
+    in_bank = np.array([len(row) for row in chosen])
+    if extra_domains:
+        chosen = [row + _uncovered(user, row) for user, row in zip(users, chosen, strict=True)]
+    slots = text.bucket(max(map(len, chosen)), SLOTS)
+    is_valid = np.arange(slots)[None] < in_bank[:, None]
+    return Selected([row + [None] * (slots - len(row)) for row in chosen], jnp.asarray(is_valid))
+
+
+def _uncovered(user: User, chosen: list[Sample | None]) -> list[Sample | None]:
+    covered = {sample.domain for sample in chosen if sample is not None} | {None}
+    first_of = {sample.domain: sample for sample in reversed(user.history) if sample.domain not in covered}
+    return [first_of[domain] for domain in sorted(first_of)]

@@ -1,0 +1,86 @@
+"""The embedded world keeps its promises."""
+
+import random
+
+import pytest
+
+from nvcim_jax.data import lamp, synthetic
+from nvcim_jax.people import Sample
+
+
+def test_twenty_four_domains_of_distinct_words():
+    known = synthetic.domains()
+    words = [word for d in known for part in (*d.nouns, d.verbs, d.adjectives) for word in part]
+    assert len(known) == 24 and len(set(words)) == len(words) == 24 * 30
+    assert {len([d for d in known if d.area == area]) for area in {d.area for d in known}} == {4}
+
+
+def test_users_have_three_to_six_domains_out_of_two_areas():
+    for number in range(synthetic.HELD_OUT, synthetic.HELD_OUT + 100):
+        habits = synthetic.persona(number)
+        assert 3 <= len(habits) <= 6 and len({domain.area for domain in habits}) <= 2
+
+
+def test_every_task_has_a_population_habit_from_which_users_deviate():
+    pairs = [(habit, synthetic.population_habit(domain))
+             for number in range(300) for domain, habit in synthetic.persona(number).items()]  # fmt: skip
+    for field in synthetic.Habit._fields:
+        kept = sum(getattr(own, field) == getattr(usual, field) for own, usual in pairs) / len(pairs)
+        assert 0.3 < kept < 0.8, field
+
+
+def test_the_answer_follows_from_the_habit():
+    domain = next(d for d in synthetic.domains() if d.name == "baking")
+    habit = synthetic.Habit(tag=2, bias=-1, title=3, phrasing=5, subtopic=1)
+    rng = random.Random(0)
+    item = {name: synthetic.example(rng, task, domain, habit) for name, task in lamp.TASKS.items()}
+    assert item["LaMP-2"]["output"] == lamp.TAGS[2]
+    level = next(
+        at
+        for at, words in enumerate(synthetic.RATINGS)
+        if any(w in item["LaMP-3"]["input"].split(":")[-1] for w in words)
+    )
+    assert item["LaMP-3"]["output"] == str(max(level - 1, 0) + 1)
+    assert item["LaMP-5"]["output"].startswith("Rethinking the ")
+    assert item["LaMP-7"]["output"].startswith("my mate is proper chuffed: ") and item["LaMP-7"]["output"].endswith(
+        " innit"
+    )
+    chosen = lamp.gist(lamp.TASKS["LaMP-1"], Sample(item["LaMP-1"]["input"], item["LaMP-1"]["output"], ""))
+    assert sum(noun in chosen for noun in domain.nouns[1]) >= 3
+
+
+@pytest.mark.parametrize("task", lamp.TASKS.values(), ids=lambda task: task.name)
+def test_a_user_follows_from_the_number_alone(task):
+    alone = synthetic.users(task, 1, first=synthetic.HELD_OUT + 2)[0]
+    assert synthetic.users(task, 3)[2] == alone
+    assert len(alone.history) == 25 and len(alone.queries) == 8
+    assert {query.domain for query in alone.queries} <= {
+        domain.name for domain in synthetic.persona(synthetic.HELD_OUT + 2)
+    }
+
+
+def test_words_leak_from_sibling_domains_only():
+    rng, task = random.Random(1), lamp.TASKS["LaMP-2"]
+    domain = synthetic.domains()[0]
+    of = {w: d for d in synthetic.domains() for part in (*d.nouns, d.verbs, d.adjectives) for w in part}
+    texts = [
+        synthetic.example(rng, task, domain, synthetic.population_habit(domain))["description"] for _ in range(300)
+    ]
+    sources = [of[w] for text in texts for w in text.replace(",", "").replace(".", "").split() if w in of]
+    assert {d.area for d in sources} == {domain.area}
+    share = sum(d != domain for d in sources) / len(sources)
+    assert abs(share - synthetic.LEAKAGE) < 0.04
+
+
+def test_pretraining_never_sees_a_held_out_user():
+    from experiments import pretrain_embedded
+
+    seen = []
+    original = synthetic.persona
+    try:
+        synthetic.persona = lambda number: seen.append(number) or original(number)
+        for seed in range(200):
+            pretrain_embedded.sequence(random.Random(seed))
+    finally:
+        synthetic.persona = original
+    assert len(seen) == 200 and max(seen) < synthetic.HELD_OUT
