@@ -43,11 +43,11 @@ from nvcim_jax import llm, tuning
 from nvcim_jax.cli import EMBEDDED
 from nvcim_jax.data import lamp, synthetic, text
 from nvcim_jax.data.lamp import Task
-from nvcim_jax.evaluation import methods
+from nvcim_jax.evaluation.ladder import metric_of
 from nvcim_jax.hardware import catalogue
 from nvcim_jax.people import Sample, User
 from nvcim_jax.pipeline import compiled
-from nvcim_jax.pipeline.answer import generate
+from nvcim_jax.pipeline.answer import answer_room, generate
 from nvcim_jax.pipeline.encode import fit_codecs, stored
 from nvcim_jax.pipeline.learn import pair, start_ids
 from nvcim_jax.pipeline.presets import RECOMMENDED, Settings
@@ -220,7 +220,7 @@ def scores(model, case: Case, prompts) -> np.ndarray:
     owners = np.repeat(np.arange(len(case.queries)), [len(row) for row in case.queries])
     asked = [query for row in case.queries for query in row]
     flat = jnp.asarray(prompts[:, owners].reshape(-1, *prompts.shape[-2:]))
-    metric, new_tokens = methods.metric_of(case.task), methods.answer_room(model, case.users)
+    metric, new_tokens = metric_of(case.task), answer_room(model, case.users)
     answers = generate(model, asked * len(prompts), tuning.Adapted(front=flat), new_tokens=new_tokens)
     each = [metric(answer, query.answer) for answer, query in zip(answers, asked * len(prompts), strict=True)]
     return np.reshape(each, (len(prompts), -1)).mean(axis=1)

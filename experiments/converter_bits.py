@@ -21,8 +21,9 @@ from rich.progress import track
 from nvcim_jax import files, llm
 from nvcim_jax.cli import EMBEDDED
 from nvcim_jax.core.similarity import SCALES, WEIGHTS, fold
-from nvcim_jax.data import lamp, synthetic
-from nvcim_jax.evaluation import cost_comparison, retrieval
+from nvcim_jax.data import lamp
+from nvcim_jax.data.users import toy_users
+from nvcim_jax.evaluation import cases, cost_comparison, retrieval
 from nvcim_jax.evaluation.statistics import difference, interval
 from nvcim_jax.hardware import cost
 from nvcim_jax.hardware.adc import Adc, ideal
@@ -38,15 +39,15 @@ ADC_BITS, QUERY_BITS = (4, 5, 6, 7, 8, 10), (4, 8, 16)
 NVM3 = device("NVM-3")
 
 
-def cases(model, preset: str, args) -> list[retrieval.Case]:
+def of_tasks(model, preset: str, args) -> list[retrieval.Case]:
     """One case of each task."""
     found = []
     for name in args.task:
-        task, settings = lamp.task(name), PRESETS[preset]
-        users = synthetic.users(task, args.users, first=FIRST)
+        settings = PRESETS[preset]
+        users = toy_users(name, args.users, first=FIRST)
         key = jax.random.fold_in(jax.random.key(args.seed), int(name[-1]))
-        users, learned, samples = retrieval.embedded(key, model, task, users, settings=settings)
-        found.append(retrieval.case(model, users, learned, samples, settings=settings)[0])
+        block, bank = cases.embedded(key, model, users, settings=settings)
+        found.append(cases.case(model, block, bank, settings=settings)[0])
     return found
 
 
@@ -98,7 +99,7 @@ def same(of: list[retrieval.Case], slots: list[np.ndarray], best: list[np.ndarra
 
 def rows_of(model, product: str, args) -> list[dict]:
     """One row for each converter and query, and for each form of the CPU's index."""
-    of = cases(model, SEARCHES[product], args)
+    of = of_tasks(model, SEARCHES[product], args)
     form = getattr(cost, product)
     best = in_arrays(of, args, product=form, query_bits=16, convert=ideal)
     base = {"product": product, "preset": SEARCHES[product], "questions": int(sum(case.asked.sum() for case in of))}

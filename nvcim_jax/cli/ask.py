@@ -84,21 +84,20 @@ def ask(
 
         from nvcim_jax.hardware import catalogue
         from nvcim_jax.memory.storage import store
-        from nvcim_jax.pipeline import answer, memory
-        from nvcim_jax.pipeline.presets import PRESETS
+        from nvcim_jax.pipeline import answer, memory, presets
 
         if not question.strip():
             raise ValueError("the question is empty: ask something")
-        if preset is not None and preset not in PRESETS:
-            raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
+        chosen = None if preset is None else presets.preset(preset)  # a wrong name is told before a model is read
+        mitigating(presets.RECOMMENDED, mitigation, budget)
         if device is not None:
-            catalogue.sheet(device)  # a wrong name is told before a model is read
+            catalogue.sheet(device)
         loaded = load(model, weights)
         with console.status("reading the bank"):
-            saved = memory.load(bank, loaded, settings=None if preset is None else PRESETS[preset])
+            saved = memory.load(bank, loaded, settings=chosen)
         if user >= len(saved.users):
             raise ValueError(f"the bank holds users 0 to {len(saved.users) - 1}, not {user}")
-        terms = _terms(saved, device, sigma, preset)
+        terms = _terms(saved.about, device, sigma, preset)
         settings = mitigating(saved.settings, mitigation, budget)
         search_key, *answer_keys = jax.random.split(jax.random.key(seed), 3)
         with console.status("searching"):
@@ -119,11 +118,10 @@ def ask(
             })  # fmt: skip
 
 
-def _terms(saved, device: str | None, sigma: float | None, preset: str | None) -> Terms:
+def _terms(about, device: str | None, sigma: float | None, preset: str | None) -> Terms:
     """ValueError for what neither the bank nor the options say, or say wrongly."""
     from nvcim_jax.hardware.devices import Condition
 
-    about = saved.about
     if device is None and (about.device or "").endswith(".toml"):
         raise ValueError(f"the bank was learned for the device file {about.device}: give it with --device")
     device, sigma = about.device if device is None else device, about.sigma if sigma is None else sigma

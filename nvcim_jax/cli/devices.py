@@ -31,7 +31,7 @@ def devices(
 ) -> None:  # fmt: skip
     """Table II, or a device of your own, and what each device would do to a stored value."""
     with plain_errors():
-        from nvcim_jax.hardware import devices as known
+        from nvcim_jax.hardware import catalogue as known
 
         asked = []
         for name in dict.fromkeys(device or known.RATIOS):

@@ -54,14 +54,11 @@ def learn(
         from nvcim_jax import interrupts
         from nvcim_jax.core.selection import cluster_count
         from nvcim_jax.data import lamp
-        from nvcim_jax.pipeline import memory
+        from nvcim_jax.pipeline import memory, presets
         from nvcim_jax.pipeline.learn import learn as learn_memory
-        from nvcim_jax.pipeline.presets import PRESETS
         from nvcim_jax.provenance import provenance
 
-        if preset not in PRESETS:
-            raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
-        settings, asked = PRESETS[preset], lamp.task(task)
+        settings, asked = presets.preset(preset), lamp.task(task)
         checked_device(device, sigma)
         prepare(out, "*")
         provenance()  # of now, not of the end

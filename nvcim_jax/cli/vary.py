@@ -188,12 +188,10 @@ def _embedded(preset: str | None, task: str | None, users: int, data: Path | Non
 
     from nvcim_jax.data import lamp
     from nvcim_jax.evaluation import cases, main_job
-    from nvcim_jax.pipeline.presets import PRESETS
+    from nvcim_jax.pipeline.presets import preset as named_preset
 
-    if preset is not None and preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
     chosen = lamp.task("LaMP-2" if task is None else task)
-    settings = PRESETS["recommended" if preset is None else preset]
+    settings = named_preset("recommended" if preset is None else preset)
     if data is None:
         announce(users * SECONDS_TO_LEARN, hours, f"learning the banks of {users} users")
 

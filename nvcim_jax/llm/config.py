@@ -1,6 +1,6 @@
 """What a frozen decoder needs to know about itself: differences are data."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -70,9 +70,9 @@ class Config:
     windows: tuple[int | None, ...] = ()  # per layer, how many tokens are seen; none given: all of them
     embedding_scale: float = 1.0
     packed: Packed | None = None
-    # Outside the repr: banks hold its digest from before these two, which the names and shapes of the weights tell too.
-    norm_after: bool = field(default=False, repr=False)  # OPT-350M norms what parts add up to, not what they get
-    embedding_dim: int | None = field(default=None, repr=False)  # of a table narrower than the layers (OPT-350M)
+    # No part of the description that banks hold a digest of: the names and shapes of the weights tell these two.
+    norm_after: bool = False  # OPT-350M norms what parts add up to, not what they get
+    embedding_dim: int | None = None  # of a table narrower than the layers (OPT-350M)
 
     def window(self, layer: int) -> int | None:
         """How many tokens layer `layer` sees, itself included; None for all."""

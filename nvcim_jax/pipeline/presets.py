@@ -130,6 +130,14 @@ RECOMMENDED = Settings(
 
 PRESETS = {"paper-literal": PAPER_LITERAL, "paper": PAPER, "recommended": RECOMMENDED}
 
+
+def preset(name: str) -> Settings:
+    """The preset called `name`; ValueError lists the known names."""
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
 # What a preset's own search is called in tables. The mean over pairs is blind to scale, so three copies average noise.
 SEARCHES = {
     "paper-literal": "scaled search",

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file, save_file
-from tests.make_golden import GOLDEN
-from tests.test_gptq import quantise_checkpoint
 
 from nvcim_jax import llm
+from tests.golden.make_golden import GOLDEN
 from tests.helpers.attacks import Attack
+from tests.llm.test_gptq import quantise_checkpoint
 
 Spoil = Callable[[Path], None]
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"

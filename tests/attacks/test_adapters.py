@@ -7,10 +7,10 @@ from pathlib import Path
 import jax
 import numpy as np
 from safetensors.numpy import load_file, save_file
-from tests.test_peft import KINDS, read, written
 
 from tests.attacks.checkpoints import cut, instead, linked, outside, text, told
 from tests.helpers.attacks import Attack, outcomes
+from tests.tuning.test_peft import KINDS, read, written
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 VALUES = (None, True, "4", "x", [], {}, -1, 0, 3, 2.5, 10**9, 10**400, float("nan"), float("inf"), 1e300, 1e-300)

@@ -13,6 +13,7 @@ from nvcim_jax.cli.shared import console
 from nvcim_jax.cli.terminal import visible
 from nvcim_jax.data import lamp
 from nvcim_jax.memory.storage import store
+from nvcim_jax.pipeline import answer
 from nvcim_jax.pipeline.presets import PRESETS
 from tests.helpers.attacks import Attack, command, outcomes
 from tests.memory.storage.test_store import CODEC, bank

@@ -19,7 +19,7 @@ def test_a_bank_is_asked_under_what_it_was_learned_for():
     assert _terms(LEARNED, "NVM-1", None, None)[:3] == ("NVM-1", 0.3, "paper")
     assert _terms(LEARNED, None, 0.0, None)[:3] == ("NVM-5", 0.0, "paper")
     assert _terms(LEARNED, None, None, "recommended")[:3] == ("NVM-5", 0.3, "recommended")
-    physics = _terms(LEARNED, None, None, None).physics
+    physics = _terms(LEARNED, None, None, None).condition.device
     assert physics.levels.tolist() == pytest.approx([0.2582, 1.5492, 1.5492, 0.2582], abs=1e-4)
 
 
@@ -30,7 +30,6 @@ def test_a_bank_is_asked_under_what_it_was_learned_for():
         ({"preset": "paper", "device": "NVM-1"}, (None, None, None), "does not say what device and sigma"),
         ({"preset": "paper", "device": "NVM-1", "sigma": 1e30}, (None, None, None), "give --sigma, from 0 to 10"),
         ({"preset": "paper", "device": "NVM-9", "sigma": 0.1}, (None, None, None), "unknown device 'NVM-9'"),
-        ({"preset": "paper", "device": "NVM-1", "sigma": 0.1}, (None, None, "best"), "unknown preset 'best'"),
         ({"preset": "paper", "device": "/etc/x.toml", "sigma": 1.0}, (None, None, None), "give it with --device"),
     ],
 )

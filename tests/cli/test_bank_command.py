@@ -163,7 +163,8 @@ def test_a_bank_saved_by_an_earlier_release_works_with_every_command(tmp_path, m
     assert "version 1: whole, 6 OVTs" in nvcim("bank", "verify", folder)
     assert "version 1 is whole" in nvcim("bank", "repair", folder)
     assert "6 adapters" in nvcim("bank", "export", folder, "--out", tmp_path / "out")
-    (user,), _, samples, _ = cases.saved(folder, model, None)
+    block, _, _ = cases.saved(folder, model, None)
+    (user,), samples = block.users, block.selected.samples
     assert user.id == "1000003" and samples[0][5].domain == "opera" and samples[0][6] is None
     assert "with the OVT" in nvcim("ask", folder, user.queries[0].content)
     old = store.load(folder)

@@ -5,10 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
-from tests.make_golden import CASES, GOLDEN
 
 from nvcim_jax import llm
 from nvcim_jax.llm import families, fields, parameters
+from tests.golden.make_golden import CASES, GOLDEN
 
 
 def changed(tmp_path, name, **changes):

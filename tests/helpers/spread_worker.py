@@ -20,7 +20,7 @@ import numpy as np  # noqa: E402
 
 from nvcim_jax.core import similarity  # noqa: E402
 from nvcim_jax.hardware import catalogue  # noqa: E402
-from nvcim_jax.memory import search, sharding  # noqa: E402, programming
+from nvcim_jax.memory import programming, search, sharding  # noqa: E402
 from nvcim_jax.memory.storage import store  # noqa: E402
 
 NVM3 = catalogue.device("NVM-3")

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from tests.make_golden import GOLDEN
 
 from nvcim_jax import llm
+from tests.golden.make_golden import GOLDEN
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.make_golden import CASES, GOLDEN, NEW
 
 from nvcim_jax import llm
-from tests import make_golden
+from tests.golden import make_golden
+from tests.golden.make_golden import CASES, GOLDEN, NEW
 
 
 @partial(jax.jit, static_argnames="config")

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.make_golden import GOLDEN
 
 from nvcim_jax import llm
 from tests.attacks.checkpoints import inside, text, told
+from tests.golden.make_golden import GOLDEN
 
 
 @pytest.fixture

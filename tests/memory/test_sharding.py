@@ -16,7 +16,7 @@ from nvcim_jax.memory import bank as banks
 from nvcim_jax.memory import search, sharding
 from nvcim_jax.memory.storage import store
 
-WORKER = Path(__file__).parent / "spread_worker.py"
+WORKER = Path(__file__).parents[1] / "helpers" / "spread_worker.py"
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.test_llm import TINY
 
 from nvcim_jax import tuning
 from nvcim_jax.core.codec import fit_pca
@@ -18,6 +17,7 @@ from nvcim_jax.data import text
 from nvcim_jax.hardware.catalogue import device
 from nvcim_jax.llm import decoder
 from nvcim_jax.tuning import train
+from tests.llm.test_decoder import TINY
 
 NVM3, CODE, STEPS = device("NVM-3"), tuning.CodePrompt(), 6
 LENGTHS = (30, 4, 9, 33, 5)

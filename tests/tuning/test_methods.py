@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.test_llm import TINY
 
 from nvcim_jax import llm, tuning
 from nvcim_jax.core.codec import fit_pca
@@ -12,6 +11,7 @@ from nvcim_jax.data import text
 from nvcim_jax.hardware.catalogue import device
 from nvcim_jax.llm import decoder
 from nvcim_jax.tuning.dept import Trained
+from tests.llm.test_decoder import TINY
 
 METHODS = {
     "prompt": tuning.Prompt(), "code prompt": tuning.CodePrompt(), "prefix": tuning.Prefix(tokens=5, hidden=12),

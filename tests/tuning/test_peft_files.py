@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from tests.test_peft import IA3, KINDS, LORA, made, model, read, written
 
 from nvcim_jax import llm, tuning
 from nvcim_jax.tuning import peft, peft_files
+from tests.tuning.test_peft import IA3, KINDS, LORA, made, model, read, written
 
 DOWN_0, Q_2 = "base_model.model.model.layers.0.mlp.down_proj.ia3_l", "base_model.model.model.layers.2.self_attn.q_proj"
 

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.test_llm import TINY
 
 from nvcim_jax import tuning
 from nvcim_jax.core.codec import fit_pca
@@ -13,6 +12,7 @@ from nvcim_jax.hardware.catalogue import device
 from nvcim_jax.llm import decoder
 from nvcim_jax.tuning import train
 from nvcim_jax.tuning.method import device_noise
+from tests.llm.test_decoder import TINY
 
 CODE = tuning.CodePrompt()
 NVM3 = device("NVM-3")
