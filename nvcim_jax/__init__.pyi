@@ -31,6 +31,7 @@ from .people import Sample as Sample
 from .people import User as User
 from .pipeline.answer import Answer as Answer
 from .pipeline.answer import answer as answer
+from .pipeline.answer import counted as counted
 from .pipeline.answer import stream_answer as stream_answer
 from .pipeline.learn import learn as learn
 from .pipeline.memory import Memory as Memory

@@ -85,6 +85,17 @@ def answer(
     ]
 
 
+def counted(memory: Memory, answers: Sequence[Answer], *, user: str | None = None) -> Memory:
+    """The memory in which each OVT has one more use for every answer of `user` (by default the first) given with it.
+
+    `save` keeps the counts; `bank.least_used` evicts by them. ValueError for a user whom the memory does not hold.
+    """
+    at = memory.at(user)
+    slots = [each.slot for each in answers if not each.is_abstained]
+    uses = memory.bank.origin.uses.at[at, jnp.array(slots, jnp.int32)].add(1)
+    return memory._replace(bank=memory.bank._replace(origin=memory.bank.origin._replace(uses=uses)))
+
+
 def stream_answer(
     key: PRNGKeyArray,
     model: Model,

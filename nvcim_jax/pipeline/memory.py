@@ -50,15 +50,19 @@ class Memory(NamedTuple):
     def codec(self) -> Codec:
         return self.block.codec
 
-    def of(self, user: str | None = None) -> "Memory":
-        """The memory of one user, by default the first. ValueError if the user is not in it, or has no OVT."""
+    def at(self, user: str | None = None) -> int:
+        """The position of a user, by default the first. ValueError if the memory does not hold the user."""
         names = [each.id for each in self.users]
         if user is not None and user not in names:
             shown = ", ".join(names[:5]) + (", ..." if names[5:] else "")
             raise ValueError(f"the memory holds no user {user!r}: it holds {shown}")
-        at = 0 if user is None else names.index(user)
+        return 0 if user is None else names.index(user)
+
+    def of(self, user: str | None = None) -> "Memory":
+        """The memory of one user, by default the first. ValueError if the user is not in it, or has no OVT."""
+        at = self.at(user)
         if not int(self.bank.count[at]):
-            raise ValueError(f"the memory of user {names[at]!r} is empty: learn its OVTs again")
+            raise ValueError(f"the memory of user {self.users[at].id!r} is empty: learn its OVTs again")
         # Cut by NumPy: JAX would compile a program for every shape.
         own = jax.tree.map(
             lambda leaf: np.asarray(leaf)[at : at + 1], (self.bank, self.codec, self.block.selected.valid)

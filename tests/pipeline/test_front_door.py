@@ -62,6 +62,17 @@ def test_below_the_least_margin_the_model_answers_alone(model, memory, users):
     ]
 
 
+def test_uses_are_counted_of_the_user_who_asked_and_not_where_the_model_answered_alone(model, memory, users, tmp_path):
+    told = nv.answer(KEY, model, memory, users[1].queries[:2], user=users[1].id)
+    told[1] = told[1]._replace(is_abstained=True)
+    used = nv.counted(memory, told, user=users[1].id)
+    expected = np.zeros(memory.bank.origin.uses.shape, int)
+    expected[1, told[0].slot] = 1
+    np.testing.assert_array_equal(used.bank.origin.uses, expected)
+    nv.save(tmp_path / "memory", used)
+    np.testing.assert_array_equal(nv.load(tmp_path / "memory", model, settings=QUICK).bank.origin.uses, expected)
+
+
 def test_a_text_is_asked_in_the_wording_of_the_task(model, memory, users):
     (query,) = users[0].queries[:1]
     (whole,), (words,) = (nv.answer(KEY, model, memory, [asked]) for asked in (query.question, query.content))

@@ -66,8 +66,9 @@ def write(path: Path, arrays: schema.Arrays, about: dict[str, Any]) -> None:
     }
     metadata["digest"] = digests.of_text(metadata)
     _require_room(path.parent, sum(leaf.nbytes for leaf in arrays.values()) + len(json.dumps(metadata)))
-    saving = ocp.options.ArrayOptions.Saving(use_compression=False)  # codes shrink by 8 % at six times the time
-    with ocp.Context(array_options=ocp.options.ArrayOptions(saving=saving)):
+    context = ocp.Context()
+    context.array.saving.use_compression = False  # codes shrink by 8 % at six times the time
+    with context:
         ocp.save(path, arrays, custom_metadata=metadata)
     with suppress(OSError):  # of a file system without permissions
         _close(path)
