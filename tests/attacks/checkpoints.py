@@ -14,8 +14,8 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from nvcim_jax import llm
-from tests.golden.make_golden import GOLDEN
 from tests.helpers.attacks import Attack
+from tests.helpers.make_golden import GOLDEN
 from tests.llm.test_gptq import quantise_checkpoint
 
 Spoil = Callable[[Path], None]

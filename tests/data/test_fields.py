@@ -8,7 +8,7 @@ import pytest
 
 from nvcim_jax import llm
 from nvcim_jax.llm import families, fields, parameters
-from tests.golden.make_golden import CASES, GOLDEN
+from tests.helpers.make_golden import CASES, GOLDEN
 
 
 def changed(tmp_path, name, **changes):

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from nvcim_jax import llm
-from tests.golden.make_golden import GOLDEN
+from tests.helpers.make_golden import GOLDEN
 
 
 @pytest.fixture

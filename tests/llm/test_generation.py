@@ -11,7 +11,7 @@ from scipy import stats
 from nvcim_jax import llm
 from nvcim_jax.llm import decoder
 from nvcim_jax.llm.generation import choose
-from tests.golden.make_golden import GOLDEN
+from tests.helpers.make_golden import GOLDEN
 
 SCORES = jnp.log(jnp.array([0.02, 0.4, 0.08, 0.3, 0.2]))
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from nvcim_jax import llm
-from tests.golden import make_golden
-from tests.golden.make_golden import CASES, GOLDEN, NEW
+from tests.helpers import make_golden
+from tests.helpers.make_golden import CASES, GOLDEN, NEW
 
 
 @partial(jax.jit, static_argnames="config")

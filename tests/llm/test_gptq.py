@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from nvcim_jax import llm
 from nvcim_jax.llm.config import Packed, plain_rope
 from nvcim_jax.llm.decoder import Decoder
-from tests.golden.make_golden import GOLDEN
+from tests.helpers.make_golden import GOLDEN
 
 SLICES = ("falcon3_1b_int4", "falcon3_1b_int8", "llama_3_2_1b_gptqmodel_int8", "llama_3_2_1b_int4")
 

@@ -10,7 +10,7 @@ import pytest
 
 from nvcim_jax import llm
 from tests.attacks.checkpoints import inside, text, told
-from tests.golden.make_golden import GOLDEN
+from tests.helpers.make_golden import GOLDEN
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from nvcim_jax import llm, tuning
 from nvcim_jax.llm import decoder
 from nvcim_jax.tuning import peft
 from nvcim_jax.tuning.lora import Factors
-from tests.golden.make_golden import CASES, GOLDEN
+from tests.helpers.make_golden import CASES, GOLDEN
 
 LORA = tuning.Lora(3, 5.0, ("attention/q", "attention/v", "attention/o", "up"))
 IA3 = tuning.Ia3(("attention/k", "attention/v", "attention/o"), ("down",))

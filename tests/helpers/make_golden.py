@@ -1,6 +1,6 @@
 """Make tests/golden: small random checkpoints of every family, and what transformers with PyTorch says of them.
 
-Run where torch is installed: `python tests/golden/make_golden.py [name ...]`. The tests themselves read the files and need no
+Run where torch is installed: `python tests/helpers/make_golden.py [name ...]`. The tests themselves read the files and need no
 torch; where torch is installed they ask it again.
 """
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-GOLDEN = Path(__file__).parent
+GOLDEN = Path(__file__).parents[1] / "golden"
 SEED, ROWS, TOKENS, PROMPT, PREFIX, NEW = 0, 2, 11, 3, 4, 32
 _SIZES = {
     "vocab_size": 61, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 3,
