@@ -28,17 +28,17 @@ from .core.similarity import wmsdp as wmsdp
 from .data.users import Users as Users
 from .data.users import read_lamp as read_lamp
 from .data.users import toy_users as toy_users
-from .hardware.devices import (
-    Device as Device,
-)
-from .hardware.devices import (
+from .hardware.catalogue import (
     Sheet as Sheet,
 )
-from .hardware.devices import (
+from .hardware.catalogue import (
     device as device,
 )
-from .hardware.devices import (
+from .hardware.catalogue import (
     sheet as sheet,
+)
+from .hardware.devices import (
+    Device as Device,
 )
 from .hardware.devices import (
     stack as stack,
