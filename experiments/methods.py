@@ -1,4 +1,6 @@
-"""The ladder of methods on held-out users, and what noise-aware training is worth for stored OVTs: docs/decisions.md.
+"""The ladder of methods on held-out users, and what noise-aware training is worth for stored OVTs.
+
+What came out stands in docs/decisions/tuning.md.
 
     python experiments/methods.py --out out/methods --users 16
     python experiments/methods.py --out out/rates --pick   # learning rates, on users that no result is reported on
