@@ -76,7 +76,9 @@ def test_uses_are_counted_of_the_user_who_asked_and_not_where_the_model_answered
 def test_a_text_is_asked_in_the_wording_of_the_task(model, memory, users):
     (query,) = users[0].queries[:1]
     (whole,), (words,) = (nv.answer(KEY, model, memory, [asked]) for asked in (query.question, query.content))
-    assert whole == words == answers(model, memory, users)[0]
+    beside_others = answers(model, memory, users)[0]  # where products of more rows round otherwise
+    assert whole == words and whole[:3] == beside_others[:3]
+    assert whole.margin == pytest.approx(beside_others.margin, abs=1e-5)
     assert "".join(nv.stream_answer(KEY, model, memory, query.content)).strip()
 
 
