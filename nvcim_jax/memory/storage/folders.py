@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import time
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -81,6 +82,16 @@ def sweep(folder: Path, before: int = 0) -> int:
         if 0 < version < before:
             shutil.rmtree(aside(folder, version, "old"), ignore_errors=True)
     return len(found)
+
+
+def sweep_settled(folder: Path, quiet: float = 1.0, longest: float = 10.0) -> None:
+    """Sweep until no leftover has come for `quiet` seconds: an Orbax that failed may write on behind its error."""
+    begun = still = time.monotonic()
+    while (now := time.monotonic()) - still < quiet and now - begun < longest:
+        with contextlib.suppress(OSError):
+            if sweep(folder):
+                still = time.monotonic()
+        time.sleep(quiet / 10)
 
 
 def aside(folder: Path, version: int, ending: str) -> Path:

@@ -24,7 +24,7 @@ from nvcim_jax.memory.storage import checkpoint, schema, uses
 from nvcim_jax.memory.storage.about import About, taken
 from nvcim_jax.memory.storage.checkpoint import Damaged as Damaged
 from nvcim_jax.memory.storage.checkpoint import StoreError, path_of
-from nvcim_jax.memory.storage.folders import LOCK, leftovers, locked, newest, sweep, versions
+from nvcim_jax.memory.storage.folders import LOCK, leftovers, locked, newest, sweep, sweep_settled, versions
 
 
 class Identity(NamedTuple):
@@ -100,8 +100,7 @@ def write(folder: Path, version: int, bank: Bank, codec: Codec | None, about: Ab
     try:
         checkpoint.write(path_of(folder, version), schema.to_arrays(bank, codec), about.to_json())
     except Exception as error:  # Orbax and tensorstore raise many kinds; all mean that nothing was committed
-        with contextlib.suppress(OSError):
-            sweep(folder)
+        sweep_settled(folder)
         why = "the disk is full" if _is_full(error, folder) else files.reason(error)
         raise StoreError(f"{folder} cannot be written ({why}): {unharmed or 'nothing was saved'}") from error
 

@@ -1,5 +1,7 @@
 """Banks on disk: exact, digested, atomic, refused when wrong."""
 
+import contextlib
+import errno
 import gc
 import multiprocessing
 import os
@@ -9,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from pathlib import Path
 
@@ -20,7 +23,7 @@ import pytest
 from nvcim_jax.core.codec import Codec, fit_autoencoder, fit_pca
 from nvcim_jax.llm.fingerprint import fingerprint
 from nvcim_jax.memory import bank as banks
-from nvcim_jax.memory.storage import schema, store
+from nvcim_jax.memory.storage import checkpoint, schema, store
 from nvcim_jax.memory.storage.about import About
 from nvcim_jax.pipeline.memory import identity
 
@@ -401,6 +404,32 @@ def test_a_file_that_may_not_grow_keeps_the_old_bank(folder):
     assert "cannot be written" in said and "unharmed" in said
     assert "cannot be written" in new and "nothing was saved" in new and not folder.with_name("new").exists()
     assert same(store.load(folder).bank, bank())
+
+
+def test_a_writer_that_goes_on_behind_its_error_leaves_nothing(tmp_path, monkeypatch):
+    """As Orbax does where threads are slow: it raises, and goes on writing behind the error for a while."""
+
+    def goes_on(path, seconds=0.8):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            half = path.with_name(f"{path.name}.orbax-checkpoint-tmp")
+            with contextlib.suppress(OSError):
+                half.mkdir(parents=True)
+                (half / "part").write_bytes(b"half")
+            time.sleep(0.02)
+
+    def fails(path, arrays, about):
+        writers.append(threading.Thread(target=goes_on, args=(path,)))
+        writers[0].start()
+        raise OSError(errno.EFBIG, "File too large")
+
+    writers = []
+
+    monkeypatch.setattr(checkpoint, "write", fails)
+    with pytest.raises(store.StoreError, match="nothing was saved"):
+        store.save(tmp_path / "bank", bank())
+    writers[0].join()
+    assert not (tmp_path / "bank").exists()
 
 
 def save_at_once(folder, mark, go, answers):
