@@ -19,7 +19,7 @@ from nvcim_jax import llm
 import jax.numpy as jnp
 model = llm.load(sys.argv[1])
 x = llm.embed(model.params, model.config, jnp.arange(16)[None])
-print(int(next(llm.stream(model.params, model.config, x, new_tokens=8))[0]))
+print(int(next(llm.stream(model.params, model.config, llm.Inputs(x), new_tokens=8))[0]))
 """
 SIZES = {
     "model_type": "llama", "vocab_size": 16_000, "hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8,

@@ -121,7 +121,6 @@ def run_one(folder: Path, dtype: str | None) -> dict:
     import jax.numpy as jnp
 
     from nvcim_jax import llm
-    from nvcim_jax.llm.decoder import causal_positions
 
     packed = "quantization_config" in json.loads((folder / "config.json").read_text())
     before, result = anonymous_bytes(), {}
@@ -142,7 +141,7 @@ def run_one(folder: Path, dtype: str | None) -> dict:
             x = llm.embed(params, config, ids)
             x = jnp.concatenate([soft.astype(x.dtype), x], axis=1)
             labels, label_at = ids[:, -4:], jnp.arange(43, 47)[None]
-            return llm.label_loss(params, config, x, causal_positions(x.shape[:2]), labels, label_at).sum()
+            return llm.label_loss(params, config, llm.Inputs(x), labels, label_at).sum()
 
         return jax.value_and_grad(loss)(soft)
 
@@ -154,7 +153,7 @@ def run_one(folder: Path, dtype: str | None) -> dict:
         prompt = jnp.concatenate([soft.astype(slope.dtype), llm.embed(model.params, config, ids)], axis=1)
         for name in ("first_eight_tokens_s", "eight_tokens_s"):
             start = time.perf_counter()
-            tokens = jax.block_until_ready(llm.generate(model.params, config, prompt, new_tokens=8))
+            tokens = jax.block_until_ready(llm.generate(model.params, config, llm.Inputs(prompt), new_tokens=8))
             result[name] = time.perf_counter() - start
     result["run_peak_gb"] = peak.bytes / 1e9
     result["max_rss_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

@@ -133,7 +133,9 @@ def measure(name: str, rounds: int, new_tokens: int, console: Console, rate: flo
                 pad_token_id=0,
             )[:, 16:]
 
-        mine = lambda params, x=x: llm.generate(params, config, x, new_tokens=new_tokens).block_until_ready()  # noqa: E731
+        def mine(params, x=x):
+            return llm.generate(params, config, llm.Inputs(x), new_tokens=new_tokens).block_until_ready()
+
         add(f"decode, batch {rows}", mine, torch_decode, lambda found, wanted: f"{np.mean(found == wanted):.0%} equal")
 
     prompts = rng.normal(size=(PROMPTS, VIRTUAL, config.dim)).astype(np.float32) * 0.05
@@ -147,14 +149,7 @@ def measure(name: str, rounds: int, new_tokens: int, console: Console, rate: flo
 
         def loss(prompts):
             rows = jnp.concatenate([prompts, x], axis=1)
-            return llm.label_loss(
-                params,
-                config,
-                rows,
-                decoder.causal_positions(rows.shape[:2]),
-                jnp.asarray(labels),
-                jnp.asarray(label_at),
-            ).sum()
+            return llm.label_loss(params, config, llm.Inputs(rows), jnp.asarray(labels), jnp.asarray(label_at)).sum()
 
         return jax.grad(loss)(prompts)
 

@@ -45,6 +45,7 @@ from nvcim_jax.data import lamp, synthetic, text
 from nvcim_jax.data.lamp import Task
 from nvcim_jax.evaluation.ladder import metric_of
 from nvcim_jax.hardware import catalogue
+from nvcim_jax.hardware.devices import Condition
 from nvcim_jax.people import Sample, User
 from nvcim_jax.pipeline import compiled
 from nvcim_jax.pipeline.answer import answer_room, generate
@@ -126,7 +127,8 @@ def ours(model, case: Case, settings: Settings, sigma: float, rounds: int) -> Cu
 
 def trained(model, case: Case, settings: Settings, sigma: float, marks: tuple[int, ...]):
     """One pass of ours: seconds up to every mark, and the prompts there."""
-    key, device = jax.random.key(0), catalogue.device("NVM-3")
+    key = jax.random.key(0)
+    trained_for = Condition(catalogue.device("NVM-3"), jnp.float32(sigma * settings.train_sigma))
     fixed = {"config": model.config, "method": settings.method, "training": settings.training}
     started, seconds, prompts = time.perf_counter(), [], []
     codec = fit_codecs(key, model, case.task, case.users, fit=settings.fit_codec)
@@ -138,9 +140,7 @@ def trained(model, case: Case, settings: Settings, sigma: float, marks: tuple[in
     job = tuning.Job(noise_keys, begun[0], codecs, *begun[1:], batch)
     state = train.begin(job, training=settings.training)
     for mark in marks:
-        state = train.advance(
-            model.params, job, device, jnp.float32(sigma * settings.train_sigma), state, mark, **fixed
-        )
+        state = train.advance(model.params, job, trained_for, state, mark, **fixed)
         jax.block_until_ready(state)
         seconds.append(time.perf_counter() - started)
         codes = stored(model, state.values, codecs, settings=settings)

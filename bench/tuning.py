@@ -35,6 +35,7 @@ from nvcim_jax import tuning
 from nvcim_jax.core.codec import Codec
 from nvcim_jax.data import text
 from nvcim_jax.hardware import catalogue
+from nvcim_jax.hardware.devices import Condition
 
 PROMPTS, VIRTUAL, TOKENS, LABELS, RATE = 25, 16, 64, 16, 3e-3
 WIDTH = VIRTUAL + TOKENS
@@ -89,7 +90,7 @@ def ours(params, config, problem: Problem):
     fixed = {"config": config, "method": tuning.Prompt(), "training": tuning.Training(steps=problem.steps)}
 
     def work() -> np.ndarray:
-        tuned = jax.block_until_ready(tuning.tune(params, job, catalogue.device("NVM-1"), 0.0, **fixed))
+        tuned = jax.block_until_ready(tuning.tune(params, job, Condition(catalogue.device("NVM-1"), 0.0), **fixed))
         return np.asarray(tuned.losses[-1])
 
     return work

@@ -23,6 +23,7 @@ from nvcim_jax import llm, tuning
 from nvcim_jax.core.codec import Codec
 from nvcim_jax.data import text
 from nvcim_jax.hardware import catalogue
+from nvcim_jax.hardware.devices import Condition
 from nvcim_jax.llm.config import plain_rope
 from nvcim_jax.llm.decoder import Decoder
 
@@ -55,7 +56,12 @@ def one(prompts: int, dtype: str, recompute: bool) -> dict:
         began = time.perf_counter()
         tuned = jax.block_until_ready(
             tuning.tune(
-                params, job, catalogue.device("NVM-1"), 0.0, config=GEMMA_2B, method=tuning.Prompt(), training=training
+                params,
+                job,
+                Condition(catalogue.device("NVM-1"), 0.0),
+                config=GEMMA_2B,
+                method=tuning.Prompt(),
+                training=training,
             )
         )
         seconds.append(time.perf_counter() - began)

@@ -29,6 +29,7 @@ from rich.progress import track
 from nvcim_jax import files, llm, tuning
 from nvcim_jax.cli import EMBEDDED
 from nvcim_jax.data import lamp, synthetic
+from nvcim_jax.data.users import toy_users
 from nvcim_jax.evaluation import figures, one_for_all
 from nvcim_jax.evaluation import ladder as ladders
 from nvcim_jax.evaluation.statistics import difference, interval
@@ -119,8 +120,8 @@ class Crowd(NamedTuple):
 
 def crowd(key: jax.Array, model: llm.Model, task: lamp.Task, count: int, first: int) -> Crowd:
     select_key, codec_key = jax.random.split(key)
-    users = synthetic.users(task, count, first=first)
-    shared = ladders.gather(select_key, model, task, users, buffer=RECOMMENDED.buffer)
+    users = toy_users(task, count, first=first)
+    shared = ladders.gather(select_key, model, users, buffer=RECOMMENDED.buffer)
     codec = fit_codecs(codec_key, model, task, shared.users)
     return Crowd(shared, Block(task, shared.users, shared.selected, codec))
 

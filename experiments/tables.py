@@ -26,6 +26,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from nvcim_jax import files, llm
 from nvcim_jax.cli import EMBEDDED
 from nvcim_jax.data import lamp, synthetic
+from nvcim_jax.data.users import Users, toy_users
 from nvcim_jax.evaluation import figures, main_job, methods, one_for_all
 from nvcim_jax.evaluation.ladder import ladder, work
 from nvcim_jax.evaluation.methods import Cell, Method
@@ -89,9 +90,9 @@ def rival_table() -> Table:
 TABLES = {"main": main_table, "devices": devices_table, "headroom": headroom_table, "one-for-all": rival_table}
 
 
-def scores_of_block(out: Path, settings: dict, table: Table, model, task, users, start: int, report) -> dict:
+def scores_of_block(out: Path, settings: dict, table: Table, model, users: Users, start: int, report) -> dict:
     """Scores by cell and method of one block of users, from `out` if it was finished there before."""
-    path = out / f"{task.name}-{start:04d}.json"
+    path = out / f"{users.task.name}-{start:04d}.json"
     part = users[start : start + main_job.BLOCK]
     if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
@@ -100,7 +101,7 @@ def scores_of_block(out: Path, settings: dict, table: Table, model, task, users,
         report(work(part, model, len(table.cells), settings["draws"], table.rows))
         return kept["scores"]
     climbed = ladder(
-        jax.random.key(settings["seed"]), model, task, part, table.cells,
+        jax.random.key(settings["seed"]), model, part, table.cells,
         draws=settings["draws"], train_device="NVM-3", rows=table.rows, report=report,
     )  # fmt: skip
     scores = {
@@ -187,11 +188,11 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     table = TABLES[args.table]()
     table = table._replace(cells=[cell for cell in table.cells if not args.sigma or cell.sigma in args.sigma])
-    model, tasks = llm.load(EMBEDDED), [lamp.task(name) for name in args.task]
-    crowds = {task: synthetic.users(task, args.users, first=table.first) for task in tasks}
+    model = llm.load(EMBEDDED)
+    crowds = [toy_users(name, args.users, first=table.first) for name in args.task]
     settings = {"table": args.table, "users": args.users, "draws": args.draws, "seed": args.seed, "model": "embedded",
                 "cells": [name_of(cell) for cell in table.cells]}  # fmt: skip
-    total = sum(work(users, model, len(table.cells), args.draws, table.rows) for users in crowds.values())
+    total = sum(work(users, model, len(table.cells), args.draws, table.rows) for users in crowds)
     finished: dict[str, list[dict]] = {}
     started = time.perf_counter()
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
@@ -199,11 +200,11 @@ def main() -> None:
         bar = progress.add_task("", total=total)
         report = lambda done: progress.advance(bar, done)  # noqa: E731
         for start in range(0, args.users, main_job.BLOCK):  # a run that is cut off has equally many users of every task
-            for task, users in crowds.items():
-                progress.update(bar, description=task.name)
-                block = scores_of_block(args.out, settings, table, model, task, users, start, report)
-                finished.setdefault(task.name, []).append(block)
-                print(f"{task.name}, users {start} on: {time.perf_counter() - started:.0f} s", flush=True)
+            for users in crowds:
+                progress.update(bar, description=users.task.name)
+                block = scores_of_block(args.out, settings, table, model, users, start, report)
+                finished.setdefault(users.task.name, []).append(block)
+                print(f"{users.task.name}, users {start} on: {time.perf_counter() - started:.0f} s", flush=True)
             write(args.out, table, {name: joined(blocks) for name, blocks in finished.items()}, settings)
     print((args.out / "table.md").read_text(encoding="utf-8"))
 

@@ -28,7 +28,7 @@ from nvcim_jax.evaluation.statistics import clear, difference, interval
 from nvcim_jax.hardware import cells
 from nvcim_jax.hardware.catalogue import device
 from nvcim_jax.hardware.devices import Condition
-from nvcim_jax.hardware.mitigation import by_cell, correctnet, cxdnn, fit_compensator, plain, read
+from nvcim_jax.hardware.mitigation import Verify, by_cell, correctnet, cxdnn, fit_compensator, plain, read
 from nvcim_jax.hardware.mitigation import selective_write_verify as swv
 from nvcim_jax.pipeline import compiled, retrieve
 from nvcim_jax.pipeline.answer import answer_room, generate
@@ -57,20 +57,25 @@ def compensated(key, integers, device, *, sigma, compensator):
     return correctnet(key, integers, device, sigma=sigma, compensator=compensator)
 
 
-stepping = partial(swv, pulse=cells.step)
+STEPS, BY_CELL = Verify(pulse=cells.step), Verify(rank=by_cell)
 METHODS = {  # name -> (how the OVTs were trained, write)
     "none": (BARE, plain),
     "noise-aware training (2x)": (TRAINED, plain),
     "noise-aware training (2x), clip 0.9 (recommended)": (CLIPPED, plain),
     "SWV by value, idealised top 10 %": (BARE, ideal_tenth),
     **{f"SWV by value, {b} pulses": (BARE, partial(swv, budget=b)) for b in (1.1, 1.5, 2.0, 4.0)},
-    **{f"SWV by value in steps, {b} pulses": (BARE, partial(stepping, budget=b)) for b in (1.1, 1.5, 2.0, 4.0)},
-    **{f"SWV by cell, {b} pulses": (BARE, partial(swv, budget=b, rank=by_cell)) for b in (1.1, 1.5, 2.0)},
-    **{f"SWV by cell in steps, {b} pulses": (BARE, partial(stepping, budget=b, rank=by_cell)) for b in (1.1, 1.5)},
+    **{
+        f"SWV by value in steps, {b} pulses": (BARE, partial(swv, budget=b, verify=STEPS)) for b in (1.1, 1.5, 2.0, 4.0)
+    },
+    **{f"SWV by cell, {b} pulses": (BARE, partial(swv, budget=b, verify=BY_CELL)) for b in (1.1, 1.5, 2.0)},
+    **{
+        f"SWV by cell in steps, {b} pulses": (BARE, partial(swv, budget=b, verify=STEPS._replace(rank=by_cell)))
+        for b in (1.1, 1.5)
+    },
     "CxDNN": (BARE, cxdnn),
     "CorrectNet, no compensator": (BARE, correctnet),
     "CorrectNet": (BARE, compensated),
-    "noise-aware training (2x) + SWV by cell, 1.1 pulses": (TRAINED, partial(swv, budget=1.1, rank=by_cell)),
+    "noise-aware training (2x) + SWV by cell, 1.1 pulses": (TRAINED, partial(swv, budget=1.1, verify=BY_CELL)),
 }
 
 

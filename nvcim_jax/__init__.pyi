@@ -21,6 +21,7 @@ from .data.users import toy_users as toy_users
 from .hardware.catalogue import Sheet as Sheet
 from .hardware.catalogue import device as device
 from .hardware.catalogue import sheet as sheet
+from .hardware.devices import Condition as Condition
 from .hardware.devices import Device as Device
 from .hardware.devices import stack as stack
 from .hardware.devices import sweep as sweep

@@ -98,11 +98,11 @@ def ask(
         if user >= len(saved.users):
             raise ValueError(f"the bank holds users 0 to {len(saved.users) - 1}, not {user}")
         terms = _terms(saved.about, device, sigma, preset)
-        settings = mitigating(saved.settings, mitigation, budget)
+        saved = saved._replace(settings=mitigating(saved.settings, mitigation, budget))
         search_key, *answer_keys = jax.random.split(jax.random.key(seed), 3)
         with console.status("searching"):
             asked = answer.asking(saved, [question], saved.users[user].id)
-            (found,) = answer.find(search_key, loaded, asked, terms.condition, settings=settings)
+            (found,) = answer.find(search_key, loaded, asked, terms.condition)
         samples = asked.block.selected.samples[0]
         _show(found, samples, terms)
         answers = _answer(answer_keys, loaded, asked, found.prompt, temperature)

@@ -1,5 +1,7 @@
 """`nvcim vary`: retrieval against device variation."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -138,14 +140,14 @@ def vary(
         work = retrieval.normals(case, rows, fidelity=fidelity, chips=chips, draws=draws)
         rate = 1e8 if jax.default_backend() == "cpu" else 1e10  # Gaussian numbers a second
         announce(work / rate, hours, f"{chips} chips and {draws} draws")
-        bound = {"settings": settings, "fidelity": fidelity}
         chip_key, draw_key = jax.random.split(jax.random.key(seed))
+        integrate = partial(retrieval.closed_form, chip_key, case, settings=settings, fidelity=fidelity, chips=chips)
         with console.status("compiling and integrating"):
-            found = [
-                None if row.name in by_draws else retrieval.closed_form(chip_key, case, row, chips=chips, **bound)
-                for row in rows
-            ]
-        trials = _programmed(draw_key, case, rows, draws, out and out / retrieval.TRIALS, **bound) if draws else None
+            found = [None if row.name in by_draws else integrate(row) for row in rows]
+        trials, keep = None, out and out / retrieval.TRIALS
+        if draws:
+            run = partial(retrieval.by_trials, draw_key, case, rows, settings=settings, fidelity=fidelity)
+            trials = _programmed(run, draws, keep)
         notes = retrieval.notes(rows, fidelity)
         about = {
             "bank": str(bank) if bank else "embedded users", "model": Path(model).name,
@@ -217,10 +219,9 @@ def _sigmas(rows) -> list[float]:
     return sorted({sigma for row in rows for sigma in row.sigmas})
 
 
-def _programmed(key, case, rows, draws: int, keep: Path | None, **bound) -> list:
-    """The trials of every row, with a progress bar."""
+def _programmed(run: Callable, draws: int, keep: Path | None) -> list:
+    """`run`'s trials of every row, with a progress bar."""
     from nvcim_jax import interrupts
-    from nvcim_jax.evaluation import retrieval
 
     note = f"finished trials are in {keep}: the same command goes on from them"
     with interrupts.caught(lambda: note if keep and keep.exists() else None), progress_bar() as bar:
@@ -230,7 +231,7 @@ def _programmed(key, case, rows, draws: int, keep: Path | None, **bound) -> list
             (bar.skip if kept else bar.advance)(work, count)
             bar.update(work, description="compiling" if kept else "programming the banks")
 
-        return retrieval.by_trials(key, case, rows, draws=draws, keep=keep, report=report, **bound)
+        return run(draws=draws, keep=keep, report=report)
 
 
 def _table(title: str, rows, found, trials) -> Table:

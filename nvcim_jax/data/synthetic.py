@@ -20,6 +20,7 @@ from nvcim_jax.people import User
 LEAKAGE = 0.3  # share of words taken from a sibling domain
 CONFORMITY = 0.4  # probability that a habit is the population's (citation: 0.5)
 HELD_OUT = 1_000_000  # users from this number on are never pretrained on
+HISTORY, QUERIES = 25, 8  # samples and questions of a user
 RATINGS = (
     ("awful", "terrible", "dreadful", "useless", "horrible"),
     ("poor", "weak", "disappointing", "flimsy", "dull"),
@@ -162,7 +163,9 @@ def example(rng: random.Random, task: lamp.Task, domain: Domain, habit: Habit) -
     return {**fields, "input": question, "output": answer, "domain": domain.name}
 
 
-def questions(task: lamp.Task, number: int, *, history: int = 25, queries: int = 8) -> tuple[list[dict], list[dict]]:
+def questions(
+    task: lamp.Task, number: int, *, history: int = HISTORY, queries: int = QUERIES
+) -> tuple[list[dict], list[dict]]:
     """User `number` as LaMP's question entries and golds: a history in domain phases, then `queries` questions.
 
     Every domain has one phase, in which about one item in seven is of another domain. Queries go round the domains.
@@ -193,21 +196,27 @@ def questions(task: lamp.Task, number: int, *, history: int = 25, queries: int =
     return entries, golds
 
 
-def users(task: lamp.Task, count: int, *, first: int = HELD_OUT, **sizes: int) -> list[User]:
+def users(
+    task: lamp.Task, count: int, *, first: int = HELD_OUT, history: int = HISTORY, queries: int = QUERIES
+) -> list[User]:
     """`count` held-out users, through the same parser that reads LaMP's files."""
-    return lamp.parse(*as_lamp(task, count, first=first, **sizes), task, source="the embedded world")
+    return lamp.parse(
+        *as_lamp(task, count, first=first, history=history, queries=queries), task, source="the embedded world"
+    )
 
 
-def as_lamp(task: lamp.Task, count: int, *, first: int = HELD_OUT, **sizes: int) -> tuple[list, dict]:
+def as_lamp(
+    task: lamp.Task, count: int, *, first: int = HELD_OUT, history: int = HISTORY, queries: int = QUERIES
+) -> tuple[list, dict]:
     """LaMP's two JSON values, questions and outputs, for `count` users from number `first` on."""
-    pairs = [questions(task, first + at, **sizes) for at in range(count)]
+    pairs = [questions(task, first + at, history=history, queries=queries) for at in range(count)]
     golds = [gold for _, part in pairs for gold in part]
     return [entry for part, _ in pairs for entry in part], {"task": task.name.replace("-", "_"), "golds": golds}
 
 
-def write(folder: Path | str, task: lamp.Task, count: int, **sizes: int) -> None:
+def write(folder: Path | str, task: lamp.Task, count: int) -> None:
     """Write `count` held-out users as `dev_questions.json` and `dev_outputs.json` under `folder`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, value in zip(("questions", "outputs"), as_lamp(task, count, **sizes), strict=True):
+    for name, value in zip(("questions", "outputs"), as_lamp(task, count), strict=True):
         (folder / f"dev_{name}.json").write_text(json.dumps(value, indent=1), encoding="utf-8")

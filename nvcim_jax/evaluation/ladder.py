@@ -11,6 +11,7 @@ import numpy as np
 from nvcim_jax import tuning
 from nvcim_jax.core import selection
 from nvcim_jax.data.lamp import Task
+from nvcim_jax.data.users import Users
 from nvcim_jax.evaluation import metrics, one_for_all
 from nvcim_jax.evaluation.methods import Cell, Method, training_of
 from nvcim_jax.evaluation.methods import rows as all_rows
@@ -66,8 +67,7 @@ class Crowd(NamedTuple):
 def ladder(
     key: jax.Array,
     model: Model,
-    task: Task,
-    users: Sequence[User],
+    users: Users,
     cells: Sequence[Cell],
     *,
     draws: int,
@@ -83,13 +83,13 @@ def ladder(
     """
     rows = all_rows() if rows is None else rows
     select_key, codec_key, learn_key, write_key, curve_key = jax.random.split(key, 5)
-    crowd = gather(select_key, model, task, users, buffer=rows[-1].settings.buffer)
+    crowd = gather(select_key, model, users, buffer=rows[-1].settings.buffer)
     answer = partial(_answers, crowd, report)
 
     @cache
     def block_of(fit: Callable) -> Block:
-        codec = fit_codecs(codec_key, model, task, crowd.users, fit=fit)
-        return Block(task, crowd.users, crowd.selected, codec)
+        codec = fit_codecs(codec_key, model, crowd.task, crowd.users, fit=fit)
+        return Block(crowd.task, crowd.users, crowd.selected, codec)
 
     @cache
     def learned(how: Callable, settings: Settings, cell: Cell | None) -> Bank:
@@ -141,13 +141,13 @@ def ladder(
     return Ladder(table, examples, block_of(rows[-1].settings.fit_codec), found_by(rows[-1], first))
 
 
-def gather(key: jax.Array, model: Model, task: Task, users: Sequence[User], *, buffer: int) -> Crowd:
+def gather(key: jax.Array, model: Model, given: Users, *, buffer: int) -> Crowd:
     """Users with their latest `buffer` samples, the representatives among them, and their questions."""
-    users = buffered(users, buffer)
+    users = buffered(given, buffer)
     selected = select(key, model, users, extra_domains=True)
     queries = [query for user in users for query in user.queries]
     owners = np.array([at for at, user in enumerate(users) for _ in user.queries])
-    return Crowd(model, task, users, selected, queries, owners, slots_of_known_domain(users, selected))
+    return Crowd(model, given.task, users, selected, queries, owners, slots_of_known_domain(users, selected))
 
 
 def _answers(crowd: Crowd, report, queries: Sequence[Sample], prompts) -> list[str]:

@@ -62,8 +62,7 @@ def blocks(
     """The ladder for one block of users after the other; what has been yielded is finished, whatever comes after."""
     for start in range(0, len(users), BLOCK):
         part = users[start : start + BLOCK]
-        how = {"draws": draws, "train_device": train_device, "rows": rows, "report": report}
-        climbed = ladder(key, model, users.task, part, cells, **how)
+        climbed = ladder(key, model, part, cells, draws=draws, train_device=train_device, rows=rows, report=report)
         yield Part(climbed.block.users, climbed)
 
 

@@ -29,10 +29,14 @@ Converter = Callable[[Float[Array, "..."], int], Float[Array, "..."]]
 
 @dataclass(frozen=True)
 class Tile:
-    """A subarray: the cells of a value go down a column, its tokens along. 48 x 8 rows of 128 columns by default."""
+    """A subarray: the cells of a value go down a column, its tokens along. 48 x 8 rows of 128 columns by default.
+
+    `wire_ohm` is the resistance of a wire between neighbouring cells; None for wires without any.
+    """
 
     rows: int = DIM * len(SIGN_MAGNITUDE.places)
     columns: int = TOKENS
+    wire_ohm: Float[Array, ""] | float | None = None
 
     def values(self, layout: Layout) -> int:
         """Values that one column holds. ValueError if not even one fits."""
@@ -156,7 +160,6 @@ def multiply(
     input_bits: int = 16,
     convert: Converter = ideal,
     tile: Tile = PAPER_TILE,
-    wire_ohm: Float[Array, ""] | float | None = None,
 ) -> Float[Array, "tokens"]:
     """The product of a signed query with every stored token, as the arrays compute it.
 
@@ -164,10 +167,9 @@ def multiply(
     tile; the converter turns each column's sum into a number, and shift-and-add collects them digitally. Where the
     sign is kept digitally, one sum cannot hold values of both signs: values below zero lie in arrays of their own,
     whose sums count off, and in either array the cells of the other's values are cut off. Read noise is drawn per
-    sum: as many independent Gaussians as cells fire make one. `wire_ohm` is the resistance of a wire between
-    neighbouring cells. Ideal devices, converters and wires give the exact integer product, rounded to float32 once.
-    ValueError for sizes whose product could not be exact, for queries outside `input_bits` (which saturate under a
-    trace) and for tiles that hold no value.
+    sum: as many independent Gaussians as cells fire make one. Ideal devices, converters and wires give the exact
+    integer product, rounded to float32 once. ValueError for sizes whose product could not be exact, for queries outside
+    `input_bits` (which saturate under a trace) and for tiles that hold no value.
     """
     layout = layout or cells.layout_of(device)
     cells.check_device(device, layout)
@@ -178,7 +180,7 @@ def multiply(
     pad = down * rows - dim
     bits = _planes(jnp.pad(asked, (0, pad)), input_bits).reshape(input_bits, down, rows)
     levels = jnp.pad(matrix.levels, ((0, 0), (0, pad), (0, 0))).reshape(tokens, down, rows, -1)
-    of_array = partial(_digits, bits=bits, device=device, layout=layout, convert=convert, tile=tile, ohm=wire_ohm)
+    of_array = partial(_digits, bits=bits, device=device, layout=layout, convert=convert, tile=tile)
     if matrix.signs is None:
         digits = of_array(key, levels, None)
     else:
@@ -200,13 +202,12 @@ def _digits(
     layout: Layout,
     convert: Converter,
     tile: Tile,
-    ohm: Float[Array, ""] | float | None,
 ) -> Float[Array, "inputs down cells tokens"]:
     """What the converters of one array make of each pass, times the worth of its cell place."""
     held = levels if present is None else levels * present[..., None]
     sums = jnp.einsum("bdr,tdrc->bdct", bits, held, precision="highest")
-    if ohm is not None:
-        sums = sums - lost_to_wires(bits, levels, device, present=present, ohm=ohm, columns=tile.columns)
+    if tile.wire_ohm is not None:
+        sums = sums - lost_to_wires(bits, levels, device, present=present, ohm=tile.wire_ohm, columns=tile.columns)
     if device.read_noise is not None:
         there = jnp.ones(levels.shape[:-1]) if present is None else present.astype(jnp.float32)
         fired = jnp.einsum("bdr,tdr->bdt", bits, there, precision="highest")[:, :, None]

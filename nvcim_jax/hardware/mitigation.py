@@ -105,6 +105,21 @@ def by_cell(sensitivity: PerValue, harm: PerCell) -> PerCell:
     return sensitivity[..., None] * harm
 
 
+class Verify(NamedTuple):
+    """How cells are verified: until when, with which pulses, and which of them first.
+
+    `rank=by_cell` is ours: it also knows that a cell's place decides what its error costs.
+    """
+
+    tolerance: Scalar = 0.05  # share of the levels' range within which a cell is good
+    most: int = 20  # pulses of one cell
+    pulse: cells.Pulse = cells.anew  # what the pulses after the first do
+    rank: Callable[[PerValue, PerCell], PerCell] = by_value
+
+
+USUAL = Verify()
+
+
 def selective_write_verify(
     key: PRNGKeyArray,
     integers: Int[Array, "rows dim"],
@@ -114,24 +129,21 @@ def selective_write_verify(
     layout: Layout | None = None,
     sensitivity: PerValue | None = None,
     budget: Scalar = 1.2,
-    tolerance: Scalar = 0.05,
-    most: int = 20,
-    pulse: cells.Pulse = cells.anew,
-    rank: Callable[[PerValue, PerCell], PerCell] = by_value,
+    verify: Verify = USUAL,
 ) -> Stored:
     """Verify the cells that matter most until `budget` pulses per cell, first pulses included, are spent.
 
     The original (SWIM, Yan et al., 2022) ranks a network's weights by the diagonal of the loss's second derivative,
     ties by magnitude, and verifies group after group until the accuracy has recovered. Adapted: the values are the
     codes of virtual tokens, their `sensitivity` comes from `curvature` in the stored code's own space (all alike if
-    not given), and a budget of pulses ends the verification, cell by cell. `rank=by_cell` is ours: it also knows that
-    a cell's place decides what its error costs. `pulse` says what the pulses after the first do.
+    not given), and a budget of pulses ends the verification, cell by cell.
     """
     if not isinstance(budget, jax.core.Tracer) and not budget >= 1:
         raise ValueError(f"a budget of {budget} pulses per cell: the first pulses alone take 1")
     layout = layout or cells.layout_of(device)
     cells.check_device(device, layout)
     levels = to_levels(integers, layout)
+    tolerance, most, pulse, rank = verify
     done = cells.program_verify(key, levels, device, sigma=sigma, tolerance=tolerance, most=most, pulse=pulse)
     if sensitivity is None:
         sensitivity = jnp.ones(integers.shape)

@@ -2,11 +2,11 @@
 
 from nvcim_jax.llm import gptq
 from nvcim_jax.llm.config import PROMPT_SPACE, CheckpointError, Config, Rope
-from nvcim_jax.llm.decoder import Prefix, embed, hidden, label_loss, logits, unembed
+from nvcim_jax.llm.decoder import Inputs, Prefix, embed, hidden, label_loss, logits, unembed
 from nvcim_jax.llm.generation import Sampling, generate, stream
 from nvcim_jax.llm.weights import Model, load
 
 __all__ = [
-    "PROMPT_SPACE", "CheckpointError", "Config", "Model", "Prefix", "Rope", "Sampling",
+    "PROMPT_SPACE", "CheckpointError", "Config", "Inputs", "Model", "Prefix", "Rope", "Sampling",
     "embed", "generate", "gptq", "hidden", "label_loss", "load", "logits", "stream", "unembed",
 ]  # fmt: skip

@@ -30,6 +30,22 @@ class Prefix(NamedTuple):
     values: Float[Array, "batch layers tokens kv_heads head_dim"]
 
 
+class Inputs(NamedTuple):
+    """What the decoder reads: embedded tokens, and what stands before each row's first.
+
+    Positions count the prefix, and are `NOWHERE` at padding; without any they run on from its end.
+    """
+
+    embeddings: Float[Array, "batch tokens dim"]
+    positions: Int[Array, "batch tokens"] | None = None
+    prefix: Prefix | None = None
+
+    @property
+    def first(self) -> int:
+        """Position behind the prefix."""
+        return 0 if self.prefix is None else self.prefix.keys.shape[2]
+
+
 class Cache(NamedTuple):
     """Keys and values of the tokens seen so far, one array per layer, and the position held by each slot.
 
@@ -269,23 +285,21 @@ def logits(
     if (ids is None) == (embeddings is None):
         raise ValueError("give either ids or embeddings, and not both")
     x = embed(params, config, ids) if embeddings is None else embeddings
-    return unembed(params, config, _states(params, config, x, positions, prefix))
+    return unembed(params, config, _states(params, config, Inputs(x, positions, prefix)))
 
 
 def label_loss(
     params: PyTree,
     config: Config,
-    embeddings: Float[Array, "batch tokens dim"],
-    positions: Int[Array, "batch tokens"],
+    inputs: Inputs,
     labels: Int[Array, "batch labels"],
     label_at: Int[Array, "batch labels"],
-    prefix: Prefix | None = None,
     *,
     recompute: bool = False,
 ) -> Float[Array, "batch"]:
     """Mean cross-entropy per row of `labels`, each predicted from the token at index `label_at`; negative ones
     are padding. Only label positions pass the last layer and meet the vocabulary (256,000 words in Gemma)."""
-    states = _states(params, config, embeddings, positions, prefix, at=label_at, recompute=recompute)
+    states = _states(params, config, inputs, at=label_at, recompute=recompute)
     scores = unembed(params, config, states).astype(jnp.float32)
     real = labels >= 0
     picked = jnp.take_along_axis(scores, jnp.where(real, labels, 0)[..., None], axis=-1)[..., 0]
@@ -293,9 +307,9 @@ def label_loss(
     return jnp.sum(jnp.where(real, losses, 0.0), axis=-1) / jnp.maximum(jnp.sum(real, axis=-1), 1)
 
 
-def _states(params, config, x, positions, prefix, **options):
-    batch, tokens, _ = x.shape
-    first = 0 if prefix is None else prefix.keys.shape[2]
+def _states(params, config, inputs: Inputs, *, at=None, recompute=False):
+    x, positions, prefix = inputs
+    (batch, tokens, _), first = x.shape, inputs.first
     if positions is None:
         if first + tokens > config.context:
             raise ValueError(
@@ -303,6 +317,6 @@ def _states(params, config, x, positions, prefix, **options):
             )
         positions = causal_positions((batch, tokens), first)
     if prefix is None:
-        return hidden(params, config, x, positions, **options)[0]
+        return hidden(params, config, x, positions, at=at, recompute=recompute)[0]
     cache = empty_cache(config, batch, tokens, x.dtype, prefix)
-    return hidden(params, config, x, positions, cache, first, **options)[0]
+    return hidden(params, config, x, positions, cache, first, at=at, recompute=recompute)[0]

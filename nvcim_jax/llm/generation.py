@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from nvcim_jax.llm import decoder
 from nvcim_jax.llm.config import Config
-from nvcim_jax.llm.decoder import Cache, Prefix
+from nvcim_jax.llm.decoder import Cache, Inputs
 
 
 class Sampling(NamedTuple):
@@ -42,50 +42,43 @@ class State(NamedTuple):
 def generate(
     params: PyTree,
     config: Config,
-    embeddings: Float[Array, "batch tokens dim"],
-    positions: Int[Array, "batch tokens"] | None = None,
+    inputs: Inputs,
     *,
     new_tokens: int = 100,
     end: tuple[int, ...] = (),
     pad: int = 0,
     sampling: Sampling = GREEDY,
     keys: PRNGKeyArray | None = None,
-    prefix: Prefix | None = None,
 ) -> Int[Array, "batch {new_tokens}"]:
     """The continuation of every row, at most `new_tokens` tokens, `pad` after the first of its `end` tokens.
 
-    `positions` are `decoder.NOWHERE` at padding, which may stand anywhere but is usually on the right; without any,
-    all rows are full. `keys` holds one typed key per row and is needed when the temperature is above 0. The loop ends
-    when every row has met an end. Raises ValueError for a prompt whose answer may not fit the model's context.
+    Padding may stand anywhere but is usually on the right; without positions all rows are full. `keys` holds one typed
+    key per row and is needed when the temperature is above 0. The loop ends when every row has met an end. Raises
+    ValueError for a prompt whose answer may not fit the model's context.
     """
-    positions, keys = _checked(config, embeddings, positions, new_tokens, sampling, keys, prefix)
-    return _whole(
-        params, config, embeddings, positions, keys, prefix, new_tokens=new_tokens, end=end, pad=pad, sampling=sampling
-    )
+    inputs, keys = _checked(config, inputs, new_tokens, sampling, keys)
+    return _whole(params, config, inputs, keys, new_tokens=new_tokens, end=end, pad=pad, sampling=sampling)
 
 
 def stream(
     params: PyTree,
     config: Config,
-    embeddings: Float[Array, "batch tokens dim"],
-    positions: Int[Array, "batch tokens"] | None = None,
+    inputs: Inputs,
     *,
     new_tokens: int = 100,
     end: tuple[int, ...] = (),
     pad: int = 0,
     sampling: Sampling = GREEDY,
     keys: PRNGKeyArray | None = None,
-    prefix: Prefix | None = None,
 ) -> Iterator[np.ndarray]:
     """The tokens of `generate`, [batch] at a time, as soon as each is known; ends when every row has met an end."""
-    positions, keys = _checked(config, embeddings, positions, new_tokens, sampling, keys, prefix)
-    fixed = {"end": end, "pad": pad, "sampling": sampling}
-    state = _start(params, config, embeddings, positions, keys, prefix, new_tokens=new_tokens, **fixed)
+    inputs, keys = _checked(config, inputs, new_tokens, sampling, keys)
+    state = _start(params, config, inputs, keys, new_tokens=new_tokens, end=end, pad=pad, sampling=sampling)
     yield np.asarray(state.answer[:, 0])
     for at in range(1, new_tokens):
         if np.all(state.done):
             return
-        state = _advance(params, config, state, keys, at + 1, **fixed)
+        state = _advance(params, config, state, keys, at + 1, end=end, pad=pad, sampling=sampling)
         yield np.asarray(state.answer[:, at])
 
 
@@ -115,19 +108,19 @@ _FIXED = ("config", "end", "pad", "sampling")
 
 
 @partial(jax.jit, static_argnames=("new_tokens", *_FIXED))
-def _whole(params, config, embeddings, positions, keys, prefix, *, new_tokens, **fixed):
-    state = _start(params, config, embeddings, positions, keys, prefix, new_tokens=new_tokens, **fixed)
-    return _advance(params, config, state, keys, new_tokens, **fixed).answer
+def _whole(params, config, inputs, keys, *, new_tokens, end, pad, sampling):
+    state = _start(params, config, inputs, keys, new_tokens=new_tokens, end=end, pad=pad, sampling=sampling)
+    return _advance(params, config, state, keys, new_tokens, end=end, pad=pad, sampling=sampling).answer
 
 
 @partial(jax.jit, static_argnames=("new_tokens", *_FIXED))
-def _start(params, config, embeddings, positions, keys, prefix, *, new_tokens, end, pad, sampling) -> State:
+def _start(params, config, inputs: Inputs, keys, *, new_tokens, end, pad, sampling) -> State:
     """Read the prompts, and write the first token of every answer."""
+    embeddings, positions, prefix = inputs
     batch, tokens, _ = embeddings.shape
-    first = 0 if prefix is None else prefix.keys.shape[2]
     cache = decoder.empty_cache(config, batch, tokens + new_tokens - 1, embeddings.dtype, prefix)
     last = jnp.argmax(jnp.where(positions == decoder.NOWHERE, -1, positions), axis=1)[:, None]
-    states, cache = decoder.hidden(params, config, embeddings, positions, cache, first, at=last)
+    states, cache = decoder.hidden(params, config, embeddings, positions, cache, inputs.first, at=last)
     token = _next(params, config, states, keys, 0, sampling)
     answer = jnp.full((batch, new_tokens), pad, jnp.int32).at[:, 0].set(token)
     place = jnp.take_along_axis(positions, last, axis=1)[:, 0] + 1
@@ -161,23 +154,23 @@ def _ends(token, end):
     return jnp.any(token[:, None] == jnp.array(end, jnp.int32)[None], axis=1)
 
 
-def _checked(config, embeddings, positions, new_tokens, sampling, keys, prefix):
-    batch, tokens, _ = embeddings.shape
-    first = 0 if prefix is None else prefix.keys.shape[2]
+def _checked(config, inputs: Inputs, new_tokens, sampling, keys):
+    batch, tokens, _ = inputs.embeddings.shape
     if new_tokens < 1:
         raise ValueError(f"{new_tokens} new tokens: ask for at least one")
     top_k, top_p = (1 if limit is None else limit for limit in (sampling.top_k, sampling.top_p))
     if sampling.temperature < 0 or top_k < 1 or not 0 < top_p <= 1:
         raise ValueError(f"{sampling}: temperature from 0 on, top_k from 1 on, top_p above 0 and up to 1 are allowed")
+    positions = inputs.positions
     if positions is None:
-        positions = decoder.causal_positions((batch, tokens), first)
+        positions = decoder.causal_positions((batch, tokens), inputs.first)
     if keys is None:
         if sampling.temperature > 0:
             raise ValueError("a temperature above 0 draws tokens: give `keys`, one typed key per row")
         keys = jax.random.split(jax.random.key(0), batch)  # never drawn from
     if not isinstance(positions, jax.core.Tracer):
         _check_room(config, np.asarray(positions), new_tokens)
-    return jnp.asarray(positions), keys
+    return inputs._replace(positions=jnp.asarray(positions)), keys
 
 
 def _check_room(config, positions, new_tokens):

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from nvcim_jax.core.similarity import SCALES
 from nvcim_jax.hardware.crossbar import write_values
 from nvcim_jax.hardware.devices import Device
 from nvcim_jax.memory import programming
@@ -23,11 +22,10 @@ def retrieve_once(
     sigma: Float[Array, ""],
     *,
     score: programming.Score,
-    scales: tuple[int, ...] = SCALES,
     write: programming.Write = write_values,
 ) -> Int[Array, "queries"]:
     """A trial for `monte_carlo`: program the bank once, cell by cell, and retrieve for every query."""
-    stored = programming.program(key, keys, keys, valid, device, sigma=sigma, scales=scales, write=write)
+    stored = programming.program(key, keys, keys, valid, device, sigma=sigma, write=write)
     return jax.vmap(lambda query: programming.retrieve(stored, query, score=score).index)(queries)
 
 

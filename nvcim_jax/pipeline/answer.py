@@ -17,7 +17,6 @@ from nvcim_jax.llm.weights import Model
 from nvcim_jax.people import Sample, User
 from nvcim_jax.pipeline import compiled, retrieve
 from nvcim_jax.pipeline.memory import Memory
-from nvcim_jax.pipeline.presets import Settings
 
 ROWS = 64  # of one compiled program
 MOST_NEW_TOKENS = 100  # as in the paper
@@ -57,19 +56,18 @@ def answer(
     *,
     sigma: float | None = None,
     user: str | None = None,
-    settings: Settings | None = None,
     least_margin: float = 0.0,
-    report: Report = lambda rows: None,
 ) -> list[Answer]:
     """Answer the questions of one `user` of the memory (by default its first), greedily, each behind the OVT found.
 
-    The user's bank is programmed once, on `device` at `sigma`, by default those that it was learned for. The search is
-    that of `settings`, by default those that the memory was learned with. Where the best OVT leads by less than
-    `least_margin`, the model answers alone. ValueError without questions, for an empty one, for a user whom the memory
-    does not hold or of whom it holds nothing, and for a memory of another model.
+    The user's bank is programmed once, on `device` at `sigma`, by default those that it was learned for, and searched
+    as `memory.settings` say. Where the best OVT leads by less than `least_margin`, the model answers alone.
+
+    ValueError without questions, for an empty one, for a user whom the memory does not hold or of whom it holds
+    nothing, and for a memory of another model.
     """
     asked = asking(memory, queries, user)
-    found = find(key, model, asked, condition_of(memory, device, sigma), settings=settings)
+    found = find(key, model, asked, condition_of(memory, device, sigma))
     is_sure = np.array([each.margin >= least_margin for each in found])
     texts = np.empty(len(found), object)
     room = answer_room(model, asked.users)
@@ -78,7 +76,7 @@ def answer(
         if len(at):
             front = tuning.Adapted(front=jnp.stack([found[i].prompt for i in at])) if sure else BARE
             chosen = [asked.users[0].queries[i] for i in at]
-            texts[at] = generate(model, chosen, front, new_tokens=room, report=report)
+            texts[at] = generate(model, chosen, front, new_tokens=room)
     return [
         Answer(told, each.sample, each.slot, each.score, each.margin, not sure)
         for told, each, sure in zip(texts, found, is_sure, strict=True)
@@ -105,13 +103,12 @@ def stream_answer(
     *,
     sigma: float | None = None,
     user: str | None = None,
-    settings: Settings | None = None,
     sampling: llm.Sampling = GREEDY,
 ) -> Iterator[str]:
     """As `answer` for one question, piece by piece as its tokens are known; `sampling` says how they are drawn."""
     find_key, draw_key = jax.random.split(key)
     asked = asking(memory, [query], user)
-    (found,) = find(find_key, model, asked, condition_of(memory, device, sigma), settings=settings)
+    (found,) = find(find_key, model, asked, condition_of(memory, device, sigma))
     front, room = tuning.Adapted(front=found.prompt[None]), answer_room(model, asked.users)
     return stream(draw_key, model, asked.users[0].queries[0], front, new_tokens=room, sampling=sampling)
 
@@ -137,18 +134,18 @@ def condition_of(memory: Memory, device: str | Device | None = None, sigma: floa
     return Condition(catalogue.device(device) if isinstance(device, str) else device, sigma)
 
 
-def find(
-    key: PRNGKeyArray, model: Model, asked: Memory, condition: Condition, *, settings: Settings | None = None
-) -> list[Found]:
-    """Program the bank of the one user in `asked`, search it for each of the user's questions, read the best back."""
+def find(key: PRNGKeyArray, model: Model, asked: Memory, condition: Condition) -> list[Found]:
+    """Program the bank of the one user in `asked`, search it for each of the user's questions, read the best back.
+
+    How, `asked.settings` say.
+    """
     asked.require(model)
-    settings = asked.settings if settings is None else settings
+    settings = asked.settings
     program_key, curve_key = jax.random.split(key)
     curve = None
     if settings.probes:  # of a write that ranks values by what their errors cost
         curve = retrieve.sensitivities(curve_key, model, asked.block, asked.bank, settings=settings)
-    how = {"settings": settings, "sensitivity": curve}
-    banks = retrieve.program(program_key, asked.block, asked.bank, condition, **how)
+    banks = retrieve.program(program_key, asked.block, asked.bank, condition, settings=settings, sensitivity=curve)
     match = retrieve.search(model, asked.block, banks, settings=settings)
     prompts = compiled.prompts_of(asked.codec, match.prompt[:, 0])[0]
     slots, scores = np.asarray(match.index[0, 0]), np.asarray(match.scores[0, 0])
@@ -200,10 +197,8 @@ def generate(
         part = asked[start : start + block]
         rows = np.resize(np.arange(start, start + len(part)), block)  # a short last block repeats its rows
         own = jax.tree.map(lambda leaf, rows=rows: leaf[rows], adapted)
-        params, embeddings, positions, prefix = _placed(model, own, [asked[row] for row in rows], width)
-        out = llm.generate(
-            params, model.config, embeddings, positions, prefix=prefix, new_tokens=new_tokens, end=model.ends, pad=pad
-        )
+        params, inputs = _placed(model, own, [asked[row] for row in rows], width)
+        out = llm.generate(params, model.config, inputs, new_tokens=new_tokens, end=model.ends, pad=pad)
         answers += [text.decode(model.tokenizer, row, model.ends) for row in np.asarray(out)[: len(part)]]
         report(len(part))
     return answers
@@ -225,12 +220,13 @@ def stream(
     answer with them: they stand where no token looks.
     """
     asked = text.question_ids(model.tokenizer, query, model.config.context - tuning.taken(adapted) - new_tokens)
-    params, embeddings, positions, prefix = _placed(model, adapted, [asked], text.bucket(len(asked)))
+    params, inputs = _placed(model, adapted, [asked], text.bucket(len(asked)))
     if alone:
-        positions = _without_front(np.asarray(positions), tuning.taken(adapted))
-    how = {"new_tokens": new_tokens, "end": model.ends, "sampling": sampling, "keys": key[None], "prefix": prefix}
+        inputs = inputs._replace(positions=_without_front(np.asarray(inputs.positions), tuning.taken(adapted)))
     tokens, told = [], ""
-    for token in llm.stream(params, model.config, embeddings, positions, **how):
+    for token in llm.stream(
+        params, model.config, inputs, new_tokens=new_tokens, end=model.ends, sampling=sampling, keys=key[None]
+    ):
         tokens.append(int(token[0]))
         whole = text.decode(model.tokenizer, tokens, model.ends)
         if not whole.endswith("\ufffd"):  # half of a character waits for its other half

@@ -99,7 +99,7 @@ def sensitivity(params, keys, codes, codecs, batch, *, config, probes):
 
 
 @partial(jax.jit, static_argnames=("write", "draws"))
-def program(keys, codes, search_keys, valid, sensitivity, device, sigma, *, write, draws):
+def program(keys, codes, search_keys, valid, sensitivity, condition, *, write, draws):
     """Every user's bank, `draws` times: [users, draws, slots, ...]. `sensitivity` may be None."""
     users, slots = valid.shape
     # One flat axis of users, draws and slots: under three nested vmaps the generator compiles four times as long.
@@ -109,8 +109,9 @@ def program(keys, codes, search_keys, valid, sensitivity, device, sigma, *, writ
     own = jax.tree.map(lambda leaf: leaf[user, slot], (codes, search_keys, sensitivity))
 
     def put(key, code, search_key, sensitivity):
-        bound = {"sigma": sigma, "write": write, "sensitivity": sensitivity}
-        return programming.program_one(key, code, search_key, device, **bound)
+        return programming.program_one(
+            key, code, search_key, condition.device, sigma=condition.sigma, write=write, sensitivity=sensitivity
+        )
 
     stored = jax.vmap(put)(own_keys, *own)
     prompts, copies = jax.tree.map(lambda leaf: leaf.reshape(users, draws, slots, *leaf.shape[1:]), stored)

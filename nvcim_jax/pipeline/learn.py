@@ -109,7 +109,8 @@ def tune(
     """Whatever `settings.method` trains, one of it for each of `rows`.
 
     A step sees a row's whole pool unless `settings.training.per_step` says otherwise. ValueError for more virtual
-    tokens than an array has columns and for samples without an answer.
+    tokens than an array has columns and for samples without an answer. A warning names the rows whose loss is not
+    finite.
     """
     check_tokens(model, settings)
     batch = _batch(model, rows.pools, settings)
@@ -127,13 +128,25 @@ def tune(
     if settings.training.pull:
         contents = [[text.encode(model.tokenizer, sample.content)] for sample in rows.samples]
         job = job._replace(content=encode.mean_embeddings(model, contents)[0][:, 0])
-    names = [
-        f"{block.users[u].id}, {sample.content[:40]!r}" for (u, _), sample in zip(rows.slots, rows.samples, strict=True)
-    ]
-    return tuning.run(
-        model.params, job, condition.device, condition.sigma * settings.train_sigma, config=model.config,
-        method=settings.method, training=settings.training, names=names, folder=folder, report=report,
+    trained_for = condition._replace(sigma=condition.sigma * settings.train_sigma)
+    tuned = tuning.run(
+        model.params, job, trained_for, config=model.config, method=settings.method, training=settings.training,
+        folder=folder, report=report,
     )  # fmt: skip
+    _warn_of_broken(tuned, block, rows)
+    return tuned
+
+
+def _warn_of_broken(tuned: tuning.Tuned, block: Block, rows: Rows) -> None:
+    """Tell which rows stopped at a loss that was not finite."""
+    broken = np.flatnonzero(tuned.broken)
+    if len(broken):
+        told = [f"{block.users[rows.slots[at][0]].id}, {rows.samples[at].content[:40]!r}" for at in broken[:5]]
+        warnings.warn(
+            f"the loss of {len(broken)} of {len(rows.slots)} OVTs was not finite; they keep their last finite values: "
+            f"{'; '.join(told)}{'; ...' if len(broken) > 5 else ''}. A smaller learning rate may help",
+            stacklevel=3,
+        )
 
 
 def rekeyed(model: Model, block: Block, learned: bank.Bank, *, settings: Settings) -> bank.Bank:

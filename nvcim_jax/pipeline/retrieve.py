@@ -30,10 +30,10 @@ def program(
     `sensitivity` is what `sensitivities` found, for a `settings.write` that takes one.
     """
     own = keys.of_users(key, block.users, "program")
+    condition = condition._replace(sigma=jnp.float32(condition.sigma))
     return compiled.program(
-        own, learned.prompts, learned.keys, learned.valid, sensitivity, condition.device, jnp.float32(condition.sigma),
-        write=settings.write, draws=draws,
-    )  # fmt: skip
+        own, learned.prompts, learned.keys, learned.valid, sensitivity, condition, write=settings.write, draws=draws
+    )
 
 
 def search(model: Model, block: Block, banks: programming.Programmed, *, settings: Settings) -> programming.Match:

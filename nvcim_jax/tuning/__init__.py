@@ -1,6 +1,6 @@
 """Adapting a frozen model with Optax: methods (what is trained, read and stored), and the program that trains them."""
 
-from nvcim_jax.tuning.blocks import NAMES, ROWS, Progress, discard, run
+from nvcim_jax.tuning.blocks import NAMES, Progress, discard, run
 from nvcim_jax.tuning.dept import Dept
 from nvcim_jax.tuning.ia3 import Ia3
 from nvcim_jax.tuning.lora import Lora
@@ -10,7 +10,7 @@ from nvcim_jax.tuning.prompt import CodePrompt, Prompt, own_tokens, random_token
 from nvcim_jax.tuning.train import Job, Training, Tuned, tune
 
 __all__ = [
-    "NAMES", "ROWS", "Adapted", "CodePrompt", "Dept", "Ia3", "Job", "Lora", "Method", "Placed", "Prefix", "Progress",
+    "NAMES", "Adapted", "CodePrompt", "Dept", "Ia3", "Job", "Lora", "Method", "Placed", "Prefix", "Progress",
     "Prompt", "Training", "Tuned", "discard", "label_loss", "own_tokens", "place", "quiet", "random_tokens", "run",
     "taken", "tune", "vocabulary_tokens",
 ]  # fmt: skip

@@ -6,9 +6,9 @@ import os
 import re
 import stat
 import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from jaxtyping import PyTree
 from nvcim_jax import files
 from nvcim_jax.data.text import bucket
 from nvcim_jax.description import described
-from nvcim_jax.hardware.devices import Device
+from nvcim_jax.hardware.devices import Condition
 from nvcim_jax.llm.config import Config, Packed, Rope
 from nvcim_jax.llm.decoder import NOWHERE
 from nvcim_jax.tuning import train
@@ -36,7 +36,6 @@ NAMES = {  # on disk
     Config: "decoder", Rope: "rope", Packed: "gptq", Training: "training", Prompt: "prompt", CodePrompt: "code prompt",
     Dept: "dept", Prefix: "prefix", Lora: "lora", Ia3: "ia3",
 }  # fmt: skip
-ROWS = 48  # of one compiled program
 FILE = re.compile(r"rows-\d{7}\.safetensors")
 ANEW = "give another folder, or remove it to start anew"
 KEEP_EVERY = 20.0  # seconds between two writes of an unfinished block
@@ -53,54 +52,45 @@ class Progress(NamedTuple):
 def run(
     params: PyTree,
     job: Job,
-    device: Device,
-    sigma: float,
+    condition: Condition,
     *,
     config: Config,
     method: Method,
     training: Training,
-    names: Sequence[str] | None = None,
-    rows: int = ROWS,
     folder: Path | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Tuned:
-    """`train.tune` for any number of rows, on the host: at most `rows` at once, those of similar length together.
+    """`train.tune` for any number of rows, on the host: `training.rows` at once, those of similar length together.
 
     With a `folder`, what is finished is kept there every few seconds, and a run that was interrupted or killed goes on
-    from it, bit by bit as if nothing had happened; another job's leavings are refused with ValueError. Rows whose loss
-    is not finite stop there: a warning gives their `names`.
+    from it, bit by bit as if nothing had happened; another job's leavings are refused with ValueError.
     """
     count = job.keys.shape[0]
     job = job._replace(
         **{name: jax.tree.map(np.asarray, part) for name, part in job._asdict().items() if name != "keys"}
     )
     order = np.argsort(_lengths(job), kind="stable")
-    block = min(rows, bucket(count, 8))
-    fixed = {"config": config, "method": method, "training": training}
+    block = min(training.rows, bucket(count, 8))
+    condition = condition._replace(sigma=jnp.float32(condition.sigma))
+    program = partial(train.advance, config=config, method=method, training=training)
     if folder is not None:
         _prepare(folder, {_name(first) for first in range(0, count, block)})
     parts = []
     for first in range(0, count, block):
         chosen = order[first : first + block]
         part = _trimmed(_rows(job, np.resize(chosen, block)))  # a short last block repeats its rows
-        kept = None if folder is None else _Kept(folder, first, _digest(params, part, device, sigma, fixed))
-        tuned = _block(params, part, device, jnp.float32(sigma), fixed, kept, report, len(chosen))
+        kept = None if folder is None else _Kept(folder, first, _digest(params, part, condition, program.keywords))
+        tuned = _block(partial(program, params, part, condition), part, training, kept, report, len(chosen))
         parts.append(_rows((tuned.values, tuned.losses.T, tuned.broken), slice(len(chosen))))
     back = np.argsort(order)
     values, losses, broken = _rows(jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts), back)
-    if broken.any():
-        told = [str(at) if names is None else names[at] for at in np.flatnonzero(broken)]
-        warnings.warn(
-            f"the loss of {len(told)} of {count} rows was not finite; they keep their last finite values: "
-            f"{', '.join(told[:5])}{', ...' if len(told) > 5 else ''}. A smaller learning rate may help",
-            stacklevel=2,
-        )
     return jax.tree.map(jnp.asarray, Tuned(values, losses.T, broken))
 
 
-def _block(params, job: Job, device, sigma, fixed, kept: "_Kept | None", report, real: int) -> Tuned:
+def _block(
+    advance: Callable[[State, int], State], job: Job, training: Training, kept: "_Kept | None", report, real: int
+) -> Tuned:
     """One block to its end, told and kept in stretches of about a second; `real` rows of it count."""
-    training: Training = fixed["training"]
     state = train.begin(job, training=training)
     if kept is not None:
         state = kept.read(state)
@@ -112,7 +102,7 @@ def _block(params, job: Job, device, sigma, fixed, kept: "_Kept | None", report,
     try:
         while at < training.steps and not bool(jnp.all(state.stopped)):
             started = time.monotonic()
-            state = train.advance(params, job, device, sigma, state, min(at + stretch, training.steps), **fixed)
+            state = advance(state, min(at + stretch, training.steps))
             done, at = int(state.step) - at, int(state.step)
             report(Progress(real * done, real * done * each, _latest(state, at, real)))
             if time.monotonic() - started < 0.5:
@@ -248,11 +238,11 @@ def _latest(state: State, at: int, real: int) -> float:
     return float(np.nanmean(losses)) if np.isfinite(losses).any() else float("nan")
 
 
-def _digest(params, job: Job, device, sigma, fixed) -> str:
+def _digest(params, job: Job, condition: Condition, fixed) -> str:
     """Of all that decides the outcome; of the weights, which are many, the shapes and the first values."""
-    settings = {"sigma": float(sigma)} | {name: described(each, NAMES) for name, each in fixed.items()}
+    settings = {"sigma": float(condition.sigma)} | {name: described(each, NAMES) for name, each in fixed.items()}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    leaves = [jax.random.key_data(job.keys), *jax.tree.leaves((job[1:], device))]
+    leaves = [jax.random.key_data(job.keys), *jax.tree.leaves((job[1:], condition.device))]
     for leaf in (*leaves, *(part.reshape(-1)[:1024] for part in jax.tree.leaves(params))):
         leaf = np.asarray(leaf)
         digest.update(f"{leaf.dtype}{leaf.shape}".encode())

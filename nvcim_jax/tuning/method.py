@@ -18,10 +18,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from nvcim_jax.core.codec import Codec
 from nvcim_jax.core.noise import inject
-from nvcim_jax.hardware.devices import Device
+from nvcim_jax.hardware.devices import Condition
 from nvcim_jax.llm import decoder
 from nvcim_jax.llm.config import Config
-from nvcim_jax.llm.decoder import NOWHERE, Prefix
+from nvcim_jax.llm.decoder import NOWHERE, Inputs, Prefix
 
 Noise = Callable[[PyTree], PyTree]
 
@@ -50,9 +50,7 @@ class Placed(NamedTuple):
     """Adapted rows as the decoder takes them: generate from it, or ask for its loss."""
 
     params: PyTree
-    embeddings: Float[Array, "rows tokens dim"]
-    positions: Int[Array, "rows tokens"]
-    prefix: Prefix | None
+    inputs: Inputs
 
 
 def quiet(tree: PyTree) -> PyTree:
@@ -60,12 +58,14 @@ def quiet(tree: PyTree) -> PyTree:
     return tree
 
 
-def device_noise(key: PRNGKeyArray, device: Device, sigma: Float[Array, ""] | float, through_peak: bool) -> Noise:
+def device_noise(key: PRNGKeyArray, condition: Condition, through_peak: bool) -> Noise:
     """Eq. 4 on every array of a tree, each with a key of its own; see `noise.inject`."""
 
     def put(key: PRNGKeyArray, values):
         flat = values.reshape(-1, values.shape[-1])
-        return inject(key, flat, sigma=sigma, factors=device.factors, through_peak=through_peak).reshape(values.shape)
+        factors = condition.device.factors
+        noisy = inject(key, flat, sigma=condition.sigma, factors=factors, through_peak=through_peak)
+        return noisy.reshape(values.shape)
 
     def noise(tree: PyTree) -> PyTree:
         leaves, shape = jax.tree.flatten(tree)
@@ -104,7 +104,7 @@ def place(
         front = adapted.front.shape[1]
         asked = jnp.concatenate([adapted.front.astype(asked.dtype), asked], axis=1)
         positions = jnp.concatenate([decoder.causal_positions((rows, front), before - front), positions], axis=1)
-    return Placed(_beside(params, adapted.layers), asked, positions, adapted.prefix)
+    return Placed(_beside(params, adapted.layers), Inputs(asked, positions, adapted.prefix))
 
 
 def label_loss(
@@ -121,8 +121,7 @@ def label_loss(
     """Mean cross-entropy of each row's labels behind what a method adapted; `asked` is one row of `text.Batch`."""
     front = 0 if adapted.front is None else adapted.front.shape[1]
     placed = place(params, adapted, asked, positions, label_at[:, 0] + 1)
-    inputs = (placed.embeddings, placed.positions, labels, label_at + front, placed.prefix)
-    return decoder.label_loss(placed.params, config, *inputs, recompute=recompute)
+    return decoder.label_loss(placed.params, config, placed.inputs, labels, label_at + front, recompute=recompute)
 
 
 def _beside(params: PyTree, layers: PyTree | None) -> PyTree:

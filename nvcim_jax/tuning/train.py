@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from nvcim_jax.core.codec import Codec
 from nvcim_jax.data.text import Batch
-from nvcim_jax.hardware.devices import Device
+from nvcim_jax.hardware.devices import Condition
 from nvcim_jax.llm import decoder
 from nvcim_jax.llm.config import Config
 from nvcim_jax.tuning.method import Adapted, Method, device_noise, label_loss
@@ -29,6 +29,7 @@ class Training:
     recompute: bool = False  # activations on the way back, instead of keeping them: slower, far less memory
     through_peak: bool = False  # gradients through max|S| of Eq. 4
     pull: float = 0.0  # penalty that keeps an OVT near its sample's content, and so to be found by it
+    rows: int = 48  # at most, in one compiled program; `run` trains more of them one block after the other
     patience: int | None = None  # a row stops after so many steps without a smaller loss
 
 
@@ -79,8 +80,7 @@ _STATIC = ("config", "method", "training")
 def tune(
     params: PyTree,
     job: Job,
-    device: Device,
-    sigma: Float[Array, ""] | float,
+    condition: Condition,
     *,
     config: Config,
     method: Method,
@@ -94,8 +94,10 @@ def tune(
     Beside bfloat16 weights activations are rounded to bfloat16 before each product, which is far below the noise
     trained against, unless `jax.default_matmul_precision("float32")` is set.
     """
-    fixed = {"config": config, "method": method, "training": training}
-    return finish(advance(params, job, device, sigma, begin(job, training=training), training.steps, **fixed))
+    state = begin(job, training=training)
+    return finish(
+        advance(params, job, condition, state, training.steps, config=config, method=method, training=training)
+    )
 
 
 @partial(jax.jit, static_argnames=("training",))
@@ -114,8 +116,7 @@ def begin(job: Job, *, training: Training) -> State:
 def advance(
     params: PyTree,
     job: Job,
-    device: Device,
-    sigma: Float[Array, ""] | float,
+    condition: Condition,
     state: State,
     until: Int[Array, ""] | int,
     *,
@@ -133,7 +134,7 @@ def advance(
     seen = (asked, *job.batch[1:])
 
     def total(values, step, turn):
-        adapted = _read(config, method, training, job, device, sigma, values, step)
+        adapted = _read(config, method, training, job, condition, values, step)
         losses = label_loss(params, config, *_paired(adapted, seen, turn), recompute=training.recompute)
         losses = losses.reshape(job.keys.shape[0], -1).mean(axis=1)
         if training.pull:
@@ -157,13 +158,13 @@ def finish(state: State) -> Tuned:
 _ADAM = optax.scale_by_adam()
 
 
-def _read(config, method, training, job, device, sigma, values, step) -> Adapted:
+def _read(config, method, training, job, condition, values, step) -> Adapted:
     """Every row under every draw of this step's noise: [rows, draws, ...]."""
     keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(job.keys, step)
     keys = jax.vmap(partial(jax.random.split, num=training.draws))(keys) if training.draws > 1 else keys[:, None]
 
     def one(key, own, codec):
-        return method.apply(own, codec, config, device_noise(key, device, sigma, training.through_peak))
+        return method.apply(own, codec, config, device_noise(key, condition, training.through_peak))
 
     return jax.vmap(jax.vmap(one, in_axes=(0, None, None)))(keys, values, job.codec)
 

@@ -10,6 +10,7 @@ import pytest
 from nvcim_jax import tuning
 from nvcim_jax.core.similarity import aligned, aligned_mean, pairwise_mean
 from nvcim_jax.data import lamp, synthetic
+from nvcim_jax.data.users import Users, toy_users
 from nvcim_jax.evaluation import main_job, methods, one_for_all, statistics
 from nvcim_jax.evaluation.ladder import ladder, work
 from nvcim_jax.hardware import mitigation
@@ -17,7 +18,7 @@ from nvcim_jax.hardware.catalogue import device
 from nvcim_jax.hardware.crossbar import write_values
 from nvcim_jax.hardware.devices import Condition
 from nvcim_jax.memory import programming
-from nvcim_jax.people import User
+from nvcim_jax.people import EMBEDDED_WORLD, User
 from nvcim_jax.pipeline.block import Block
 from nvcim_jax.pipeline.encode import fit_codecs
 from nvcim_jax.pipeline.learn import tune_bank
@@ -116,8 +117,8 @@ def test_the_ladder_scores_its_rows_on_the_same_users(model):
     rows += [quick(f"recommended: by cell, {name}", training=few) for name in ("no mitigation", "SWV")]
     rows.append(quick(methods.whole("recommended"), training=few))
     told = []
-    users = synthetic.users(TASK, 2, queries=2)
-    climbed = ladder(KEY, model, TASK, users, [CELL], draws=2, rows=rows, report=told.append)
+    users = Users(TASK, tuple(synthetic.users(TASK, 2, queries=2)), EMBEDDED_WORLD)
+    climbed = ladder(KEY, model, users, [CELL], draws=2, rows=rows, report=told.append)
     scores = climbed.scores[CELL]
     assert list(scores) == [row.label for row in rows] and len(climbed.examples) == 4
     assert all(score.scores.shape == (2,) and 0 <= score.scores.min() <= score.scores.max() <= 1
@@ -128,7 +129,7 @@ def test_the_ladder_scores_its_rows_on_the_same_users(model):
 
 def test_the_ovt_of_the_right_domain_beats_the_base_model_by_far(model):
     rows = [ROWS[methods.BASE], ROWS[methods.KNOWN], ROWS[methods.whole("recommended")]]
-    climbed = ladder(KEY, model, TASK, synthetic.users(TASK, 8), [CELL], draws=1, rows=rows)
+    climbed = ladder(KEY, model, toy_users(TASK, 8), [CELL], draws=1, rows=rows)
     scores = {name: score.scores for name, score in climbed.scores[CELL].items()}
     for name in (methods.KNOWN, methods.whole("recommended")):
         assert statistics.difference(scores[name], scores[methods.BASE]).low > 0

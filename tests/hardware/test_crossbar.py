@@ -309,7 +309,7 @@ def test_gradients_are_finite_with_everything_switched_on():
     def total(sigma, one, ohm):
         matrix = program(KEY, stored, one, sigma=sigma, layout=layout)
         matrix = matrix._replace(levels=cells.age(matrix.levels, one, seconds=100.0))
-        product = partial(multiply, layout=layout, input_bits=4, convert=Adc(6), wire_ohm=ohm)
+        product = partial(multiply, layout=layout, input_bits=4, convert=Adc(6), tile=Tile(wire_ohm=ohm))
         return jnp.sum(product(KEY, query, matrix, one) ** 2)
 
     leaves = jax.tree.leaves(jax.grad(total, argnums=(0, 1, 2))(0.05, busy, 5.0))

@@ -15,6 +15,7 @@ from nvcim_jax.hardware.crossbar import Matrix
 from nvcim_jax.hardware.devices import Device
 from nvcim_jax.hardware.mitigation import (
     Cost,
+    Verify,
     by_cell,
     by_value,
     correctnet,
@@ -27,11 +28,11 @@ from nvcim_jax.hardware.mitigation import (
 from nvcim_jax.memory import programming
 
 KEY = jax.random.key(0)
-SWV = jax.jit(selective_write_verify, static_argnames=("layout", "most", "rank", "pulse"))  # budgets share a program
+SWV = jax.jit(selective_write_verify, static_argnames=("layout", "verify"))  # budgets share a program
 NVM3, EVEN = device("NVM-3"), Device(jnp.ones(4))
 CODE = jax.random.normal(jax.random.key(5), (16, 48))
 INTEGERS = to_codes(CODE).integers
-METHODS = [plain, SWV, partial(SWV, rank=by_cell), cxdnn, correctnet]
+METHODS = [plain, SWV, partial(SWV, verify=Verify(rank=by_cell)), cxdnn, correctnet]
 NAMES = ["plain", "by value", "by cell", "cxdnn", "correctnet"]
 
 
@@ -57,7 +58,7 @@ def test_every_method_is_the_write_of_a_bank(write):
 def test_a_sensitivity_reaches_the_write_that_ranks_by_it():
     wanted = jnp.zeros(INTEGERS.shape).at[7, 20].set(1.0)
     room = 1.0 + 8 * 12 / INTEGERS.size / 8  # pulses for about one value
-    put = partial(mitigation.write_and_read, write=partial(SWV, budget=room, most=200, tolerance=0.01))
+    put = partial(mitigation.write_and_read, write=partial(SWV, budget=room, verify=Verify(0.01, 200)))
     ranked, unranked = (put(KEY, INTEGERS, EVEN, sigma=0.1, sensitivity=given) - INTEGERS for given in (wanted, None))
     assert abs(ranked[7, 20]) <= 0.01 * 3 * 10922.5 < abs(unranked[7, 20])
 
@@ -71,13 +72,13 @@ def test_methods_that_do_not_rank_take_no_sensitivity(write):
 @pytest.mark.parametrize("budget", [1.0, 1.1, 2.0])
 @pytest.mark.parametrize("rank", [by_value, by_cell])
 def test_the_budget_is_spent_and_not_exceeded(budget, rank):
-    _, cost = error(partial(SWV, rank=rank, budget=budget, tolerance=0.02))
+    _, cost = error(partial(SWV, budget=budget, verify=Verify(0.02, rank=rank)))
     per_cell = int(cost.pulses) / (INTEGERS.size * 8)
     assert per_cell <= budget and per_cell > budget - 20 / (INTEGERS.size * 8)
 
 
 def test_without_a_limit_every_cell_is_verified():
-    done = SWV(KEY, INTEGERS, EVEN, sigma=0.1, budget=99.0, most=99)
+    done = SWV(KEY, INTEGERS, EVEN, sigma=0.1, budget=99.0, verify=Verify(most=99))
     levels = np.asarray(to_levels(INTEGERS))
     assert np.abs(np.asarray(done.matrix.levels) - levels).max() <= 0.05 * 3 + 1e-6
     assert int(done.cost.checks) == int(done.cost.pulses)
@@ -86,7 +87,7 @@ def test_without_a_limit_every_cell_is_verified():
 def test_the_most_sensitive_values_are_verified_first():
     wanted = jnp.zeros(INTEGERS.shape).at[3, 5:15].set(jnp.arange(1.0, 11.0))
     deviation = lambda budget: error(  # noqa: E731
-        partial(SWV, budget=budget, most=200, tolerance=0.01), one=EVEN, sensitivity=wanted
+        partial(SWV, budget=budget, verify=Verify(0.01, 200)), one=EVEN, sensitivity=wanted
     )[0]
     all_ten, none = deviation(1.4), deviation(1.0)
     place_sum = 0.01 * 3 * 10922.5
@@ -99,7 +100,7 @@ def test_the_most_sensitive_values_are_verified_first():
 def test_ties_are_broken_by_magnitude():
     large = np.unravel_index(np.argmax(np.abs(INTEGERS)), INTEGERS.shape)
     room = 1.0 + 8 * 20 / INTEGERS.size / 8
-    write = partial(SWV, budget=room, most=200, tolerance=0.01)
+    write = partial(SWV, budget=room, verify=Verify(0.01, 200))
     assert abs(error(write, one=EVEN)[0][large]) <= 0.01 * 3 * 10922.5
 
 
@@ -108,7 +109,7 @@ def verified_cells(rank, cells_paid, device, integers, sensitivity):
     layout, most = Layout(bits=4, sign="offset"), 4  # two cells a value, worth 4 and 1
     write = partial(
         selective_write_verify, KEY, integers, device,
-        sigma=0.1, layout=layout, sensitivity=sensitivity, tolerance=0.0, most=most, rank=rank,
+        sigma=0.1, layout=layout, sensitivity=sensitivity, verify=Verify(0.0, most, rank=rank),
     )  # fmt: skip
     budget = 1 + cells_paid * (most - 1) / (2 * integers.size)
     stored, first = write(budget=budget), write(budget=1.0)
@@ -155,14 +156,17 @@ def test_cxdnn_leaves_no_error_that_a_gain_and_a_shift_could_take():
 def test_steps_reach_what_pulses_written_anew_do_not():
     """At the same budget, most cells within a hundredth of the range."""
     rms = {
-        pulse: np.sqrt((error(partial(SWV, pulse=pulse, budget=4.0, tolerance=0.01), sigma=0.1)[0] ** 2).mean())
+        pulse: np.sqrt((error(partial(SWV, budget=4.0, verify=Verify(0.01, pulse=pulse)), sigma=0.1)[0] ** 2).mean())
         for pulse in (cells.anew, cells.step)
     }
     assert rms[cells.step] < 0.5 * rms[cells.anew]
 
 
 def test_knowing_the_place_buys_more_than_verifying_whole_values():
-    rms = {rank: np.sqrt((error(partial(SWV, rank=rank, budget=1.5))[0] ** 2).mean()) for rank in (by_value, by_cell)}
+    rms = {
+        rank: np.sqrt((error(partial(SWV, budget=1.5, verify=Verify(rank=rank)))[0] ** 2).mean())
+        for rank in (by_value, by_cell)
+    }
     unverified = np.sqrt((error(plain)[0] ** 2).mean())
     assert rms[by_cell] < 0.5 * rms[by_value] and rms[by_value] < unverified
 
@@ -237,7 +241,7 @@ def test_the_default_codecs_decoder_is_orthonormal():
 
 def test_draws_map_and_gradients_are_finite():
     def total(sigma):
-        each = lambda key: SWV(key, INTEGERS[:4], NVM3, sigma=sigma, most=4)  # noqa: E731
+        each = lambda key: SWV(key, INTEGERS[:4], NVM3, sigma=sigma, verify=Verify(most=4))  # noqa: E731
         stored = jax.vmap(each)(jax.random.split(KEY, 3))
         return jnp.sum(jax.vmap(partial(read, KEY, device=NVM3))(stored) ** 2)
 

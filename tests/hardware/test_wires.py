@@ -76,9 +76,9 @@ def test_each_tile_across_has_drivers_of_its_own():
 def test_wires_take_from_the_product_of_an_array_and_perfect_ones_take_nothing():
     held = Matrix(jnp.full((4, 10, 8), 3.0), None)
     of = partial(multiply, jax.random.key(0), jnp.full(10, 5), held, ONE, input_bits=4, layout=OFFSET_BINARY)
-    product = [float(of(wire_ohm=ohm)[0]) for ohm in (0.0, 1.0)]
+    product = [float(of(tile=Tile(wire_ohm=ohm))[0]) for ohm in (0.0, 1.0)]
     assert product[0] == 10 * 5 * 32767 and product[1] < product[0]
-    assert float(of(wire_ohm=1.0, tile=Tile(rows=16))[0]) > product[1]  # shorter bit lines lose less
+    assert float(of(tile=Tile(rows=16, wire_ohm=1.0))[0]) > product[1]  # shorter bit lines lose less
 
 
 def test_cells_that_are_cut_off_carry_no_current():

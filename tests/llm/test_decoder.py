@@ -62,7 +62,7 @@ def test_label_loss_is_the_cross_entropy_of_the_label_positions(params):
     log_p = jax.nn.log_softmax(llm.logits(params, TINY, tokens))
     by_hand = [np.mean([-log_p[0, a, t] for a, t in zip((3, 4, 5), tokens[0, 4:7])]),
                np.mean([-log_p[1, a, t] for a, t in zip((3, 4), tokens[1, 4:6])])]  # fmt: skip
-    loss = llm.label_loss(params, TINY, x, decoder.causal_positions((2, 7)), labels, label_at)
+    loss = llm.label_loss(params, TINY, llm.Inputs(x), labels, label_at)
     np.testing.assert_allclose(loss, by_hand, rtol=1e-5)
 
 
@@ -82,7 +82,7 @@ def test_generation_with_cache_is_generation_without_whatever_the_neighbours(par
     alone = [greedy_without_cache(params, prompt, 12) for prompt in prompts]
     asked = text.questions([list(map(int, prompt[0])) for prompt in prompts])
     out = llm.generate(
-        params, TINY, decoder.embed(params, TINY, asked.ids), jnp.asarray(asked.positions),
+        params, TINY, llm.Inputs(decoder.embed(params, TINY, asked.ids), jnp.asarray(asked.positions)),
         new_tokens=12, pad=0,
     )  # fmt: skip
     np.testing.assert_array_equal(out, alone)
@@ -95,7 +95,7 @@ def test_a_row_stops_at_its_end_token(params):
     first = list(free).index(end)
     positions = decoder.causal_positions((1, 4))
     out = llm.generate(
-        params, TINY, decoder.embed(params, TINY, prompt), positions, new_tokens=12, end=(end,), pad=36
+        params, TINY, llm.Inputs(decoder.embed(params, TINY, prompt), positions), new_tokens=12, end=(end,), pad=36
     )  # fmt: skip
     np.testing.assert_array_equal(out[0], [*free[: first + 1], *[36] * (11 - first)])
 
@@ -164,7 +164,7 @@ def test_a_real_checkpoint_tells_its_story(outside):
     start = jnp.array([[1]])
     x = llm.embed(story.params, story.config, start)
     out = llm.generate(
-        story.params, story.config, x, decoder.causal_positions((1, 1)), new_tokens=200, pad=0
+        story.params, story.config, llm.Inputs(x), new_tokens=200, pad=0
     )  # fmt: skip
     told = story.tokenizer.decode(np.asarray(out[0]))
     assert told.startswith(
@@ -193,7 +193,7 @@ def test_recomputed_activations_give_the_same_gradient(params):
 
     def gradient(recompute):
         run = lambda *to: decoder.label_loss(  # noqa: E731
-            to[0], TINY, to[1], decoder.causal_positions((2, 7), 3), labels, at, to[2], recompute=recompute
+            to[0], TINY, llm.Inputs(to[1], prefix=to[2]), labels, at, recompute=recompute
         ).sum()
         return jax.grad(run, argnums=(0, 1, 2))(params, x, prefix)
 
@@ -206,7 +206,7 @@ def test_recomputed_activations_give_the_same_gradient(params):
 @pytest.mark.parametrize("recompute", [False, True])
 def test_a_row_that_is_not_finite_leaves_the_gradients_of_others_alone(params, recompute):
     labels, at, where = ids(2, 2), jnp.array([[4, 5]] * 2), decoder.causal_positions((2, 7))
-    loss = lambda x: llm.label_loss(params, TINY, x, where, labels, at, recompute=recompute).sum()  # noqa: E731
+    loss = lambda x: llm.label_loss(params, TINY, llm.Inputs(x, where), labels, at, recompute=recompute).sum()  # noqa: E731
     x = decoder.embed(params, TINY, ids(2, 7))
     clean, broken = jax.grad(loss)(x), jax.grad(loss)(x.at[0].set(jnp.nan))
     assert np.isnan(broken[0]).any()
@@ -217,7 +217,7 @@ def gradient_program(config, **options):
     """The compiled gradient of the loss of four rows of 32 tokens by their embeddings."""
     shape, at = (4, 32), jnp.zeros((4, 2), jnp.int32)
     start = lambda: decoder.Decoder(config).init(jax.random.key(0), at)["params"]  # noqa: E731
-    loss = lambda x, params: llm.label_loss(params, config, x, decoder.causal_positions(shape), at, at, **options).sum()  # noqa: E731
+    loss = lambda x, params: llm.label_loss(params, config, llm.Inputs(x), at, at, **options).sum()  # noqa: E731
     x = jax.ShapeDtypeStruct((*shape, config.dim), jnp.float32)
     return jax.jit(jax.grad(loss)).lower(x, jax.eval_shape(start)).compile()
 
@@ -266,7 +266,7 @@ def test_bfloat16_weights_answer_like_float32_ones_of_the_same_values(params):
     exact, near = (llm.logits(each, TINY, ids(2, 8)) for each in (same, half))
     assert near.dtype == jnp.float32
     np.testing.assert_allclose(near, exact, atol=1e-4)
-    write = lambda each: llm.generate(each, TINY, llm.embed(each, TINY, ids(2, 8)), new_tokens=8)  # noqa: E731
+    write = lambda each: llm.generate(each, TINY, llm.Inputs(llm.embed(each, TINY, ids(2, 8))), new_tokens=8)  # noqa: E731
     np.testing.assert_array_equal(write(same), write(half))
 
 

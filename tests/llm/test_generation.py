@@ -54,42 +54,49 @@ def prompts(model, lengths):
     ids = rng.integers(3, 61, (len(lengths), max(lengths)))
     place = np.arange(max(lengths))[None]
     positions = np.where(place < np.array(lengths)[:, None], place, decoder.NOWHERE).astype(np.int32)
-    return llm.embed(model.params, model.config, jnp.asarray(ids)), positions
+    return llm.Inputs(llm.embed(model.params, model.config, jnp.asarray(ids)), positions)
 
 
 def test_a_drawn_answer_is_the_rows_own_whoever_its_neighbours(tiny):
-    x, positions = prompts(tiny, [4, 9, 6])
+    asked = prompts(tiny, [4, 9, 6])
     keys, hot = jax.random.split(jax.random.key(1), 3), llm.Sampling(1.5)
-    together = llm.generate(tiny.params, tiny.config, x, positions, new_tokens=20, sampling=hot, keys=keys)
+    together = llm.generate(tiny.params, tiny.config, asked, new_tokens=20, sampling=hot, keys=keys)
     others = llm.generate(
-        tiny.params, tiny.config, x[::-1], positions[::-1], new_tokens=20, sampling=hot, keys=keys[::-1]
+        tiny.params,
+        tiny.config,
+        llm.Inputs(asked.embeddings[::-1], asked.positions[::-1]),
+        new_tokens=20,
+        sampling=hot,
+        keys=keys[::-1],
     )
     np.testing.assert_array_equal(together, others[::-1])
-    alone = llm.generate(tiny.params, tiny.config, x[:1, :4], new_tokens=20, sampling=hot, keys=keys[:1])
+    alone = llm.generate(
+        tiny.params, tiny.config, llm.Inputs(asked.embeddings[:1, :4]), new_tokens=20, sampling=hot, keys=keys[:1]
+    )
     np.testing.assert_array_equal(alone[0], together[0])
-    again = llm.generate(tiny.params, tiny.config, x, positions, new_tokens=20, sampling=hot, keys=keys[::-1])
+    again = llm.generate(tiny.params, tiny.config, asked, new_tokens=20, sampling=hot, keys=keys[::-1])
     assert not np.array_equal(again[0], together[0])
 
 
 @pytest.mark.parametrize("sampling", [llm.Sampling(), llm.Sampling(1.5)])
 def test_streamed_tokens_are_the_generated_ones(tiny, sampling):
-    x, positions = prompts(tiny, [4, 9])
+    asked = prompts(tiny, [4, 9])
     keys = jax.random.split(jax.random.key(1), 2)
     told = {"new_tokens": 12, "sampling": sampling, "keys": keys}
-    whole = np.asarray(llm.generate(tiny.params, tiny.config, x, positions, **told))
+    whole = np.asarray(llm.generate(tiny.params, tiny.config, asked, **told))
     end = int(whole[0, 4])
-    whole = llm.generate(tiny.params, tiny.config, x, positions, end=(end,), pad=60, **told)
-    streamed = np.stack(list(llm.stream(tiny.params, tiny.config, x, positions, end=(end,), pad=60, **told)), axis=1)
+    whole = llm.generate(tiny.params, tiny.config, asked, end=(end,), pad=60, **told)
+    streamed = np.stack(list(llm.stream(tiny.params, tiny.config, asked, end=(end,), pad=60, **told)), axis=1)
     np.testing.assert_array_equal(streamed, whole[:, : streamed.shape[1]])
     assert np.all(np.asarray(whole)[:, streamed.shape[1] :] == 60)
 
 
 def test_any_of_several_ends_ends_a_row(tiny):
-    x, positions = prompts(tiny, [4])
-    free = np.asarray(llm.generate(tiny.params, tiny.config, x, positions, new_tokens=12))[0]
+    asked = prompts(tiny, [4])
+    free = np.asarray(llm.generate(tiny.params, tiny.config, asked, new_tokens=12))[0]
     ends = (int(free[7]), int(free[3]))
     first = min(list(free).index(end) for end in ends)
-    out = llm.generate(tiny.params, tiny.config, x, positions, new_tokens=12, end=ends, pad=60)[0]
+    out = llm.generate(tiny.params, tiny.config, asked, new_tokens=12, end=ends, pad=60)[0]
     np.testing.assert_array_equal(out, [*free[: first + 1], *[60] * (11 - first)])
 
 
@@ -97,7 +104,7 @@ def test_answers_behind_a_prefix_are_those_of_logits_behind_it(tiny):
     c = tiny.config
     keys, values = jax.random.normal(jax.random.key(2), (2, 1, c.layers, 4, c.kv_heads, c.head_dim))
     prefix, ids = llm.Prefix(keys, values), jnp.array([[9, 8, 7]])
-    out = llm.generate(tiny.params, c, llm.embed(tiny.params, c, ids), new_tokens=6, prefix=prefix)
+    out = llm.generate(tiny.params, c, llm.Inputs(llm.embed(tiny.params, c, ids), prefix=prefix), new_tokens=6)
     said = llm.logits(tiny.params, c, jnp.concatenate([ids, out], axis=1), prefix=prefix)
     np.testing.assert_array_equal(out[0], jnp.argmax(said[0, 2:-1], axis=-1))
 
@@ -116,7 +123,7 @@ def test_a_prompt_beyond_the_context_is_refused_in_words(tiny):
     with pytest.raises(ValueError, match="65 tokens are more than the model's context of 64"):
         llm.logits(tiny.params, tiny.config, jnp.ones((1, 65), jnp.int32))
     with pytest.raises(ValueError, match="a prompt of 9 tokens and 56 new ones"):
-        llm.generate(tiny.params, tiny.config, *prompts(tiny, [4, 9]), new_tokens=56)
+        llm.generate(tiny.params, tiny.config, prompts(tiny, [4, 9]), new_tokens=56)
 
 
 @pytest.mark.parametrize(
@@ -131,28 +138,28 @@ def test_a_prompt_beyond_the_context_is_refused_in_words(tiny):
 )
 def test_settings_that_mean_nothing_are_refused(tiny, told, words):
     with pytest.raises(ValueError, match=words):
-        llm.generate(tiny.params, tiny.config, *prompts(tiny, [4]), **told)
+        llm.generate(tiny.params, tiny.config, prompts(tiny, [4]), **told)
 
 
 def test_drawing_needs_keys(tiny):
     with pytest.raises(ValueError, match="one typed key per row"):
-        llm.generate(tiny.params, tiny.config, *prompts(tiny, [4]), new_tokens=2, sampling=llm.Sampling(0.1))
+        llm.generate(tiny.params, tiny.config, prompts(tiny, [4]), new_tokens=2, sampling=llm.Sampling(0.1))
 
 
 def test_longrope_asks_every_row_for_its_own_length():
     model = llm.load(GOLDEN / "phi3_long")
-    x, positions = prompts(model, [5, 11])  # the original context is 8
-    both = llm.logits(model.params, model.config, embeddings=x, positions=jnp.asarray(positions))
-    short = llm.logits(model.params, model.config, embeddings=x[:1, :5])
+    asked = prompts(model, [5, 11])  # the original context is 8
+    both = llm.logits(model.params, model.config, embeddings=asked.embeddings, positions=jnp.asarray(asked.positions))
+    short = llm.logits(model.params, model.config, embeddings=asked.embeddings[:1, :5])
     np.testing.assert_allclose(both[0, :5], short[0], atol=1e-5)
     with pytest.raises(ValueError, match="could cross token 8, where longrope turns all keys anew"):
-        llm.generate(model.params, model.config, x, positions, new_tokens=4)
+        llm.generate(model.params, model.config, asked, new_tokens=4)
 
 
 def test_a_step_does_not_copy_the_cache(tiny):
     """One row is where the compiler is tempted most: it wrote every layer's keys and values twice, from copies."""
     config = tiny.config
-    write = jax.jit(lambda params, x: llm.generate(params, config, x, new_tokens=9))
+    write = jax.jit(lambda params, x: llm.generate(params, config, llm.Inputs(x), new_tokens=9))
     program = write.lower(tiny.params, jnp.ones((1, 5, config.dim))).compile().as_text()
     cache = rf"= f32\[[\d,]*{5 + 9 - 1},{config.head_dim}\]\S* "
     assert re.search(cache + "fusion", program)  # there it is written

@@ -20,7 +20,7 @@ def ours(params, given: make_golden.Inputs, *, config: llm.Config) -> dict[str, 
         "ids": llm.logits(params, config, given.ids),
         "prompt": llm.logits(params, config, embeddings=jnp.concatenate([given.prompt, embedded], axis=1)),
         "prefix": llm.logits(params, config, given.ids, prefix=llm.Prefix(given.keys, given.values)),
-        "greedy": llm.generate(params, config, embedded, new_tokens=NEW),
+        "greedy": llm.generate(params, config, llm.Inputs(embedded), new_tokens=NEW),
     }
 
 

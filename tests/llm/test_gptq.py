@@ -266,7 +266,7 @@ def test_only_one_layer_is_dequantised_at_a_time():
         return jax.grad(lambda x: llm.logits(params, config, embeddings=x).var())(x)
 
     def generation(x, params, config):
-        return llm.generate(params, config, x, new_tokens=4)
+        return llm.generate(params, config, llm.Inputs(x), new_tokens=4)
 
     for function in (gradient, generation):
         assert room(4, function) - room(2, function) < 0.2 * kernels

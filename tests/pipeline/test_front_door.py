@@ -132,10 +132,10 @@ def test_mitigation_reaches_what_is_read_back(model, memory, users):
     asked = nv.pipeline.answer.asking(memory, users[0].queries[:1])
     loud = nv.pipeline.answer.condition_of(memory, sigma=0.5)
     prompts = {
-        name: find(KEY, model, asked, loud, settings=nv.mitigated(QUICK, name, budget=20.0))[0].prompt
+        name: find(KEY, model, asked._replace(settings=nv.mitigated(QUICK, name, budget=20.0)), loud)[0].prompt
         for name in ("none", "swv")
     }
-    clean = find(KEY, model, asked, loud._replace(sigma=0.0), settings=QUICK)[0].prompt
+    clean = find(KEY, model, asked, loud._replace(sigma=0.0))[0].prompt
     error = {name: float(np.sqrt(np.mean((prompt - clean) ** 2))) for name, prompt in prompts.items()}
     assert error["swv"] < 0.7 * error["none"]
 

@@ -1,6 +1,7 @@
 """The whole chain on the embedded model and world."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from nvcim_jax.pipeline.answer import generate
 from nvcim_jax.pipeline.block import Block
 from nvcim_jax.pipeline.encode import fit_codecs
 from nvcim_jax.pipeline.learn import check_tokens, start_ids, tune_bank
-from nvcim_jax.pipeline.presets import PRESETS, RECOMMENDED
+from nvcim_jax.pipeline.presets import PRESETS, RECOMMENDED, fixed_rate
 from nvcim_jax.pipeline.select import buffered, select
 
 NVM3, KEY = Condition(device("NVM-3"), 0.1), jax.random.key(0)
@@ -175,3 +176,9 @@ def test_virtual_tokens_may_start_from_a_given_text(model, users):
     assert start(None) != start(" comedy") and len(start(None)) == 5
     with pytest.raises(ValueError, match="the text to start from is empty"):
         start("")
+
+
+def test_an_ovt_without_a_finite_loss_is_named(model, users):
+    endless = replace(QUICK, clip=1.0, learning_rate=partial(fixed_rate, rate=float("inf")))
+    with pytest.warns(UserWarning, match=rf"of \d+ OVTs was not finite.*: {users[0].id}, '.*A smaller"):
+        learn(model, users[:1], endless)

@@ -9,6 +9,7 @@ from nvcim_jax import llm, tuning
 from nvcim_jax.core.codec import fit_pca
 from nvcim_jax.data import text
 from nvcim_jax.hardware.catalogue import device
+from nvcim_jax.hardware.devices import Condition
 from nvcim_jax.llm import decoder
 from nvcim_jax.tuning.dept import Trained
 from tests.llm.test_decoder import TINY
@@ -162,7 +163,7 @@ def job(params, codec, method, rows=3, pool=2):
 
 def tune(params, work, method, sigma=0.0, **options):
     training = tuning.Training(**{"steps": 25} | options)
-    return tuning.tune(params, work, device("NVM-3"), sigma, config=TINY, method=method, training=training)
+    return tuning.tune(params, work, Condition(device("NVM-3"), sigma), config=TINY, method=method, training=training)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -66,9 +66,7 @@ def adapted(kind: str, held, c: llm.Config) -> tuning.Adapted:
 def said(params, row: tuning.Adapted, *, config: llm.Config):
     rows = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(IDS)), row)
     placed = tuning.place(params, rows, llm.embed(params, config, IDS), decoder.causal_positions(IDS.shape))
-    return llm.logits(
-        placed.params, config, embeddings=placed.embeddings, positions=placed.positions, prefix=placed.prefix
-    )
+    return llm.logits(placed.params, config, **placed.inputs._asdict())
 
 
 def ours(name: str, kind: str, held):

@@ -9,6 +9,7 @@ from nvcim_jax import tuning
 from nvcim_jax.core.codec import fit_pca
 from nvcim_jax.data import text
 from nvcim_jax.hardware.catalogue import device
+from nvcim_jax.hardware.devices import Condition
 from nvcim_jax.llm import decoder
 from nvcim_jax.tuning import train
 from nvcim_jax.tuning.method import device_noise
@@ -16,6 +17,7 @@ from tests.llm.test_decoder import TINY
 
 CODE = tuning.CodePrompt()
 NVM3 = device("NVM-3")
+AT = Condition(NVM3, 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def job(params, rows=3, pool=2, tokens=8):
 
 def tune(params, work, sigma=0.1, steps=20, method=CODE, **options):
     training = tuning.Training(**{"steps": steps, "per_step": 1} | options)
-    return tuning.tune(params, work, NVM3, sigma, config=TINY, method=method, training=training)
+    return tuning.tune(params, work, Condition(NVM3, sigma), config=TINY, method=method, training=training)
 
 
 def only(work, row):
@@ -123,7 +125,7 @@ def test_code_space_reads_what_the_memory_returns(params):
     codec, code = jax.tree.map(lambda leaf: leaf[0], (work.codec, work.start))
 
     def read(sigma):
-        return CODE.apply(code, codec, TINY, device_noise(jax.random.key(0), NVM3, sigma, False)).front
+        return CODE.apply(code, codec, TINY, device_noise(jax.random.key(0), Condition(NVM3, sigma), False)).front
 
     np.testing.assert_allclose(read(0.0), decode(codec, code), atol=1e-6)
     assert np.abs(read(0.1) - read(0.0)).max() > 1e-3
@@ -134,8 +136,8 @@ def test_in_stretches_the_bits_are_those_of_one_call(params):
     fixed = {"config": TINY, "method": CODE, "training": training}
     state = train.begin(work, training=training)
     for until in (2, 3, 9):
-        state = train.advance(params, work, NVM3, 0.1, state, until, **fixed)
-    whole = tuning.tune(params, work, NVM3, 0.1, **fixed)
+        state = train.advance(params, work, AT, state, until, **fixed)
+    whole = tuning.tune(params, work, AT, **fixed)
     jax.tree.map(np.testing.assert_array_equal, train.finish(state), whole)
 
 
@@ -177,7 +179,7 @@ def test_when_all_rows_have_stopped_the_program_ends(params):
     work, training = job(params, pool=1), tuning.Training(steps=1000, patience=3)
     still = work._replace(learning_rate=jnp.zeros(3))
     state = train.begin(still, training=training)
-    state = train.advance(params, still, NVM3, 0.0, state, 1000, config=TINY, method=CODE, training=training)
+    state = train.advance(params, still, Condition(NVM3, 0.0), state, 1000, config=TINY, method=CODE, training=training)
     assert int(state.step) == 4
 
 
