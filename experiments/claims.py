@@ -1,6 +1,6 @@
 """Each claim of the paper and of this project, with what was measured: docs/results/what-holds.md and README's table.
 
-    python experiments/claims.py --out out      # reads out/main/results.json, and out/headroom and out/devices if there
+    python experiments/claims.py --out out    # the tables whose results are there: out/main, out/headroom
 
 A claim is a paired difference that should be above zero, task by task. It holds on a task where the difference is above
 zero and clear at a false discovery rate of 5 % over all differences of its table, and fails there where it is below
@@ -98,51 +98,59 @@ def _shown(values: list[float]) -> str:
     return f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
 
-def what_holds(out: Path) -> str:
-    """The page, of those tables that are in `out`."""
-    scores = read(out / "main" / "results.json", CELL)
-    parts = [
+def main_claims(scores) -> str:
+    return "\n".join([
         "# What holds\n",
         f"Each claim on the toy model and world, NVM-3 at sigma 0.1: {counted(scores)},\nthree draws of the device "
         "(`python experiments/tables.py main --sigma 0.1 --out out/main`). Differences are\npaired by user, task by "
         'task, with 95 % intervals; a star: clear at a false discovery rate of 5 % over this\ntable. "Cannot tell" is '
         "no proof of none. Nothing here was measured on a real language model.\n`python experiments/claims.py --out "
-        "out` makes this page.\n",
+        "out` makes the tables of this page.\n",
         table(["claim", "verdict", *scores], verdicts(scores, MAIN)),
-    ]
+        "",
+    ])  # fmt: skip
+
+
+def headroom_claims(scores) -> str:
+    """What tuning is worth from each start of `tables.py headroom`, clean and as it is stored and found."""
+    groups = dict.fromkeys(row.rpartition(": ")[0] for row in next(iter(scores.values())) if ": " in row)
+    claims = [
+        Claim(f"{group}: tuning beats the start{where or ', found in noisy arrays'}", f"{group}: tuned{where}",
+              f"{group}: untuned{where}")
+        for group in groups for where in (", right domain known", "")
+    ]  # fmt: skip
+    return "\n".join([
+        "What tuning is worth from poorer starts\n",
+        f"{counted(scores)}, `python experiments/tables.py headroom --out out/headroom`.\n",
+        table(["claim", "verdict", *scores], verdicts(scores, claims)),
+        "",
+    ])  # fmt: skip
+
+
+def remade(page: str, out: Path) -> str:
+    """The page with those of its tables made anew whose results are in `out`."""
+    first, headroom, *rest = page.split("\n## ")
+    if (out / "main" / "results.json").is_file():
+        first = main_claims(read(out / "main" / "results.json", CELL))
     if (out / "headroom" / "results.json").is_file():
-        found = read(out / "headroom" / "results.json", CELL)
-        groups = dict.fromkeys(row.rpartition(": ")[0] for row in next(iter(found.values())) if ": " in row)
-        claims = [
-            Claim(f"{group}: tuning beats the start{where or ', found in noisy arrays'}", f"{group}: tuned{where}",
-                  f"{group}: untuned{where}")
-            for group in groups for where in (", right domain known", "")
-        ]  # fmt: skip
-        parts += [
-            f"\n## What tuning is worth from poorer starts\n\n{counted(found)}, "
-            "`python experiments/tables.py headroom --out out/headroom`.\n",
-            table(["claim", "verdict", *found], verdicts(found, claims)),
-        ]
-    parts.append(
-        "\nWhat arrays take against a CPU (Fig. 5): `nvcim cost` gives the CPU's best equivalent product first, the\n"
-        "published mode second; what few bits lose stands in [converter-bits.md](converter-bits.md).\n"
-    )
-    return "\n".join(parts)
+        headroom = headroom_claims(read(out / "headroom" / "results.json", CELL))
+    return "\n## ".join([first, headroom, *rest])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="the folder with main/results.json")
     args = parser.parse_args()
-    files.write_text(ROOT / "docs" / "results" / "what-holds.md", what_holds(args.out))
-    scores = read(args.out / "main" / "results.json", CELL)
-    readme = ROOT / "README.md"
-    words = readme.read_text(encoding="utf-8")
-    start, end = words.index("| NVM-3, sigma 0.1 |"), words.index("\n\n", words.index("| NVM-3, sigma 0.1 |"))
-    files.write_text(readme, words[:start] + main_table(scores) + words[end:])
-    shutil.copy(args.out / "main" / "results.png", ROOT / "docs" / "results" / "main.png")
-    print(main_table(scores))
-    print(what_holds(args.out))
+    page = ROOT / "docs" / "results" / "what-holds.md"
+    files.write_text(page, remade(page.read_text(encoding="utf-8"), args.out))
+    print(page.read_text(encoding="utf-8"))
+    if (args.out / "main" / "results.json").is_file():
+        scores = read(args.out / "main" / "results.json", CELL)
+        readme = ROOT / "README.md"
+        words = readme.read_text(encoding="utf-8")
+        start, end = words.index("| NVM-3, sigma 0.1 |"), words.index("\n\n", words.index("| NVM-3, sigma 0.1 |"))
+        files.write_text(readme, words[:start] + main_table(scores) + words[end:])
+        shutil.copy(args.out / "main" / "results.png", ROOT / "docs" / "results" / "main.png")
 
 
 if __name__ == "__main__":
