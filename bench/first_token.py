@@ -1,17 +1,19 @@
 """Seconds from the start of a process to the first token of a 40-million-parameter model, by the compilation cache.
 
-Each line is a fresh Python process that imports the library, loads the checkpoint and streams one token. The cache is
+    python -m bench.first_token
+
+Each figure is of fresh Python processes that import the library, load the checkpoint and stream one token. The cache is
 JAX's own: `JAX_COMPILATION_CACHE_DIR=~/.cache/nvcim-jax nvcim ask ...` keeps compiled programs between processes.
 """
 
-import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+
+from bench import checkpoints, harness
 
 CHILD = """
 import sys
@@ -30,30 +32,30 @@ SIZES = {
 
 def first_token(folder: str, cache: str | None) -> float:
     """Seconds until a fresh process has printed its first token."""
-    cached = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"} if cache else {}
-    start = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-c", CHILD, folder], check=True, stdout=subprocess.DEVNULL, env=os.environ | cached
-    )
-    return time.perf_counter() - start
+    cached = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    around = os.environ | (cached if cache else {"JAX_ENABLE_COMPILATION_CACHE": "false"})
+    command = [sys.executable, "-c", CHILD, folder]
+    return harness.timed(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=around))[1]
+
+
+def measure(args):
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as cache:
+        checkpoints.write(Path(folder), SIZES | {"num_hidden_layers": args.layers})
+        first_token(folder, None)  # the files are in memory from here on
+        for kind, place, starts in (
+            ("none", None, args.starts),
+            ("being filled", cache, 1),
+            ("filled", cache, args.starts),
+        ):
+            seconds = statistics.median(first_token(folder, place) for _ in range(starts))
+            yield {"cache": kind, "seconds": seconds, "starts": starts}
 
 
 def main() -> None:
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    from bench.fullsize import write
-
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as cache:
-        write(Path(folder), SIZES)
-        first_token(folder, None)  # the files are in memory from here on
-        without = [first_token(folder, None) for _ in range(3)]
-        filling = first_token(folder, cache)
-        filled = [first_token(folder, cache) for _ in range(3)]
-    result = {
-        "without_cache_s": statistics.median(without),
-        "filling_the_cache_s": filling,
-        "with_cache_s": statistics.median(filled),
-    }
-    print(json.dumps({name: round(value, 2) for name, value in result.items()}, indent=1))
+    parser = harness.parser(__doc__)
+    parser.add_argument("--starts", type=harness.whole, default=3, help="of a process; the median counts")
+    parser.add_argument("--layers", type=harness.whole, default=SIZES["num_hidden_layers"])
+    harness.run(parser, measure, quick={"starts": 1, "layers": 1})
 
 
 if __name__ == "__main__":

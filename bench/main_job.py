@@ -1,37 +1,31 @@
 """Seconds of the main job by stage, tuning rate against the machine's float32 matrix rate, peak memory.
 
-    python bench/main_job.py [--users 8] [--task LaMP-2]
+    python -m bench.main_job [--users 8] [--task LaMP-2]
 
 Every stage is run twice: cold (compilation included) and warm, on other users. The score stands beside the times.
 """
 
-import time
+import subprocess
+import sys
+from functools import partial
 
-STARTED = time.perf_counter()
+import jax
+import numpy as np
 
-import argparse  # noqa: E402
-import json  # noqa: E402
-import os  # noqa: E402
-import resource  # noqa: E402
+from bench import harness
+from nvcim_jax import llm, tuning
+from nvcim_jax.cli import EMBEDDED
+from nvcim_jax.data import lamp, synthetic, text
+from nvcim_jax.evaluation.ladder import metric_of
+from nvcim_jax.hardware import catalogue
+from nvcim_jax.hardware.devices import Condition
+from nvcim_jax.pipeline import compiled, retrieve
+from nvcim_jax.pipeline.answer import answer_room, generate
+from nvcim_jax.pipeline.block import gather
+from nvcim_jax.pipeline.learn import pair, tune_bank
+from nvcim_jax.pipeline.presets import RECOMMENDED
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-from machine import matmul_rate  # noqa: E402 (beside this file)
-
-from nvcim_jax import llm, tuning  # noqa: E402
-from nvcim_jax.cli import EMBEDDED  # noqa: E402
-from nvcim_jax.data import lamp, synthetic, text  # noqa: E402
-from nvcim_jax.evaluation.ladder import metric_of  # noqa: E402
-from nvcim_jax.hardware import catalogue  # noqa: E402
-from nvcim_jax.hardware.devices import Condition  # noqa: E402
-from nvcim_jax.pipeline import compiled, retrieve  # noqa: E402
-from nvcim_jax.pipeline.answer import answer_room, generate  # noqa: E402
-from nvcim_jax.pipeline.block import gather  # noqa: E402
-from nvcim_jax.pipeline.learn import pair, tune_bank  # noqa: E402
-from nvcim_jax.pipeline.presets import RECOMMENDED  # noqa: E402
-from nvcim_jax.provenance import provenance  # noqa: E402
-
-IMPORTED = time.perf_counter()
+IMPORTS = "import nvcim_jax as nv; nv.learn, nv.answer, nv.save, nv.load, nv.load_model"
 
 
 def operations_per_token(config: llm.Config) -> float:
@@ -40,30 +34,24 @@ def operations_per_token(config: llm.Config) -> float:
     return 4.0 * config.layers * (attention + 3 * config.dim * config.hidden_dim)
 
 
-def stages(model, task, users, device) -> tuple[dict[str, float], dict[str, float]]:
+def stages(model, task, users) -> tuple[dict[str, float], harness.Row]:
     """Seconds of each stage, and what came out."""
-    seconds, marks = {}, [time.perf_counter()]
+    seconds = {}
 
-    def lap(name, value):
-        jax.block_until_ready(value)
-        marks.append(time.perf_counter())
-        seconds[name] = marks[-1] - marks[-2]
-        return value
+    def lap(name, work):
+        given, seconds[name] = harness.timed(work)
+        return given
 
-    key = jax.random.key(0)
-    condition = Condition(device, 0.1)
-    block = gather(key, model, task, users, settings=RECOMMENDED)
-    lap("select, fit codecs", block.codec)
-    learned = lap("tune", tune_bank(key, model, block, condition, settings=RECOMMENDED))
-    banks = lap("program", retrieve.program(key, block, learned, condition, settings=RECOMMENDED))
-    match = lap("search", retrieve.search(model, block, banks, settings=RECOMMENDED))
+    key, how = jax.random.key(harness.SEED), {"settings": RECOMMENDED}
+    condition = Condition(catalogue.device("NVM-3"), 0.1)
+    block = lap("select, fit codecs", partial(gather, key, model, task, users, **how))
+    learned = lap("tune", partial(tune_bank, key, model, block, condition, **how))
+    banks = lap("program", partial(retrieve.program, key, block, learned, condition, **how))
+    match = lap("search", partial(retrieve.search, model, block, banks, **how))
     prompts = compiled.prompts_of(block.codec, match.prompt[:, 0])
     queries = [query for user in users for query in user.queries]
-    flat = prompts.reshape(-1, *prompts.shape[-2:])
-    answers = lap(
-        "generate",
-        generate(model, queries, tuning.Adapted(front=flat), new_tokens=answer_room(model, block.users)),
-    )
+    front = tuning.Adapted(front=prompts.reshape(-1, *prompts.shape[-2:]))
+    answers = lap("generate", partial(generate, model, queries, front, new_tokens=answer_room(model, block.users)))
     metric = metric_of(task)
     score = float(np.mean([metric(answer, query.answer) for answer, query in zip(answers, queries, strict=True)]))
     pairs = [pair(model, sample, RECOMMENDED) for row in block.selected.samples for sample in row if sample]
@@ -71,32 +59,32 @@ def stages(model, task, users, device) -> tuple[dict[str, float], dict[str, floa
     return seconds, {"score": score, "rows": int(block.selected.valid.sum()), "width": width}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--users", type=int, default=8)
-    parser.add_argument("--task", default="LaMP-2")
-    args = parser.parse_args()
-    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores (a busy machine gives slow figures)")
-
-    task, device = lamp.task(args.task), catalogue.device("NVM-3")
-    start = time.perf_counter()
-    model = llm.load(EMBEDDED)
-    loaded = time.perf_counter() - start
-    cold, _ = stages(model, task, synthetic.users(task, args.users), device)
-    warm, out = stages(model, task, synthetic.users(task, args.users, first=synthetic.HELD_OUT + 500), device)
-    print(f"{'import':20s} {IMPORTED - STARTED:7.2f} s\n{'load the model':20s} {loaded:7.2f} s")
+def measure(args):
+    task = lamp.task(args.task)
+    command = [sys.executable, "-c", IMPORTS]
+    yield {"stage": "import", "warm_s": harness.best(lambda: subprocess.run(command, check=True), args.starts)}
+    model, seconds = harness.timed(partial(llm.load, EMBEDDED))
+    yield {"stage": "load the model", "warm_s": seconds}
+    cold, _ = stages(model, task, synthetic.users(task, args.users))
+    warm, out = stages(model, task, synthetic.users(task, args.users, first=synthetic.HELD_OUT + 500))
     for name in warm:
-        print(f"{name:20s} {warm[name]:7.2f} s warm, {cold[name]:6.2f} s with compilation")
-
+        yield {"stage": name, "warm_s": warm[name], "cold_s": cold[name]}
     rows = tuning.ROWS * -(-out["rows"] // tuning.ROWS)
-    tokens = rows * RECOMMENDED.training.steps * out["width"]
-    rate = tokens / warm["tune"]
-    peak = matmul_rate()
+    rate = rows * RECOMMENDED.training.steps * out["width"] / warm["tune"]
+    peak = harness.matmul_rate()
     share = rate * operations_per_token(model.config) / peak
-    print(f"tuning {rate:,.0f} tokens/s, {share:.0%} of the measured {peak / 1e9:.0f} GFLOP/s float32 matrix rate")
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
-    print(f"score of these {args.users} users: {out['score']:.3f}")
-    print(json.dumps({"cold_s": cold, "warm_s": warm, "tokens_per_s": rate, "share": share, **provenance()}))
+    yield {
+        "tokens_per_s": rate, "share_of_matmul_rate": share, "matmul_rate": peak, "peak_gb": harness.peak_gb(),
+        "score": out["score"],
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = harness.parser(__doc__)
+    parser.add_argument("--users", type=harness.whole, default=8)
+    parser.add_argument("--task", default="LaMP-2", choices=list(lamp.TASKS))
+    parser.add_argument("--starts", type=harness.whole, default=3, help="of a process that imports; the best counts")
+    harness.run(parser, measure, quick={"users": 1, "starts": 1})
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """Seconds until 25 prompts of one sample each (OVTs) are as good as they get: ours and PEFT, from like starts.
 
-    python bench/time_to_quality.py
-    python bench/time_to_quality.py --task LaMP-2 --rows 25 --steps 300 --json quality.json
-    python bench/time_to_quality.py --quick   # whether it runs: figures that mean nothing
+    python -m bench.time_to_quality
+    python -m bench.time_to_quality --task LaMP-2 --rows 25 --steps 300 --json quality.json
 
 Same embedded model and samples. Results are of users from 3,000,000 on; learning rates are chosen on users from
 2,000,000 on, where all other settings were. Held-out score: answers to other questions of the same user and domain
@@ -14,31 +13,22 @@ recommended preset (code space, 30 steps, training noise of twice sigma 0.1 of N
 or without its answer; its seconds include the fit of the codecs and the start. PEFT, one by one, is
 `PromptTuningConfig` with 16 tokens: TEXT with the same words as ours, with or without the answer, and its default, a
 random start. Each under the defaults of transformers' Trainer (AdamW at 5e-5 without weight decay, linear decay to 0,
-gradients clipped at norm 1), and under the best of a grid of learning rates. No ratio is given where one side is there
-before its first step. PEFT's seconds are those of the training steps alone, with
-one thread or all cores, whichever is faster; the best rate is the one that is first within a point of the grid's best
-final score. Run it on quiet cores (needs the `bench` extra).
+gradients clipped at norm 1), and under the best of a grid of learning rates: the one that is first within a point of
+the grid's best final score. PEFT's seconds are those of the training steps alone, with one thread or all cores,
+whichever is faster. Ratios are PEFT's seconds over ours of a like start, "cold" with our compilation; there is none
+where one side never gets there, or is there before its first step. Run it on quiet cores (needs the extra `bench`).
 """
 
-import argparse
-import json
 import os
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
-
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import peft
-import torch
-import transformers
-from rich.console import Console
-from rich.table import Table
 
+from bench import harness
 from nvcim_jax import llm, tuning
 from nvcim_jax.cli import EMBEDDED
 from nvcim_jax.data import lamp, synthetic, text
@@ -55,16 +45,18 @@ from nvcim_jax.pipeline.presets import RECOMMENDED, Settings
 from nvcim_jax.pipeline.select import buffered, select
 from nvcim_jax.tuning import train
 
+torch, transformers, peft = harness.peers("torch", "transformers", "peft")
+
 FIRST, FIRST_OF_GRID = 3_000_000, 2_000_000  # numbers of the users
 TRAINER_RATE, GRID = 5e-5, (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 MARKS = (0, 1, 2, 3, 5, 8, 12, 20, 30, 50, 75, 100, 150, 200, 300)
 POINT = 0.01
 MOST_DOMAINS = 6  # of a user
 OURS = {"ours": RECOMMENDED, "ours, no answer": replace(RECOMMENDED, start_answer=False)}
-# PEFT's starts, by the one of ours that they are held against; None is random.
+# PEFT's starts, by the words of ours that they are of; None is random. And those of ours that they are held against.
 STARTS = {"TEXT": "ours", "TEXT, no answer": "ours, no answer", "random": None}
 AGAINST = {"TEXT": "ours", "TEXT, no answer": "ours, no answer", "random": "ours, no answer"}
-TARGETS = {TRAINER_RATE: 20.0, None: 5.0}  # aims for PEFT's defaults, and its best learning rate
+AIMS = {TRAINER_RATE: 20.0, None: 5.0}  # aims for PEFT's defaults, and its best learning rate
 
 
 class Case(NamedTuple):
@@ -86,11 +78,22 @@ class Curve(NamedTuple):
     once: float = 0.0  # seconds of compilation
 
 
+class Run(NamedTuple):
+    """A method, its prompts by steps, and how well they answer."""
+
+    method: str
+    rate: float | None  # PEFT's
+    against: str  # the method of ours that starts alike
+    aim: float | None
+    curve: Curve
+    scores: np.ndarray  # [marks]
+
+
 def case_of(model, task: Task, first: int, rows: int, queries: int) -> Case:
     """The representatives of the users from number `first` on, until there are `rows`."""
     found = synthetic.users(task, -(-rows // 3), first=first, queries=queries * MOST_DOMAINS)
     users = buffered(found, RECOMMENDED.buffer)
-    selected = select(jax.random.key(0), model, users, extra_domains=True)
+    selected = select(jax.random.key(harness.SEED), model, users, extra_domains=True)
     slots = [(u, sample) for u, row in enumerate(selected.samples) for sample in row if sample is not None][:rows]
     asked = [[query for query in users[u].queries if query.domain == sample.domain][:queries] for u, sample in slots]
     owners = np.array([u for u, _ in slots])
@@ -127,7 +130,7 @@ def ours(model, case: Case, settings: Settings, sigma: float, rounds: int) -> Cu
 
 def trained(model, case: Case, settings: Settings, sigma: float, marks: tuple[int, ...]):
     """One pass of ours: seconds up to every mark, and the prompts there."""
-    key = jax.random.key(0)
+    key = jax.random.key(harness.SEED)
     trained_for = Condition(catalogue.device("NVM-3"), jnp.float32(sigma * settings.train_sigma))
     fixed = {"config": model.config, "method": settings.method, "training": settings.training}
     started, seconds, prompts = time.perf_counter(), [], []
@@ -208,10 +211,11 @@ def fastest_threads(base, model, case: Case) -> int:
     seconds = {}
     for count in (1, os.cpu_count() or 1):
         torch.set_num_threads(count)
-        one_of_theirs(adapter(base, model, None), *pairs_of(model, case)[0], TRAINER_RATE, (3,))
-        seconds[count] = one_of_theirs(adapter(base, model, None), *pairs_of(model, case)[0], TRAINER_RATE, (30,))[0][
-            -1
-        ]
+        run = lambda steps: one_of_theirs(  # noqa: E731
+            adapter(base, model, None), *pairs_of(model, case)[0], TRAINER_RATE, (steps,)
+        )
+        run(3)
+        seconds[count] = run(30)[0][-1]
     return min(seconds, key=seconds.get)
 
 
@@ -239,125 +243,105 @@ def settled(curve: Curve, score: np.ndarray) -> tuple[int, float]:
     return curve.marks[at], float(curve.seconds[at])
 
 
-def best_rate(base, model, task: Task, start: str, args) -> tuple[float, dict[float, float]]:
-    """The rate that is first within a point of the grid's best final score on other users, and all final scores."""
-    case = case_of(model, task, FIRST_OF_GRID, args.grid_rows, args.queries)
-    curves = {rate: theirs(base, model, case, start, rate, args.steps) for rate in args.grid}
-    score = {rate: scores(model, case, curve.prompts) for rate, curve in curves.items()}
-    finals = {rate: float(each[-1]) for rate, each in score.items()}
-    target = max(finals.values())
-    there = {rate: reached(curves[rate], score[rate], target) or (args.steps + 1, 0.0) for rate in args.grid}
-    return min(args.grid, key=lambda rate: (there[rate][0], -finals[rate])), finals
+def best_rate(grid: dict[float, Run]) -> float:
+    """The learning rate that is first within a point of the grid's best final score."""
+    target = max(run.scores[-1] for run in grid.values())
+    never = (np.inf, np.inf)
+    there = {rate: reached(run.curve, run.scores, target) or never for rate, run in grid.items()}
+    return min(grid, key=lambda rate: (there[rate][0], -grid[rate].scores[-1]))
 
 
-def measure(model, base, task: Task, args) -> dict:
-    """Curves of all, and when each is where."""
+def milestones(run: Run, runs: list[Run]) -> dict[str, tuple[int, float] | None]:
+    """Steps and seconds at which a method is at its own final score, stays there, is at that of ours of its start, and
+    at the best of all."""
+    (own,) = (each for each in runs if each.method == run.against)
+    targets = {"own": run.scores[-1], "ours": own.scores[-1], "best": max(each.scores[-1] for each in runs)}
+    at = {goal: reached(run.curve, run.scores, target) for goal, target in targets.items()}
+    return {"own": at["own"], "stays": settled(run.curve, run.scores), "ours": at["ours"], "best": at["best"]}
+
+
+def times(other: tuple[int, float] | None, mine: tuple[int, float] | None, compile_s: float = 0.0) -> float | None:
+    """Their seconds over ours; None where one side does not get there, or is there before its first step."""
+    return other[1] / (mine[1] + compile_s) if other and mine and other[0] and mine[0] else None
+
+
+def trained_row(run: Run) -> harness.Row:
+    curve = run.curve
+    return {
+        "method": run.method, "rate": run.rate, "steps": curve.marks[-1], "seconds": float(curve.seconds[-1]),
+        "compile_s": curve.once, "first_score": float(run.scores[0]), "final_score": float(run.scores[-1]),
+        "marks": curve.marks, "seconds_at": curve.seconds.tolist(), "scores_at": run.scores.tolist(),
+    }  # fmt: skip
+
+
+def of_task(model, base, task: Task, args):
+    """A row for each method and rate of the grid once it is trained; then when each is where."""
     case = case_of(model, task, FIRST, args.rows, args.queries)
-    threads = fastest_threads(base, model, case)
-    torch.set_num_threads(threads)
-    curves = {name: ours(model, case, settings, args.sigma, args.rounds) for name, settings in OURS.items()}
-    grids, peers = {}, {}
+    small = case_of(model, task, FIRST_OF_GRID, args.grid_rows, args.queries)
+    torch.set_num_threads(fastest_threads(base, model, case))
+    about = {"task": task.name}
+    asked = {"prompts": len(case.samples), "questions": sum(map(len, case.queries))}
+    yield about | asked | {"threads": torch.get_num_threads()}
+    runs = []
+    for name, settings in OURS.items():
+        curve = ours(model, case, settings, args.sigma, args.rounds)
+        runs.append(Run(name, None, name, None, curve, scores(model, case, curve.prompts)))
+        yield about | trained_row(runs[-1])
+
+    def peer(start: str, rate: float, aim: float | None, case: Case) -> Run:
+        curve = theirs(base, model, case, start, rate, args.steps)
+        return Run(f"PEFT {start}", rate, AGAINST[start], aim, curve, scores(model, case, curve.prompts))
+
     for start in STARTS:
-        rate, grids[start] = best_rate(base, model, task, start, args)
-        for name, own, aim in (("defaults", TRAINER_RATE, TRAINER_RATE), (f"best rate {rate:g}", rate, None)):
-            curves[f"PEFT {start}, {name}"] = theirs(base, model, case, start, own, args.steps)
-            peers[f"PEFT {start}, {name}"] = {"against": AGAINST[start], "aim": TARGETS[aim]}
-    score = {name: scores(model, case, curve.prompts) for name, curve in curves.items()}
-    best = max(float(each[-1]) for each in score.values())
-    found = {}
-    for name, curve in curves.items():
-        peer = peers.get(name, {"against": name})
-        targets = {"own": score[name][-1], "ours": score[peer["against"]][-1], "best": best}
-        found[name] = peer | {
-            "marks": curve.marks, "seconds": curve.seconds.tolist(), "scores": score[name].tolist(),
-            "compile_s": curve.once, "reached": {key: reached(curve, score[name], at) for key, at in targets.items()}
-            | {"stays": settled(curve, score[name])},
-        }  # fmt: skip
-    about = {"questions": sum(map(len, case.queries)), "rows": len(case.samples), "threads": threads}
-    return about | {"grids": grids, "methods": found}
+        grid = {}
+        for rate in args.grid:
+            grid[rate] = peer(start, rate, None, small)
+            yield about | {"grid": True} | trained_row(grid[rate])
+        for rate, aim in ((TRAINER_RATE, AIMS[TRAINER_RATE]), (best_rate(grid), AIMS[None])):
+            runs.append(peer(start, rate, aim, case))
+            yield about | trained_row(runs[-1])
+    yield from (about | row for row in comparison(runs))
 
 
-def told(row: dict, key: str) -> str:
-    """When a method reached a final score, or how long it was tried in vain."""
-    if row["reached"][key] is None:
-        return f"not in {row['seconds'][-1]:.1f} s ({row['marks'][-1]})"
-    steps, seconds = row["reached"][key]
-    return f"{seconds:.2f} s ({steps})" + (f"; {seconds + row['compile_s']:.1f} s" if row["compile_s"] else "")
+def comparison(runs: list[Run]):
+    """When each method is where; and by how many times ours of a like start is faster, to each of these places."""
+    where = [milestones(run, runs) for run in runs]
+    for run, there in zip(runs, where, strict=True):
+        seconds = {f"{goal}_s": at and at[1] for goal, at in there.items()}
+        yield {"method": run.method, "rate": run.rate, **seconds, "compile_s": run.curve.once, "reached": there}
+    first = {run.method: (run, there) for run, there in zip(runs, where, strict=True) if run.rate is None}
+    for run, there in zip(runs, where, strict=True):
+        if run.aim:
+            own, mine = first[run.against]
+            ratios = {f"to_{goal}": times(at, mine[goal]) for goal, at in there.items()}
+            cold = {f"{goal}_cold": times(at, mine[goal], own.curve.once) for goal, at in there.items()}
+            strict = there["own"][1] / own.curve.seconds[-1]
+            about = {"method": run.method, "rate": run.rate, "aim": run.aim, "own_to_all_ours": strict}
+            yield about | ratios | cold
 
 
-def faster(found: dict, name: str, key: str) -> str:
-    """Their seconds over ours of a like start, without and with our compilation; a lower bound where they were not
-    done in time."""
-    own = found[found[name]["against"]]
-    mine, other = own["reached"][key], found[name]["reached"][key]
-    if other is not None and other[0] == 0:
-        return "there untrained"
-    if mine is None or mine[0] == 0:
-        return "ours not there" if mine is None else "ours there untrained"
-    bound, seconds = (">", found[name]["seconds"][-1]) if other is None else ("", other[1])
-    return f"{bound}{seconds / mine[1]:.1f}x; {bound}{seconds / (mine[1] + own['compile_s']):.2g}x"
-
-
-def show(task: Task, result: dict, console: Console) -> None:
-    """A table of one task, the ratios, and the curves."""
-    found, title = result["methods"], f"{task.name}: {result['rows']} prompts, {result['questions']} questions"
-    ends = ("own", "stays", "ours", "best")
-    goals = ("to its own final score", "and stays there", "to that of ours of its start", "to the best of all")
-    table = Table(
-        "method", "first score", "final", "all steps", *goals, title=f"{title}: seconds (steps); with compilation"
-    )
-    for name, row in found.items():
-        whole = f"{row['seconds'][-1]:.2f} s ({row['marks'][-1]})"
-        table.add_row(name, *(f"{row['scores'][at]:.3f}" for at in (0, -1)), whole, *(told(row, key) for key in ends))
-    console.print(table)
-    table = Table("ours of a like start is faster than", *goals, "its own against all our steps", "aim")
-    for name, row in found.items():
-        if "aim" in row:
-            strict = row["reached"]["own"][1] / found[row["against"]]["seconds"][-1]
-            table.add_row(name, *(faster(found, name, key) for key in ends), f"{strict:.1f}x", f"{row['aim']:.0f}x")
-    console.print(table)
-    for name, row in found.items():
-        console.print(name, *(f"{k}:{score:.3f}" for k, score in zip(row["marks"], row["scores"], strict=True)))
-    for start, grid in result["grids"].items():
-        console.print(
-            f"final scores on the grid's users, {start}:", {f"{rate:g}": round(s, 3) for rate, s in grid.items()}
-        )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--task", nargs="*", default=["LaMP-2", "LaMP-5"], choices=["LaMP-2", "LaMP-3", "LaMP-5", "LaMP-7"]
-    )
-    parser.add_argument("--rows", type=int, default=25, help="prompts")
-    parser.add_argument("--steps", type=int, default=300, help="of PEFT; ours takes its own 30")
-    parser.add_argument("--queries", type=int, default=12, help="questions that judge each prompt")
-    parser.add_argument("--grid-rows", type=int, default=4, help="prompts that judge each learning rate of the grid")
-    parser.add_argument("--sigma", type=float, default=0.1, help="of the device that ours trains for")
-    parser.add_argument("--rounds", type=int, default=3, help="passes of ours after the first; medians count")
-    parser.add_argument("--json", type=Path, help="write the figures here, too")
-    parser.add_argument("--quick", action="store_true", help="three prompts, few steps and rates: whether it runs")
-    args = parser.parse_args()
-    args.grid = GRID
-    if args.quick:
-        args.rows, args.steps, args.queries, args.grid_rows, args.rounds, args.grid = 3, 8, 2, 2, 1, GRID[::3]
-    cores, load, console = os.cpu_count() or 1, os.getloadavg()[0], Console(width=150)
-    transformers.utils.logging.disable_progress_bar()
-    versions = {module.__name__: module.__version__ for module in (jax, torch, transformers, peft)}
-    console.print(f"load average {load:.1f} on {cores} cores, {versions}")
-    if load > 0.5 * cores:
-        console.print("[bold red]the cores are shared: PyTorch suffers far more than JAX, so the ratios flatter us")
+def measure(args):
     model = llm.load(EMBEDDED)
     base = transformers.AutoModelForCausalLM.from_pretrained(EMBEDDED, dtype=torch.float32)
     base.config.use_cache = False
-    results = {}
     for name in args.task:
-        results[name] = measure(model, base, lamp.task(name), args)
-        show(lamp.task(name), results[name], console)
-    if args.json:
-        settings = {key: str(value) if key == "json" else value for key, value in vars(args).items()}
-        whole = {"settings": settings | {"load": load}, "versions": versions, "results": results}
-        args.json.write_text(json.dumps(whole, indent=1))
+        yield from of_task(model, base, lamp.task(name), args)
+
+
+def main() -> None:
+    parser = harness.parser(__doc__)
+    parser.add_argument(
+        "--task", nargs="+", default=["LaMP-2", "LaMP-5"], choices=["LaMP-2", "LaMP-3", "LaMP-5", "LaMP-7"]
+    )
+    parser.add_argument("--rows", type=harness.whole, default=25, help="prompts")
+    parser.add_argument("--steps", type=harness.whole, default=300, help="of PEFT; ours takes its own 30")
+    parser.add_argument("--queries", type=harness.whole, default=12, help="questions that judge each prompt")
+    parser.add_argument("--grid-rows", type=harness.whole, default=4, help="prompts that judge each rate of the grid")
+    parser.add_argument("--grid", type=float, nargs="+", default=GRID, help="learning rates to choose PEFT's from")
+    parser.add_argument("--sigma", type=float, default=0.1, help="of the device that ours trains for")
+    parser.add_argument("--rounds", type=harness.whole, default=3, help="passes of ours after the first; medians count")
+    quick = {"rows": 3, "steps": 8, "queries": 2, "grid_rows": 2, "rounds": 1, "grid": GRID[::3], "task": ["LaMP-2"]}
+    harness.run(parser, measure, quick=quick, peers=(torch, transformers, peft))
 
 
 if __name__ == "__main__":

@@ -1,41 +1,33 @@
 """Tuning 25 prompts (OVTs) here against Hugging Face PEFT one by one and against PyTorch with all in one batch.
 
-    python bench/tuning.py
-    python bench/tuning.py --sizes "4 layers, d=256" --rounds 9 --steps 20 --json tuning.json
+    python -m bench.tuning
+    python -m bench.tuning --sizes "4 layers, d=256" --rounds 9 --steps 20 --json tuning.json
 
 Same weights, samples, starts, Adam and cosine decay on every side; 64 tokens a sample, 16 of them labels, 16 virtual
-tokens. The sides are taken turn by turn after a warm-up each, ratios are medians over the turns, and the losses of the
-last step stand beside them. Run it on quiet cores (needs the `bench` extra).
+tokens. The sides are taken turn by turn after a warm-up each, ratios are medians over the turns, above 1 where ours is
+faster: ours in float32, and "mixed" with bfloat16 weights. The losses of the last step stand beside them. Seconds are
+for a step of all 25; where PEFT tunes fewer, they are scaled. Shares are of the measured float32 matrix rate; "in full"
+were the last layer counted for all tokens, as the peers compute it. Run it on quiet cores (needs the extra `bench`).
 """
 
-import argparse
-import json
 import math
-import os
-import statistics
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-import peft
-import torch
-import transformers
-from llm import checkpoint, turns  # the benchmark beside this one
-from machine import matmul_rate
-from rich.console import Console
-from rich.table import Table
 
 import nvcim_jax
+from bench import checkpoints, harness
 from nvcim_jax import tuning
 from nvcim_jax.core.codec import Codec
 from nvcim_jax.data import text
 from nvcim_jax.hardware import catalogue
 from nvcim_jax.hardware.devices import Condition
+
+torch, transformers, peft = harness.peers("torch", "transformers", "peft")
 
 PROMPTS, VIRTUAL, TOKENS, LABELS, RATE = 25, 16, 64, 16, 3e-3
 WIDTH = VIRTUAL + TOKENS
@@ -49,7 +41,7 @@ class Size(NamedTuple):
     steps: int
     rounds: int
     alone: int  # prompts that PEFT tunes one by one; the seconds of all are scaled from theirs
-    share: float  # target, of the measured float32 matrix rate
+    share: float  # aim, of the measured float32 matrix rate
 
 
 SIZES = {
@@ -61,7 +53,7 @@ OURS, MIXED = "ours, float32", "ours, bfloat16 weights"
 PEFT, PEFT_HALF = "PEFT one by one, float32", "PEFT one by one, bfloat16"
 BATCH, BATCH_HALF = "PyTorch one batch, float32", "PyTorch one batch, bfloat16"
 COMPILED = "PyTorch one batch, float32, torch.compile"
-TARGETS = {PEFT: 3.0, PEFT_HALF: 1.0, BATCH: 1.7}
+AIMS = {PEFT: 3.0, PEFT_HALF: 1.0, BATCH: 1.7}
 
 
 class Problem(NamedTuple):
@@ -74,7 +66,7 @@ class Problem(NamedTuple):
 
 def problem_of(params, config, steps: int) -> Problem:
     """Random samples, and starts as large as the embeddings."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(harness.SEED)
     scale = float(jnp.sqrt(jnp.mean(params["embedding"]["embedding"] ** 2)))
     start = scale * rng.standard_normal((PROMPTS, VIRTUAL, config.dim), np.float32)
     return Problem(start, rng.integers(0, config.vocab_size, (PROMPTS, TOKENS)), steps)
@@ -84,14 +76,13 @@ def ours(params, config, problem: Problem):
     """All prompts in one program; returns the losses of the last step, as the other sides do."""
     pools = [[(row[:-LABELS].tolist(), row[-LABELS:].tolist())] for row in problem.ids]
     job = tuning.Job(
-        jax.random.split(jax.random.key(0), PROMPTS), jnp.asarray(problem.start), Codec((), ()),
+        jax.random.split(jax.random.key(harness.SEED), PROMPTS), jnp.asarray(problem.start), Codec((), ()),
         jnp.full(PROMPTS, RATE), jnp.full(PROMPTS, jnp.inf), jax.tree.map(jnp.asarray, text.batch(pools)),
     )  # fmt: skip
     fixed = {"config": config, "method": tuning.Prompt(), "training": tuning.Training(steps=problem.steps)}
 
     def work() -> np.ndarray:
-        tuned = jax.block_until_ready(tuning.tune(params, job, Condition(catalogue.device("NVM-1"), 0.0), **fixed))
-        return np.asarray(tuned.losses[-1])
+        return np.asarray(tuning.tune(params, job, Condition(catalogue.device("NVM-1"), 0.0), **fixed).losses[-1])
 
     return work
 
@@ -186,7 +177,7 @@ def torch_models(folder: Path):
 def sides_of(size: Size, steps: int, compiled: bool) -> tuple[dict, nvcim_jax.llm.Config]:
     """Every side, ready to run, and the model's config."""
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint(Path(folder), *size.shape, size.words)
+        checkpoints.small_llama(Path(folder), *size.shape, size.words)
         model = nvcim_jax.llm.load(folder)
         whole, half = torch_models(Path(folder))
     params, config = model.params, model.config
@@ -202,8 +193,8 @@ def sides_of(size: Size, steps: int, compiled: bool) -> tuple[dict, nvcim_jax.ll
     return sides, config
 
 
-def measure(name: str, rounds: int | None, steps: int | None, compiled: bool) -> dict:
-    """Seconds of a step of all prompts by side, ratios, shares of the matrix rate, agreement."""
+def of_size(name: str, rounds: int | None, steps: int | None, compiled: bool):
+    """A row for each side: seconds of a step of all prompts, ratios, agreement; and one of the shares of the rate."""
     size = SIZES[name]
     rounds, steps = rounds or size.rounds, steps or size.steps
     sides, config = sides_of(size, steps, compiled)
@@ -212,75 +203,45 @@ def measure(name: str, rounds: int | None, steps: int | None, compiled: bool) ->
     def kept(side, work):
         return lambda: losses.update({side: work()})
 
-    rate = matmul_rate()
-    taken = turns({side: kept(side, work) for side, work in sides.items()}, rounds)
-    rate = max(rate, matmul_rate())
-    step = {side: np.array(times) * PROMPTS / len(losses[side]) / steps for side, times in taken.items()}
-    results = {}
+    rate = harness.matmul_rate()
+    taken = harness.turns({side: kept(side, work) for side, work in sides.items()}, rounds=rounds, steady=0.3)
+    rate = max(rate, harness.matmul_rate())
+    step = {side: times * PROMPTS / len(losses[side]) / steps for side, times in taken.items()}
+    median = {side: float(np.median(seconds)) for side, seconds in step.items()}
+    about = {"model": name, "rounds": rounds, "steps": steps}
     for side, seconds in step.items():
         mine = losses[OURS][: len(losses[side])]
-        results[side] = {
-            "step_s": statistics.median(seconds), "ratio": statistics.median(seconds / step[OURS]),
-            "ratio_mixed": statistics.median(seconds / step[MIXED]), "prompts": len(mine),
-            "tokens_per_s": PROMPTS * WIDTH / statistics.median(seconds),
-            "difference": float(np.abs(losses[side] / mine - 1).max()), "loss": float(losses[side].mean()),
+        yield about | {
+            "side": side, "step_s": median[side], "tokens_per_s": PROMPTS * WIDTH / median[side],
+            "ratio": float(np.median(seconds / step[OURS])), "aim": AIMS.get(side),
+            "ratio_mixed": float(np.median(seconds / step[MIXED])), "prompts": len(mine),
+            "loss": float(losses[side].mean()), "differs_by": float(np.abs(losses[side] / mine - 1).max()),
         }  # fmt: skip
     shares = {
-        f"{key}{tag}": operations(config, last) / results[side]["step_s"] / rate
-        for key, last in (("share", LABELS), ("share_last_in_full", WIDTH))
+        f"{key}{tag}": operations(config, last) / median[side] / rate
+        for key, last in (("share", LABELS), ("share_in_full", WIDTH))
         for tag, side in (("", OURS), ("_mixed", MIXED))
     }
-    return {"rounds": rounds, "steps": steps, "matmul_flops": rate, "sides": results, **shares}
+    yield about | {"matmul_rate": rate, "aim": size.share, **shares}
+    if max(np.abs(losses[side] / losses[OURS][: len(losses[side])] - 1).max() for side in (PEFT, BATCH)) > 1e-3:
+        print("WARNING: the float32 sides do not agree: their losses differ by more than 0.001 of ours", flush=True)
 
 
-def show(name: str, found: dict, console: Console) -> None:
-    """One size as a table, and its share of the machine."""
-    size, table = SIZES[name], Table(
-        "side", "a step of 25", "tokens/s", "ours is faster", "target", "ours mixed is faster", "last loss",
-        "differs by", title=f"{name}, {SIZES[name].words:,} words, {found['steps']} steps, {found['rounds']} rounds",
-    )  # fmt: skip
-    for side, row in found["sides"].items():
-        part = "" if row["prompts"] == PROMPTS else f" ({row['prompts']} of {PROMPTS}, scaled)"
-        target = f"{TARGETS[side]:.1f}x" if side in TARGETS else ""
-        table.add_row(
-            side + part, f"{row['step_s'] * 1e3:,.0f} ms", f"{row['tokens_per_s']:,.0f}", f"{row['ratio']:.2f}x",
-            target, f"{row['ratio_mixed']:.2f}x", f"{row['loss']:.4f}", f"{row['difference']:.1e}",
-        )  # fmt: skip
-    console.print(table)
-    console.print(
-        f"{found['share']:.0%} of the measured {found['matmul_flops'] / 1e9:.0f} GFLOP/s of float32 matrix products "
-        f"(target {size.share:.0%}); {found['share_last_in_full']:.0%} were the last layer counted in full, as the "
-        f"peers compute it; with bfloat16 weights {found['share_mixed']:.0%} and "
-        f"{found['share_last_in_full_mixed']:.0%}"
-    )
-    if max(found["sides"][side]["difference"] for side in (PEFT, BATCH)) > 1e-3:
-        console.print("[bold red]the float32 sides do not agree: their losses differ by more than 0.001 of ours")
+def measure(args):
+    for name in args.sizes:
+        yield from of_size(name, args.rounds, args.steps, args.compile)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, help="turns of every side (default: 3 to 9 by size)")
-    parser.add_argument("--steps", type=int, help="of training in each turn (default: 2 to 10 by size)")
-    parser.add_argument("--sizes", nargs="*", default=list(SIZES), choices=list(SIZES))
+    parser = harness.parser(__doc__)
+    parser.add_argument("--rounds", type=harness.whole, help="turns of every side (default: 3 to 9 by size)")
+    parser.add_argument("--steps", type=harness.whole, help="of training in each turn (default: 2 to 10 by size)")
+    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument(
         "--compile", action="store_true", help="PyTorch's batch under torch.compile, too: half a minute and more a size"
     )
-    parser.add_argument("--json", type=Path, help="write the figures here, too")
-    options = parser.parse_args()
-    cores, load, console = os.cpu_count() or 1, os.getloadavg()[0], Console(width=150)
-    torch.set_num_threads(cores)
-    transformers.utils.logging.disable_progress_bar()
-    versions = {module.__name__: module.__version__ for module in (jax, torch, transformers, peft)}
-    console.print(f"load average {load:.1f} on {cores} cores, {versions}")
-    if load > 0.5 * cores:
-        console.print("[bold red]the cores are shared: PyTorch suffers far more than JAX, so the ratios flatter us")
-    results = {}
-    for name in options.sizes:
-        results[name] = measure(name, options.rounds, options.steps, options.compile)
-        show(name, results[name], console)
-    if options.json:
-        settings = {"load": load, "cores": cores, "learning_rate": RATE}
-        options.json.write_text(json.dumps({"settings": settings, "versions": versions, "results": results}, indent=1))
+    quick = {"rounds": 1, "steps": 1, "sizes": list(SIZES)[:1]}
+    harness.run(parser, measure, quick=quick, peers=(torch, transformers, peft))
 
 
 if __name__ == "__main__":

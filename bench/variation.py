@@ -1,7 +1,6 @@
 """Closed form against brute force, and brute force against a plain PyTorch loop and aihwkit.
 
-    python bench/variation.py [--queries 200] [--ovts 200] [--error 0.001] [--json out/variation.json]
-    python bench/variation.py --quick   # whether it runs: small banks, figures that mean nothing
+    python -m bench.variation [--queries 200] [--ovts 200] [--error 0.001] [--json out/variation.json]
 
 Speed at equal standard error, in two units. For the accuracy of ONE query brute force needs `p (1 - p) / error^2`
 draws, on average over the queries. For the MEAN over all queries it needs `variance / error^2`, with the measured
@@ -10,65 +9,46 @@ takes is measured; the closed form's own error is that of its quadrature, far be
 the times. Everything is warmed up and blocked on; the best of five.
 """
 
-import argparse
-import time
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nvcim_jax import files
+from bench import harness
+from bench.harness import SEED, best
 from nvcim_jax.core import noise, similarity
 from nvcim_jax.hardware import catalogue
 from nvcim_jax.memory import monte_carlo, variation
-from nvcim_jax.provenance import provenance
 
 SCORE = partial(similarity.stored_wmsdp, reduce=similarity.aligned)
 NVM3, SIGMA = catalogue.device("NVM-3"), 0.3
 
 
-def best(run, repeats: int = 5) -> float:
-    """Seconds of the fastest of `repeats`, after one run that compiles."""
-    run()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
 def closed_form(ovts: int, queries: int, error: float) -> dict[str, float]:
     """Expected accuracy of `queries` queries on a bank of 16 x 48 OVTs, both ways."""
-    a, b = jax.random.split(jax.random.key(0))
+    a, b = jax.random.split(jax.random.key(SEED))
     keys = jax.random.normal(a, (ovts, 16, 48))
     target = jnp.arange(queries) % ovts
     asked = 0.1 * keys[target] + 0.6 * jax.random.normal(b, (queries, 16, 48))
     valid, right = jnp.ones(ovts, bool), jnp.arange(ovts)[None] == target[:, None]
     table = jax.jit(lambda *arrays: variation.win_table(*arrays, NVM3, sigma=SIGMA, score=SCORE))
     expected = np.asarray(variation.expected_accuracy(table(asked, keys, valid), right))
-    closed = best(lambda: table(asked, keys, valid).block_until_ready())
+    closed = best(lambda: table(asked, keys, valid))
     trial = partial(monte_carlo.retrieve_once, score=SCORE)
     arguments = (asked, keys, valid, NVM3, jnp.float32(SIGMA))
-    draw = partial(monte_carlo.monte_carlo, jax.random.key(1), trial, arguments)
+    draw = partial(monte_carlo.monte_carlo, jax.random.key(SEED + 1), trial, arguments)
     found = np.concatenate(list(draw(draws=500)))
     per_draw = best(lambda: list(draw(draws=100)), 3) / 100
     hits = (found == np.asarray(target)).mean(1)
     one, mean = draws_needed(expected, hits, error)
     return {
-        "closed_form_seconds": closed,
-        "brute_force_seconds_per_draw": per_draw,
-        "draws_for_one_query": one,
-        "draws_for_the_mean": mean,
-        "speed_ratio_for_one_query": one * per_draw / closed,
-        "speed_ratio_for_the_mean": mean * per_draw / closed,
-        "speed_ratio_at_20000_draws": 20_000 * per_draw / closed,
-        "expected_accuracy": float(expected.mean()),
-        "accuracy_of_500_draws": float(hits.mean()),
+        "closed_form_seconds": closed, "brute_force_seconds_per_draw": per_draw, "draws_for_one_query": one,
+        "draws_for_the_mean": mean, "speed_ratio_for_one_query": one * per_draw / closed,
+        "speed_ratio_for_the_mean": mean * per_draw / closed, "speed_ratio_at_20000_draws": 20_000 * per_draw / closed,
+        "expected_accuracy": float(expected.mean()), "accuracy_of_500_draws": float(hits.mean()),
         "standard_error_of_500_draws": float(hits.std() / 500**0.5),
-    }
+    }  # fmt: skip
 
 
 def draws_needed(expected: np.ndarray, hits: np.ndarray, error: float) -> tuple[float, float]:
@@ -79,7 +59,7 @@ def draws_needed(expected: np.ndarray, hits: np.ndarray, error: float) -> tuple[
 
 def chips(ovts: int, queries: int) -> dict[str, float]:
     """Whole chips: scores drawn from their joint law against cells drawn one by one."""
-    a, b = jax.random.split(jax.random.key(0))
+    a, b = jax.random.split(jax.random.key(SEED))
     keys, asked = jax.random.normal(a, (ovts, 16, 48)), jax.random.normal(b, (queries, 16, 48))
     valid = jnp.ones(ovts, bool)
     copies = variation.bank_law(keys, NVM3, sigma=SIGMA)
@@ -88,26 +68,27 @@ def chips(ovts: int, queries: int) -> dict[str, float]:
     in_scores = lambda key, law: jnp.argmax(variation.chip_scores(key, law), axis=-1)  # noqa: E731
     in_cells = partial(monte_carlo.retrieve_once, score=SCORE)
     arguments = (asked, keys, valid, NVM3, jnp.float32(SIGMA))
-    scores = best(lambda: list(monte_carlo.monte_carlo(jax.random.key(1), in_scores, (law,), draws=200)), 3) / 200
-    cells = best(lambda: list(monte_carlo.monte_carlo(jax.random.key(1), in_cells, arguments, draws=100)), 3) / 100
+    scores = (
+        best(lambda: list(monte_carlo.monte_carlo(jax.random.key(SEED + 1), in_scores, (law,), draws=200)), 3) / 200
+    )
+    cells = (
+        best(lambda: list(monte_carlo.monte_carlo(jax.random.key(SEED + 1), in_cells, arguments, draws=100)), 3) / 100
+    )
     return {
-        "queries": queries,
-        "law_seconds": best(lambda: jax.block_until_ready(make(copies)), 3),
-        "seconds_per_chip_in_score_space": scores,
-        "seconds_per_chip_in_cell_space": cells,
-        "speed_ratio_per_chip": cells / scores,
-    }
+        "queries": queries, "law_seconds": best(lambda: make(copies), 3), "speed_ratio_per_chip": cells / scores,
+        "seconds_per_chip_in_score_space": scores, "seconds_per_chip_in_cell_space": cells,
+    }  # fmt: skip
 
 
 def against_torch(ovts: int = 25, draws: int = 2000) -> dict[str, float | str]:
     """Draws of Eq. 4 over 25 OVTs a second, beside a loop over OVTs as the released code is used."""
-    prompts = np.asarray(jax.random.normal(jax.random.key(0), (ovts, 16, 48)))
+    prompts = np.asarray(jax.random.normal(jax.random.key(SEED), (ovts, 16, 48)))
 
     def trial(key, prompts):
         one = partial(noise.inject, sigma=0.1, factors=NVM3.factors)
         return jax.vmap(one)(jax.random.split(key, ovts), prompts)
 
-    draw = partial(monte_carlo.monte_carlo, jax.random.key(1), trial, (jnp.asarray(prompts),))
+    draw = partial(monte_carlo.monte_carlo, jax.random.key(SEED + 1), trial, (jnp.asarray(prompts),))
     ours = best(lambda: list(draw(draws=draws, chunk=500))) / draws
     spread = np.concatenate(list(draw(draws=500))).std(0).mean()
     said = float(jnp.mean(jax.vmap(partial(noise.noise_std, sigma=0.1, factors=NVM3.factors))(jnp.asarray(prompts))))
@@ -123,24 +104,19 @@ def against_torch(ovts: int = 25, draws: int = 2000) -> dict[str, float | str]:
         """The released noise in our words: signed bands of the share of the peak, each noised in place in turn."""
         share = prompt / prompt.abs().max().item()
         bands = (
-            lambda x: x > 0.75,
-            lambda x: (x <= 0.75) & (x >= 0.5),
-            lambda x: (x <= 0.5) & (x >= 0.25),
-            lambda x: x <= 0.25,
-        )
+            lambda x: x > 0.75, lambda x: (x <= 0.75) & (x >= 0.5),
+            lambda x: (x <= 0.5) & (x >= 0.25), lambda x: x <= 0.25,
+        )  # fmt: skip
         for inside, factor in zip(bands, factors, strict=True):
             at = inside(share)
             share[at] = share[at] + torch.randn_like(share[at]) * factor * 0.1
         return share
 
     theirs = best(lambda: [[released(prompt) for prompt in held] for _ in range(20)]) / 20
-    return {
-        **out,
-        "torch": torch.__version__,
-        "torch_threads": torch.get_num_threads(),
-        "torch_draws_per_second": 1 / theirs,
+    return out | {
+        "torch": torch.__version__, "torch_threads": torch.get_num_threads(), "torch_draws_per_second": 1 / theirs,
         "times_the_torch_loop": theirs / ours,
-    }
+    }  # fmt: skip
 
 
 def against_aihwkit(draws: int = 200) -> dict[str, float | str]:
@@ -155,33 +131,20 @@ def against_aihwkit(draws: int = 200) -> dict[str, float | str]:
     return {"aihwkit_draws_per_second": 1 / theirs}
 
 
+def measure(args):
+    yield {"what": "closed form", **closed_form(args.ovts, args.queries, args.error)}
+    yield {"what": "chips", **chips(args.ovts, min(args.queries, 50))}
+    yield {"what": "PyTorch loop", **against_torch(draws=args.draws)}
+    yield {"what": "aihwkit", **against_aihwkit()}
+
+
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ovts", type=int, default=200)
-    parser.add_argument("--queries", type=int, default=200)
-    parser.add_argument("--error", type=float, default=1e-3)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--quick", action="store_true")
-    words = parser.parse_args()
-    if words.quick:
-        words.ovts, words.queries = 12, 8
-    results = {
-        "closed form": closed_form(words.ovts, words.queries, words.error),
-        "chips": chips(words.ovts, min(words.queries, 50)),
-        "PyTorch loop": against_torch(),
-        "aihwkit": against_aihwkit(),
-    }
-    for title, figures in results.items():
-        print(title)
-        for name, value in figures.items():
-            print(f"  {name.replace('_', ' '):36s} {value if isinstance(value, str) else f'{value:.6g}'}")
-    if words.json:
-        words.json.parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(
-            words.json,
-            {"settings": {**vars(words), "json": str(words.json)}, "provenance": provenance(), **results},
-        )
+    parser = harness.parser(__doc__)
+    parser.add_argument("--ovts", type=harness.whole, default=200)
+    parser.add_argument("--queries", type=harness.whole, default=200)
+    parser.add_argument("--error", type=float, default=1e-3, help="wanted standard error of an accuracy")
+    parser.add_argument("--draws", type=harness.whole, default=2000, help="of Eq. 4 beside the PyTorch loop")
+    harness.run(parser, measure, quick={"ovts": 12, "queries": 8, "draws": 500})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What the embedded model scores without help, and with one or three of the user's own samples in its context.
 
-    python experiments/in_context.py [--users 100]
+    python experiments/in_context.py --users 100
 
 The samples are of the question's domain, as short reminders: the help that an OVT can hope to replace.
 """

@@ -32,6 +32,7 @@ from nvcim_jax.data import lamp, synthetic
 from nvcim_jax.data.users import toy_users
 from nvcim_jax.evaluation import figures, one_for_all
 from nvcim_jax.evaluation import ladder as ladders
+from nvcim_jax.evaluation.methods import label
 from nvcim_jax.evaluation.statistics import difference, interval
 from nvcim_jax.hardware.catalogue import RATIOS, device
 from nvcim_jax.hardware.devices import Condition
@@ -159,16 +160,16 @@ def rival(c: Crowd, key: jax.Array, name: str, rate: float) -> np.ndarray:
     return for_all(c, key, settings)
 
 
-def ladder(c: Crowd, key: jax.Array) -> dict[str, np.ndarray]:
-    """Scores of every method, nothing stored."""
+def ladder(c: Crowd, key: jax.Array) -> dict[tuple[str, str], np.ndarray]:
+    """Scores of every method by group and name, nothing stored."""
     untuned = replace(CLEAN, method=tuning.Prompt(), training=tuning.Training(steps=0))
-    scores = {"base model": c.scores(tuning.Adapted()), "own tokens, untuned": ovts(c, key, untuned)}
+    scores = {("", "base model"): c.scores(tuning.Adapted()), ("", "own tokens, untuned"): ovts(c, key, untuned)}
     for name, own in track(RIVALS.items(), description=f"{c.shared.task.name}, one for all"):
-        scores[f"one for all: {name}"] = rival(c, key, name, own.chosen)
+        scores["one for all", name] = rival(c, key, name, own.chosen)
     random = replace(CLEAN, method=tuning.Prompt(), start=tuning.random_tokens)
-    scores["OVT, random start"] = ovts(c, key, random)
-    scores["OVT"] = ovts(c, key, replace(CLEAN, method=tuning.Prompt()))
-    scores["OVT in code space"] = ovts(c, key, CLEAN)
+    scores["", "OVT, random start"] = ovts(c, key, random)
+    scores["", "OVT"] = ovts(c, key, replace(CLEAN, method=tuning.Prompt()))
+    scores["", "OVT in code space"] = ovts(c, key, CLEAN)
     return scores
 
 
@@ -221,7 +222,7 @@ def markdown(finished: dict[str, tuple[dict, dict, dict]]) -> str:
     tasks = list(finished)
     lines = ["| method | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
     for method in next(iter(finished.values()))[0]:
-        lines.append(f"| {method} | " + " | ".join(cell(finished[task][0][method]) for task in tasks) + " |")
+        lines.append(f"| {label(*method)} | " + " | ".join(cell(finished[task][0][method]) for task in tasks) + " |")
     lines += ["", "| start, found and score | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
     for name in STARTS:
         own = [finished[task][1][name] for task in tasks]
@@ -250,7 +251,7 @@ def markdown(finished: dict[str, tuple[dict, dict, dict]]) -> str:
 def write(out: Path, finished: dict, settings: dict) -> None:
     tasks = {
         task: {
-            "ladder": {name: each.tolist() for name, each in climbed.items()},
+            "ladder": {label(*method): each.tolist() for method, each in climbed.items()},
             "starts": {name: {part: own.tolist() for part, own in each.items()} for name, each in starts.items()},
             "stored": [
                 {"training": name, "sigma": sigma, "device": written, "scores": each.tolist()}
@@ -262,7 +263,8 @@ def write(out: Path, finished: dict, settings: dict) -> None:
     files.write_json(out / "results.json", {"settings": settings, "provenance": provenance(), "tasks": tasks})
     files.write_text(out / "table.md", markdown(finished))
     tables = {
-        task: {name: interval(each) for name, each in climbed.items()} for task, (climbed, *_) in finished.items()
+        task: [figures.Bar(*method, interval(each)) for method, each in climbed.items()]
+        for task, (climbed, *_) in finished.items()
     }
     figures.bars(out / "results.png", tables, title=f"{settings['users']} held-out users, nothing stored")
 

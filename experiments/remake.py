@@ -4,7 +4,7 @@
     python experiments/remake.py --out out --only main      # one page
 
 An experiment writes table.md, and some a results.png; a page is its title, its command and that table. What holds of
-it all (claims.py) comes last.
+it all (what_holds.py) comes last.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main() -> None:
     args = parser.parse_args()
     for name in args.only:
         page(name, args.out)
-    subprocess.run([sys.executable, ROOT / "experiments" / "claims.py", "--out", args.out], check=True)
+    subprocess.run([sys.executable, ROOT / "experiments" / "what_holds.py", "--out", args.out], check=True)
 
 
 if __name__ == "__main__":

@@ -169,8 +169,8 @@ def write(out: Path, table: Table, finished: dict[str, dict], settings: dict) ->
     files.write_json(out / "results.json", about)
     files.write_text(out / "table.md", markdown(table, finished, settings))
     cell = name_of(table.cells[0])
-    shown = {task: {label: interval(own) for label, own in cells[cell].items()} for task, cells in finished.items()}
-    users = min(each[table.rows[0].label].users for each in shown.values())
+    shown = {task: main_job.bars(table.rows, cells[cell]) for task, cells in finished.items()}
+    users = min(bars[0].found.users for bars in shown.values())
     title = f"{cell}, {users} held-out users per task, {settings['draws']} draws, embedded model"
     figures.bars(out / "results.png", shown, title=title)
 

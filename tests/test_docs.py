@@ -1,7 +1,10 @@
 """Every Python block of README and docs runs as it is printed, every command has the options that are given to it."""
 
 import re
+import runpy
 import shlex
+import sys
+from argparse import ArgumentParser
 from functools import reduce
 from importlib import import_module
 from pathlib import Path
@@ -9,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import nvcim_jax as nv
+from experiments import remake
 from tests.helpers.command import nvcim
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +33,17 @@ def shell_blocks(page: Path) -> list[str]:
     return re.findall(r"^```sh\n(.*?)^```", text_of(page), re.M | re.S)
 
 
+def scripts_of(text: str) -> list[str]:
+    """What follows `python` where an experiment is called, as code or in its own docstring."""
+    found = re.findall(r"`python\s+(experiments/[^`]+)`", text) + re.findall(
+        r"^    python (experiments/.+)$", text, re.M
+    )
+    return [" ".join(each.split()) for each in found if not each.endswith("\\\\")]
+
+
+SCRIPTS = sorted({
+    command for page in [*PAGES, *(ROOT / "experiments").glob("*.py")] for command in scripts_of(text_of(page))
+})  # fmt: skip
 BLOCKS = [
     pytest.param(code, output, id=f"{page.relative_to(ROOT)}-{at}")
     for page in PAGES
@@ -38,7 +53,9 @@ BLOCKS = [
 ]
 COMMANDS = [
     line for page in PAGES for block in shell_blocks(page) for line in block.splitlines() if line.startswith("nvcim ")
-] + re.findall(r"^\| `(nvcim [^`]+)`", text_of(ROOT / "README.md"), re.M)
+]
+COMMANDS += re.findall(r"^\| `(nvcim [^`]+)`", text_of(ROOT / "README.md"), re.M)
+COMMANDS += re.findall(r"`(nvcim [^`]+)`", text_of(ROOT / "docs" / "results" / "index.md"))
 
 
 @pytest.mark.parametrize(("code", "output"), BLOCKS)
@@ -54,6 +71,39 @@ def test_a_block_runs_as_printed_and_prints_what_stands_below_it(code, output, t
 def test_a_command_has_the_options_that_it_is_given(command):
     """With --help it does nothing, but an option or a command that does not exist is refused before."""
     assert "Usage" in nvcim(*shlex.split(command, comments=True)[1:], "--help")
+
+
+class Parsed(Exception):
+    """The options of a script were read, which is as far as a test goes."""
+
+
+@pytest.mark.parametrize("command", SCRIPTS)
+def test_an_experiment_has_the_options_that_it_is_given(command, monkeypatch):
+    read = ArgumentParser.parse_args
+
+    def read_and_stop(*args, **options):
+        read(*args, **options)
+        raise Parsed
+
+    script, *words = shlex.split(command, comments=True)
+    monkeypatch.setattr(ArgumentParser, "parse_args", read_and_stop)
+    monkeypatch.setattr(sys, "argv", [script, *words])
+    monkeypatch.syspath_prepend(ROOT / "experiments")  # as where a script is run
+    with pytest.raises(Parsed):
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+
+
+def test_every_page_of_results_stands_in_their_index_with_the_command_that_makes_it():
+    index, results = text_of(ROOT / "docs" / "results" / "index.md"), ROOT / "docs" / "results"
+    for page in results.glob("*.md"):
+        assert page.name == "index.md" or f"({page.name})" in index
+    made = {f"experiments/{words} --out out/{name}" for name, (_, words) in remake.PAGES.items()}
+    assert made <= set(scripts_of(index))
+
+
+def test_every_benchmark_that_the_docs_name_exists():
+    named = {name for page in PAGES for name in re.findall(r"python -m bench\.(\w+)", text_of(page))}
+    assert len(named) > 6 and all((ROOT / "bench" / f"{name}.py").is_file() for name in named)
 
 
 def test_the_first_block_of_readme_is_what_the_build_runs():

@@ -92,9 +92,9 @@ def run(
         finished, stop = _climb(crowd, loaded, rows, cell, settings, out)
         results = [main_job.collect(each, cell, blocks) for each, blocks in finished if blocks]
         if results:
-            show.results(console, results, settings)
+            show.results(console, results, rows, settings)
             if out:
-                main_job.write(out, results, settings)
+                main_job.write(out, results, rows, settings)
             if json:
                 print_json(main_job.as_json(results, settings))
         kept = f"results.json, results.png and the banks are in {out}" if out else "no file was written: --out keeps it"

@@ -1,6 +1,8 @@
 """Results on the terminal."""
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from rich.table import Table
@@ -9,25 +11,24 @@ from nvcim_jax.cli.terminal import Terminal, plain
 from nvcim_jax.evaluation import main_job, methods
 from nvcim_jax.evaluation.ladder import Example
 from nvcim_jax.evaluation.main_job import TaskResult
+from nvcim_jax.evaluation.methods import Method
 from nvcim_jax.evaluation.statistics import Interval, clear, difference, interval
 
 
-def results(console: Terminal, results: Sequence[TaskResult], settings: dict[str, Any]) -> None:
-    """Methods by task, the paired differences, the share of the gain that the memory keeps, three examples."""
+def results(console: Terminal, results: Sequence[TaskResult], rows: Sequence[Method], settings: dict[str, Any]) -> None:
+    """Methods (`rows`) by task, the paired differences, the share of the gain that the memory keeps, three examples."""
     names = [result.task.name for result in results]
     users = len(results[0].users)
     counts = f"{users} user{'s' if users > 1 else ''} per task, {settings['draws']} draws"
     title = f"{settings['device']}, sigma {settings['sigma']}; {counts}; mean ± half of the 95 % interval"
     table = Table("method", *names, title=title)
-    group = None
-    for method in results[0].scores:
-        preset, _, short = method.rpartition(": ")
-        if preset != group and preset:
+    for group, own in groupby(main_job.scored(rows, results[0]), key=attrgetter("group")):
+        if group:
             table.add_section()
-            table.add_row(plain(preset, "bold"))
-        group = preset
-        cells = [_cell(interval(result.scores[method]), "{:.2f}") for result in results]
-        table.add_row(f"  {short}" if preset else short, *cells)
+            table.add_row(plain(group, "bold"))
+        for method in own:
+            cells = [_cell(interval(result.scores[method.label]), "{:.2f}") for result in results]
+            table.add_row(f"  {method.name}" if group else method.name, *cells)
     console.print(table)
     _differences(console, results)
     _share_kept(console, results)

@@ -2,7 +2,7 @@
 
 Arrays are held first against the least that makes a CPU rank as they do (`cpu.equivalent`), then against the paper's
 mode: all pairs of rows multiplied on both sides (`cpu.published`). What the converters and query bits that are costed
-do to the answers stands in `embedded/converter_bits.json`, which experiments/converter_bits.py measured.
+do to the answers stands in `converter_bits.json` beside this file, which experiments/converter_bits.py measured.
 """
 
 import json

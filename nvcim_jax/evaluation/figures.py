@@ -9,33 +9,38 @@ from nvcim_jax.evaluation.statistics import Interval
 from nvcim_jax.files import replacing
 
 
-def bars(path: Path, tables: Mapping[str, Mapping[str, Interval]], *, title: str) -> None:
-    """One panel per task, one bar per method with its 95 % interval, written as PNG.
+class Bar(NamedTuple):
+    """What a method reached; its group gives the colour."""
 
-    Methods called "group: method" have the colour of their group.
-    """
+    group: str
+    name: str
+    found: Interval
+
+
+def bars(path: Path, tables: Mapping[str, Sequence[Bar]], *, title: str) -> None:
+    """One panel per task, one bar per method with its 95 % interval, written as PNG."""
     plt = _pyplot()
 
-    methods = list(dict.fromkeys(method for table in tables.values() for method in table))
-    groups = list(dict.fromkeys(map(_group, methods)))
-    methods.sort(key=lambda method: groups.index(_group(method)))
-    rows = [at + 0.6 * groups.index(_group(method)) for at, method in enumerate(methods)]
-    height = 1.7 + 0.28 * (rows[-1] + 1)
+    methods = list(dict.fromkeys((bar.group, bar.name) for table in tables.values() for bar in table))
+    groups = list(dict.fromkeys(group for group, _ in methods))
+    methods.sort(key=lambda method: groups.index(method[0]))
+    rows = {method: at + 0.6 * groups.index(method[0]) for at, method in enumerate(methods)}
+    lowest = rows[methods[-1]]
+    height = 1.7 + 0.28 * (lowest + 1)
     figure, panels = plt.subplots(
         1, len(tables), figsize=(3.4 + 2.1 * len(tables), height), sharey=True, squeeze=False, layout="constrained"
     )
     for panel, (task, table) in zip(panels[0], tables.items(), strict=True):
-        for row, method in zip(rows, methods, strict=True):
-            if method in table:
-                found = table[method]
-                panel.barh(row, found.mean, color=f"C{groups.index(_group(method))}", height=0.7)
-                panel.plot([found.low, found.high], [row, row], color="black", linewidth=1)
+        for group, name, found in table:
+            row = rows[group, name]
+            panel.barh(row, found.mean, color=f"C{groups.index(group)}", height=0.7)
+            panel.plot([found.low, found.high], [row, row], color="black", linewidth=1)
         panel.set_title(task, fontsize=10)
         panel.set_xlim(0, 1)
         panel.tick_params(labelsize=8)
         panel.grid(axis="x", alpha=0.3)
-    panels[0][0].set_yticks(rows, [method.removeprefix(f"{_group(method)}: ") for method in methods], fontsize=8)
-    panels[0][0].set_ylim(rows[-1] + 0.8, rows[0] - 0.8)  # the first on top
+    panels[0][0].set_yticks(list(rows.values()), [name for _, name in rows], fontsize=8)
+    panels[0][0].set_ylim(lowest + 0.8, -0.8)  # the first on top
     handles = [plt.Rectangle((0, 0), 1, 1, color=f"C{at}") for at in range(len(groups))]
     handles.append(plt.Line2D([], [], color="black", linewidth=1))
     labels = [*(group or "for comparison" for group in groups), "95 % interval"]
@@ -56,10 +61,6 @@ def _pyplot():
     from matplotlib import pyplot
 
     return pyplot
-
-
-def _group(method: str) -> str:
-    return method.rpartition(": ")[0]
 
 
 def _label(name: str) -> str:

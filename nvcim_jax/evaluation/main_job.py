@@ -1,6 +1,6 @@
 """The main job: ladders over tasks and blocks of users, kept as they finish, written as JSON, PNG and banks."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,6 +80,16 @@ def collect(task: Task, cell: methods.Cell, finished: Sequence[Part]) -> TaskRes
     return TaskResult(task, users, joined("scores"), joined("right_domain"), examples)
 
 
+def scored(rows: Sequence[methods.Method], result: TaskResult) -> list[methods.Method]:
+    """Those of `rows` that have a score: where domains are unknown, not all of them."""
+    return [row for row in rows if row.label in result.scores]
+
+
+def bars(rows: Sequence[methods.Method], scores: Mapping[str, np.ndarray]) -> list[figures.Bar]:
+    """Of each row the mean of `scores` [users], which go by labels, with its interval."""
+    return [figures.Bar(row.group, row.name, interval(scores[row.label])) for row in rows]
+
+
 def comparisons(result: TaskResult) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The paired differences that claims turn on, `a - b` over the same users: title to scores of a and b."""
     return {f"{a} - {b}": (result.scores[a], result.scores[b]) for a, b in methods.pairs(result.scores)}
@@ -129,10 +139,10 @@ def as_json(results: Sequence[TaskResult], settings: dict[str, Any]) -> dict[str
     }
 
 
-def write(out: Path, results: Sequence[TaskResult], settings: dict[str, Any]) -> None:
-    """`results.json` and `results.png` in `out`, each complete or absent."""
+def write(out: Path, results: Sequence[TaskResult], rows: Sequence[methods.Method], settings: dict[str, Any]) -> None:
+    """`results.json` and `results.png`, of `rows`, in `out`, each complete or absent."""
     files.write_json(out / "results.json", as_json(results, settings))
-    tables = {r.task.name: {name: interval(scores) for name, scores in r.scores.items()} for r in results}
+    tables = {result.task.name: bars(scored(rows, result), result.scores) for result in results}
     title = f"{settings['device']}, sigma {settings['sigma']}, {settings['draws']} draws, model {settings['model']}"
     figures.bars(out / "results.png", tables, title=title)
 

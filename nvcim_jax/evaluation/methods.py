@@ -54,7 +54,12 @@ class Method(NamedTuple):
 
     @property
     def label(self) -> str:
-        return f"{self.group}: {self.name}" if self.group else self.name
+        return label(self.group, self.name)
+
+
+def label(group: str, name: str) -> str:
+    """How a row is called where a name must be one text: in JSON, in tables of differences."""
+    return f"{group}: {name}" if group else name
 
 
 def rows(presets: Mapping[str, Settings] = PRESETS) -> list[Method]:

@@ -73,14 +73,14 @@ def test_words_leak_from_sibling_domains_only():
 
 
 def test_pretraining_never_sees_a_held_out_user():
-    from experiments import pretrain_embedded
+    from experiments import toy_model
 
     seen = []
     original = synthetic.persona
     try:
         synthetic.persona = lambda number: seen.append(number) or original(number)
         for seed in range(200):
-            pretrain_embedded.sequence(random.Random(seed))
+            toy_model.sequence(random.Random(seed))
     finally:
         synthetic.persona = original
     assert len(seen) == 200 and max(seen) < synthetic.HELD_OUT

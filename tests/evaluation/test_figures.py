@@ -3,10 +3,12 @@
 import pytest
 
 from nvcim_jax.evaluation import figures
+from nvcim_jax.evaluation.figures import Bar
 from nvcim_jax.evaluation.statistics import Interval
 
-ONE = {"base": Interval(0.5, 0.4, 0.6, 9), "paper: a": Interval(0.3, 0.2, 0.4, 9), "rec: a": Interval(0.9, 0.8, 1, 9)}
-TWO = {"base": ONE["base"], "known": Interval(0.7, 0.6, 0.8, 9), "paper: a": ONE["paper: a"], "rec: a": ONE["rec: a"]}
+BASE, KNOWN = Bar("", "base", Interval(0.5, 0.4, 0.6, 9)), Bar("", "known", Interval(0.7, 0.6, 0.8, 9))
+PAPER, BEST = Bar("paper", "a", Interval(0.3, 0.2, 0.4, 9)), Bar("rec", "a", Interval(0.9, 0.8, 1, 9))
+ONE, TWO = [BASE, PAPER, BEST], [BASE, KNOWN, PAPER, BEST]
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def test_bars_have_the_colour_that_the_legend_gives_their_group(drawn, tmp_path)
 
 
 def test_names_are_no_mathematics(tmp_path):
-    figures.bars(tmp_path / "x.png", {"$\\frac{$": {"$a_$: $": ONE["base"]}}, title="$\\x$")
+    figures.bars(tmp_path / "x.png", {"$\\frac{$": [Bar("$a_$", "$", BASE.found)]}, title="$\\x$")
     assert (tmp_path / "x.png").exists()
 
 

@@ -1,8 +1,8 @@
-"""Pretrain the embedded language model on the synthetic population; about 40 minutes on two cores.
+"""Pretrain the toy language model, nvcim_jax/data/toy/model, on the synthetic population: 40 minutes on two cores.
 
-    python experiments/pretrain_embedded.py --out first
-    python experiments/pretrain_embedded.py --out second --start first --steps 700 --rate 1.5e-3 --citation 20 --seed 1
-    python experiments/pretrain_embedded.py --out nvcim_jax/embedded/model --start second --steps 600 --rate 2e-3 \\
+    python experiments/toy_model.py --out first
+    python experiments/toy_model.py --out second --start first --steps 700 --rate 1.5e-3 --citation 20 --seed 1
+    python experiments/toy_model.py --out nvcim_jax/data/toy/model --start second --steps 600 --rate 2e-3 \\
         --citation 20 --deviate 0.5 --reminded 0.8 --seed 3
 
 A Llama of one million parameters reads sequences of 128 tokens, each from one user and one task. Answers weigh 1 in

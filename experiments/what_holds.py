@@ -1,6 +1,6 @@
 """Each claim of the paper and of this project, with what was measured: docs/results/what-holds.md and README's table.
 
-    python experiments/claims.py --out out    # the tables whose results are there: out/main, out/headroom
+    python experiments/what_holds.py --out out    # the tables whose results are there: out/main, out/headroom
 
 A claim is a paired difference that should be above zero, task by task. It holds on a task where the difference is above
 zero and clear at a false discovery rate of 5 % over all differences of its table, and fails there where it is below
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from tables import headroom_table  # beside this file
 
 from nvcim_jax import files
 from nvcim_jax.evaluation import methods
@@ -104,8 +105,8 @@ def main_claims(scores) -> str:
         f"Each claim on the toy model and world, NVM-3 at sigma 0.1: {counted(scores)},\nthree draws of the device "
         "(`python experiments/tables.py main --sigma 0.1 --out out/main`). Differences are\npaired by user, task by "
         'task, with 95 % intervals; a star: clear at a false discovery rate of 5 % over this\ntable. "Cannot tell" is '
-        "no proof of none. Nothing here was measured on a real language model.\n`python experiments/claims.py --out "
-        "out` makes the tables of this page.\n",
+        "no proof of none. Nothing here was measured on a real language model.\n"
+        "`python experiments/what_holds.py --out out` makes the tables of this page.\n",
         table(["claim", "verdict", *scores], verdicts(scores, MAIN)),
         "",
     ])  # fmt: skip
@@ -113,7 +114,7 @@ def main_claims(scores) -> str:
 
 def headroom_claims(scores) -> str:
     """What tuning is worth from each start of `tables.py headroom`, clean and as it is stored and found."""
-    groups = dict.fromkeys(row.rpartition(": ")[0] for row in next(iter(scores.values())) if ": " in row)
+    groups = dict.fromkeys(row.group for row in headroom_table().rows if row.group)
     claims = [
         Claim(f"{group}: tuning beats the start{where or ', found in noisy arrays'}", f"{group}: tuned{where}",
               f"{group}: untuned{where}")

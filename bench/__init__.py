@@ -1,0 +1,1 @@
+"""Benchmarks: each file measures one ratio against a peer, or against the machine. `python -m bench.NAME --help`."""
