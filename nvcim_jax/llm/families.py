@@ -30,17 +30,22 @@ def read(folder: Path) -> tuple[Config, Packed | None, Any]:
     if not told.get("quantization_config") and beside.is_file():
         told["quantization_config"] = read_object(beside)
     try:
-        found = fields.known(told)
-        words = found.pop("quantization_config", None)
-        family = found.get("model_type")
-        if family not in FAMILIES:
-            raise CheckpointError(f"model_type {family!r} is not supported; known: {', '.join(FAMILIES)}")
-        hf = huggingface.configuration(found | {"name_or_path": str(folder)})
-        config = FAMILIES[family](hf)
-        _check_heads(config)
-        return config, gptq.packed(words) if words else None, hf
+        return configured(told, folder)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
+
+
+def configured(told: dict, where: Path) -> tuple[Config, Packed | None, Any]:
+    """As `read`, from the fields of a config.json, of a checkpoint that lies at `where`."""
+    found = fields.known(told)
+    words = found.pop("quantization_config", None)
+    family = found.get("model_type")
+    if family not in FAMILIES:
+        raise CheckpointError(f"model_type {family!r} is not supported; known: {', '.join(FAMILIES)}")
+    hf = huggingface.configuration(found | {"name_or_path": str(where)})
+    config = FAMILIES[family](hf)
+    _check_heads(config)
+    return config, gptq.packed(words) if words else None, hf
 
 
 def _check_heads(c: Config) -> None:
