@@ -174,6 +174,26 @@ def _gemma2(said: Said) -> dict[str, Any]:
     }
 
 
+def _gemma3(said: Said) -> dict[str, Any]:
+    """Every sixth layer sees all tokens; the others turn by another base. The scale is that of Gemma 2; the 27B model
+    has 62 layers."""
+    layers, near = said.field("block_count"), said.field("rope.freq_base_swa", 10000.0)
+    rope = _rope(said, {"head_dim": said.field("attention.key_length")})
+    return _gemma2(said) | {
+        "query_pre_attn_scalar": _head_dim(said) if layers == 62 else said.field("attention.key_length"),
+        "rope_parameters": {
+            "full_attention": rope,
+            "sliding_attention": {"rope_type": "default", "rope_theta": near},
+        },
+    }
+
+
+def _granite(said: Said) -> dict[str, Any]:
+    names = {"embedding_multiplier": "embedding_scale", "attention_multiplier": "attention.scale",
+             "residual_multiplier": "residual_scale", "logits_scaling": "logit_scale"}  # fmt: skip
+    return {ours: said.field(theirs) for ours, theirs in names.items() if said.field(theirs)}
+
+
 def _phi3(said: Said) -> dict[str, Any]:
     original = said.field("rope.scaling.original_context_length")
     told = {"sliding_window": said.field("attention.sliding_window")}
@@ -195,6 +215,10 @@ ARCHITECTURES = {
     "llama": Architecture("llama", _RMS),  # of Mistral's models, too, whose window no file holds
     "gemma": Architecture("gemma", _RMS, shift=-1.0),
     "gemma2": Architecture("gemma2", _RMS, _gemma2, shift=-1.0),
+    "gemma3": Architecture("gemma3_text", _RMS, _gemma3, shift=-1.0),
+    "granite": Architecture("granite", _RMS, _granite),
+    "olmo2": Architecture("olmo2", _RMS),
+    "smollm3": Architecture("smollm3", _RMS),
     "phi2": Architecture("phi", _LAYER),
     "phi3": Architecture("phi3", _RMS, _phi3),
     "gptneox": Architecture("gpt_neox", _LAYER, _gptneox),

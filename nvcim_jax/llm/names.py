@@ -22,22 +22,20 @@ class Names(NamedTuple):
 _TOP = {"embedding": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
 _QKVO = {f"attention/{part}": f"self_attn.{part}_proj" for part in "qkvo"}
 _NORMS = {"attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
+_QK_NORMS = {f"attention/{part}_norm": f"self_attn.{part}_norm" for part in "qk"}
+_OUT_NORMS = {
+    "attention_out_norm": "post_attention_layernorm",
+    "mlp_norm": "pre_feedforward_layernorm",
+    "mlp_out_norm": "post_feedforward_layernorm",
+}
 _GATED = {part: f"mlp.{part}_proj" for part in ("gate", "up", "down")}
 _LLAMA = Names(_TOP, "model.layers", _NORMS | _QKVO | _GATED)
 
 FAMILIES = {
-    **dict.fromkeys(("llama", "mistral", "gemma", "qwen2", "stablelm"), _LLAMA),
-    "qwen3": _LLAMA._replace(
-        inside=_LLAMA.inside | {"attention/q_norm": "self_attn.q_norm", "attention/k_norm": "self_attn.k_norm"}
-    ),
-    "gemma2": _LLAMA._replace(
-        inside=_LLAMA.inside
-        | {
-            "attention_out_norm": "post_attention_layernorm",
-            "mlp_norm": "pre_feedforward_layernorm",
-            "mlp_out_norm": "post_feedforward_layernorm",
-        }
-    ),
+    **dict.fromkeys(("llama", "mistral", "gemma", "granite", "qwen2", "smollm3", "stablelm"), _LLAMA),
+    "qwen3": _LLAMA._replace(inside=_LLAMA.inside | _QK_NORMS),
+    "gemma2": _LLAMA._replace(inside=_LLAMA.inside | _OUT_NORMS),
+    **dict.fromkeys(("gemma3_text", "olmo2"), _LLAMA._replace(inside=_LLAMA.inside | _OUT_NORMS | _QK_NORMS)),
     "phi3": _LLAMA._replace(
         inside=_LLAMA.inside
         | {f"attention/{part}": f"self_attn.qkv_proj[{part}]" for part in "qkv"}
@@ -113,8 +111,8 @@ _GGUF = Names(
 _GGUF_PAIRS = _GGUF._replace(inside=_GGUF.inside | {f"attention/{part}": f"attn_{part}[{part} pairs]" for part in "qk"})
 _GGUF_FUSED = _GGUF._replace(inside=_GGUF.inside | {f"attention/{part}": f"attn_qkv[{part}]" for part in "qkv"})
 GGUF = {
-    "llama": _GGUF_PAIRS,
-    **dict.fromkeys(("gemma", "gemma2", "phi2", "qwen2", "qwen3", "stablelm"), _GGUF),
+    **dict.fromkeys(("llama", "granite", "smollm3"), _GGUF_PAIRS),
+    **dict.fromkeys(("gemma", "gemma2", "gemma3", "olmo2", "phi2", "qwen2", "qwen3", "stablelm"), _GGUF),
     **dict.fromkeys(("gpt2", "gptneox"), _GGUF_FUSED),
     "phi3": _GGUF_FUSED._replace(inside=_GGUF_FUSED.inside | {part: f"ffn_up[{part}]" for part in ("gate", "up")}),
 }

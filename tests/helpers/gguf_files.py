@@ -23,7 +23,7 @@ _FOUR_NORMS = {"post_attention_layernorm": "post_attention_norm", "pre_feedforwa
 _TOP = {"embed_tokens": "token_embd", "embed_in": "token_embd", "wte": "token_embd", "wpe": "position_embd",
         "norm": "output_norm", "final_layernorm": "output_norm", "final_layer_norm": "output_norm",
         "ln_f": "output_norm", "lm_head": "output", "embed_out": "output"}  # fmt: skip
-ARCHITECTURES = {"phi": "phi2", "gpt_neox": "gptneox", "mistral": "llama"}
+ARCHITECTURES = {"phi": "phi2", "gpt_neox": "gptneox", "mistral": "llama", "gemma3_text": "gemma3"}
 
 
 def write(path: Path, golden: Path, *, kinds=lambda name: "F32", **changes) -> Path:
@@ -70,6 +70,7 @@ def _add(writer, name, value):
 
 def _fields(told: dict, architecture: str) -> dict:
     rope = told.get("rope_parameters") or {}
+    rope = rope.get("full_attention", rope)
     heads = told.get("num_attention_heads") or told.get("n_head")
     width = told.get("hidden_size") or told.get("n_embd")
     head = told.get("head_dim") or width // heads
@@ -88,6 +89,10 @@ def _fields(told: dict, architecture: str) -> dict:
         "attn_logit_softcapping": told.get("attn_logit_softcapping"),
         "final_logit_softcapping": told.get("final_logit_softcapping"),
         "use_parallel_residual": told.get("use_parallel_residual"),
+        "attention.scale": told.get("attention_multiplier"),
+        "embedding_scale": told.get("embedding_multiplier"),
+        "residual_scale": told.get("residual_multiplier"),
+        "logit_scale": told.get("logits_scaling"),
         "rope.freq_base": rope.get("rope_theta"),
         "rope.dimension_count": int(head * rope.get("partial_rotary_factor", 1.0)) if rope else None,
     }
@@ -98,16 +103,16 @@ def _fields(told: dict, architecture: str) -> dict:
 
 def _tensors(given: dict[str, np.ndarray], told: dict) -> dict[str, np.ndarray]:
     family, rope = told["model_type"], told.get("rope_parameters") or {}
-    inside = _LAYER | (_FOUR_NORMS if family == "gemma2" else {})
+    inside = _LAYER | (_FOUR_NORMS if family in ("gemma2", "gemma3_text", "olmo2") else {})
     heads = told.get("num_attention_heads") or told.get("n_head")
     out = {}
     for name, values in given.items():
         *path, leaf = name.split(".")
         at = next((index for index, part in enumerate(path) if part.isdigit()), None)
         called = _TOP[path[-1]] if at is None else f"blk.{path[at]}.{inside['.'.join(path[at + 1 :])]}"
-        if family in ("llama", "mistral") and called.endswith(("attn_q", "attn_k")):
+        if family in ("llama", "mistral", "granite", "smollm3") and called.endswith(("attn_q", "attn_k")):
             values = side_by_side(values, told["num_key_value_heads"] if called.endswith("k") else heads)
-        if family in ("gemma", "gemma2") and called.endswith("norm"):
+        if family.startswith("gemma") and called.endswith("norm"):
             values = values + 1
         if family == "gpt2" and values.ndim > 1 and at is not None:
             values = values.T

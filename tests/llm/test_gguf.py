@@ -10,20 +10,31 @@ import numpy as np
 import pytest
 
 from nvcim_jax import llm
-from nvcim_jax.llm import gguf_file
+from nvcim_jax.llm import gguf_config, gguf_file
 from nvcim_jax.llm.fingerprint import fingerprint
 from tests.helpers import gguf_files
 from tests.helpers.make_golden import GOLDEN
 
-TWINS = ("llama", "llama3", "mistral", "gemma", "gemma2", "phi", "phi3", "phi3_long", "gpt_neox", "gpt_neox_sequential",
+TWINS = ("llama", "llama3", "mistral", "gemma", "gemma2", "granite", "olmo2", "phi", "phi3", "phi3_long", "gpt_neox", "gpt_neox_sequential",
          "stablelm", "stablelm_parallel", "qwen2", "qwen3", "gpt2")  # fmt: skip
 
 
 def told(config: llm.Config) -> llm.Config:
-    """What a GGUF file can say of a configuration: no windows of Mistral's and Qwen's, no scale of Gemma 2's."""
-    windows = config.windows if config.attention_cap else ()
-    scale = config.head_dim**-0.5 if config.attention_scale else None
-    return replace(config, windows=windows, attention_scale=scale)
+    """What a GGUF file can say of a configuration: no windows of Mistral's and Qwen's, no scale of Gemma's."""
+    if config.norm == "rms_plus_one":
+        return replace(config, attention_scale=config.head_dim**-0.5 if config.attention_scale else None)
+    return replace(config, windows=())
+
+
+def test_which_layers_turn_and_how_far_they_see_is_known_of_an_architecture(tmp_path):
+    """SmolLM3 leaves every fourth layer unturned; every sixth of Gemma 3 sees all tokens, as no file says."""
+    files = {name: gguf_files.write(tmp_path / f"{name}.gguf", GOLDEN / name) for name in ("smollm3", "gemma3")}
+    smol, gemma = (gguf_config.read(gguf_file.header(path))[0] for path in files.values())
+    assert smol.unturned == () and gemma.windows == (5, 5)
+    twin = llm.load(GOLDEN / "gemma3").config
+    assert gemma.local_rope == twin.local_rope and gemma.rope == twin.rope
+    params = llm.load(files["smollm3"]).params
+    jax.tree.map(np.testing.assert_array_equal, params, llm.load(GOLDEN / "smollm3").params)
 
 
 @pytest.mark.parametrize("name", TWINS)
