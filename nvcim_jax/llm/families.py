@@ -181,7 +181,9 @@ def _granite(hf) -> Config:
 def _smollm3(hf) -> Config:
     bias, turned = bool(hf.attention_bias), hf.no_rope_layers
     if len(turned) != hf.num_hidden_layers:
-        raise CheckpointError(f"no_rope_layers names {len(turned)} layers, num_hidden_layers says {hf.num_hidden_layers}")
+        raise CheckpointError(
+            f"no_rope_layers names {len(turned)} layers, num_hidden_layers says {hf.num_hidden_layers}"
+        )
     unturned = tuple(layer for layer, turns in enumerate(turned) if not turns)
     more = {"unturned": unturned, "windows": _windows(hf) if hf.use_sliding_window else ()}
     return Config(**_sizes(hf, qkv_bias=bias, out_bias=bias, mlp_bias=bool(hf.mlp_bias), **more))

@@ -86,7 +86,7 @@ def sensitivity(params, keys, codes, codecs, batch, *, config, probes):
 
     def one(row):
         key, code, codec, *sample = row
-        ids, *rest = (leaf[None] for leaf in sample)
+        ids, *rest = jax.tree.map(lambda leaf: leaf[None], sample)
         asked = decoder.embed(params, config, ids)
 
         def loss(code):

@@ -172,7 +172,7 @@ def _paired(adapted: Adapted, seen, turn):
     """Every draw of every row with every sample at `turn` of the row's pool, as one flat axis."""
     draws, flat = jax.tree.leaves(adapted)[0].shape[1], lambda leaf: leaf.reshape(-1, *leaf.shape[3:])
     adapted = jax.tree.map(lambda leaf: flat(jnp.repeat(leaf[:, :, None], turn.shape[0], axis=2)), adapted)
-    return adapted, *(flat(jnp.repeat(leaf[:, None, turn], draws, axis=1)) for leaf in seen)
+    return adapted, *jax.tree.map(lambda leaf: flat(jnp.repeat(leaf[:, None, turn], draws, axis=1)), seen)
 
 
 def _averaged(once, turn, at_once):

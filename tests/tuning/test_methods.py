@@ -81,6 +81,18 @@ def test_a_prompt_goes_in_front(params, codec):
     np.testing.assert_allclose(losses(params, in_rows(front, 1), text.batch([[(question, answer)]])), told, rtol=1e-5)
 
 
+def test_a_prompt_stands_behind_the_tokens_that_its_place_counts(params, codec):
+    """Each row has its own place; the answer follows as if the virtual tokens were words there."""
+    question, answer = [5, 6, 7, 8], [3, 4]
+    front = tuning.Prompt().apply(tokens_of(params), codec, TINY, tuning.quiet)
+    told = text.batch([[([*question[:at], 1, 2, 3, 4, *question[at:]], answer)] for at in (0, 1, 3)])
+    placed = text.batch([[(question, answer)]] * 3, [[0], [1], [3]])
+    expected = losses(params, in_rows(tuning.Adapted(), 3), told)
+    np.testing.assert_allclose(losses(params, in_rows(front, 3), placed), expected, rtol=1e-5)
+    assert np.ptp(expected) > 1e-3
+    assert text.batch([[(question, answer)]], [[0]]).place is None
+
+
 def test_a_prefix_of_a_prompts_keys_and_values_is_that_prompt(params, codec):
     tokens = tokens_of(params)
     _, seen = decoder.hidden(params, TINY, tokens[None], decoder.causal_positions((1, 4)))
