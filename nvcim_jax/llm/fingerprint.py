@@ -29,7 +29,7 @@ def fingerprint(model: Model) -> str:
 
     The same whether the weights are held in the checkpoint's type or in a wider one.
     """
-    digest = hashlib.blake2b((description_1(model.config) + _later(model.config)).encode(), digest_size=16)
+    digest = hashlib.blake2b((description_1(model.config) + later(model.config)).encode(), digest_size=16)
     for path, leaf in jax.tree_util.tree_leaves_with_path(model.params):
         name, shape = "".join(f"[{step.key!r}]" for step in path), leaf.shape
         is_turned = name.endswith("['weight']")  # version 1 knew it as a kernel, [in, out]
@@ -46,7 +46,7 @@ def description_1(config: Config) -> str:
     return _written("Config", _FIELDS_1, config)
 
 
-def _later(config: Config) -> str:
+def later(config: Config) -> str:
     """What came after version 1 and no weight tells; nothing for a model that version 1 knew."""
     plain = {field.name: field.default for field in fields(Config)}
     there = [field for field in _LATER if getattr(config, field) != plain[field]]
