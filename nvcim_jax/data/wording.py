@@ -62,8 +62,8 @@ def templated(tokenizer: Any, question: str) -> tuple[Ids, int]:
 def turn(tokenizer: Any, question: str) -> Turn:
     """The question in the user's turn of the tokenizer's chat template.
 
-    Together the ids are those of the whole text, as transformers makes them. Where the question holds the name of a
-    special token, it is encoded alone, so that the name stays text. ValueError for a template that cannot be rendered,
+    Together the ids are those of the whole text, as transformers makes them. A question that holds the name of a
+    special token is encoded alone, so that the name stays text. ValueError for a template that cannot be rendered,
     or in which the question does not stand as it is.
     """
     before, found, after = _rendered(tokenizer, _MARK).partition(_MARK)
@@ -71,7 +71,7 @@ def turn(tokenizer: Any, question: str) -> Turn:
     if not found or not (whole.startswith(before) and whole.endswith(after)) or len(whole) <= len(before + after):
         raise ValueError("the chat template does not hold the question as it stands: choose template none")
     inside = whole[len(before) : len(whole) - len(after)]
-    if any(token in inside for token in tokenizer.get_added_vocab()):
+    if not tokenizer.is_fast or any(token in inside for token in tokenizer.get_added_vocab()):
         return Turn(_ids(tokenizer, before), _ids(tokenizer, inside, text_only=True), _ids(tokenizer, after))
     encoded = tokenizer(whole, add_special_tokens=False, split_special_tokens=False, return_offsets_mapping=True)
     ids, spans = encoded.input_ids, encoded.offset_mapping

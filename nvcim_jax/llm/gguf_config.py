@@ -68,7 +68,7 @@ def read(header: Header) -> tuple[Config, dict[str, Tensor], names.Names]:
 
 def _read(header: Header) -> tuple[Config, dict[str, Tensor], names.Names]:
     architecture = header.fields.get("general.architecture")
-    if architecture not in ARCHITECTURES:
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         raise CheckpointError(f"architecture {short(architecture)} is not supported; known: {', '.join(ARCHITECTURES)}")
     said, kind = Said(header, architecture), ARCHITECTURES[architecture]
     _check_variant(said)

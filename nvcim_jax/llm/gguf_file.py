@@ -41,10 +41,10 @@ class Tensor(NamedTuple):
         from gguf.quants import dequantize
 
         first, last, _ = (rows or slice(None)).indices(self.shape[0])
-        row = self.size // self.shape[0]
+        start, end = (self.size * row // self.shape[0] for row in (first, last))
         with os.fdopen(files.open_own(self.path.resolve()), "rb") as file:
-            data = np.fromfile(file, np.uint8, (last - first) * row, offset=self.start + first * row)
-        if data.size != (last - first) * row:
+            data = np.fromfile(file, np.uint8, end - start, offset=self.start + start)
+        if data.size != end - start:
             raise CheckpointError(f"{self.path} is damaged: {short(self.name)} ends too early: download it again")
         with np.errstate(all="ignore"):  # values that are not finite are refused later
             values = dequantize(data, GGMLQuantizationType[self.kind]).reshape(last - first, *self.shape[1:])

@@ -73,7 +73,7 @@ def _made(header: Header, named: dict[str, Any]) -> Any:
 
 def _cut(header: Header, named: dict[str, Any]) -> Cut:
     name = named.get("pre", "default")
-    if name not in CUTS:
+    if not isinstance(name, str) or name not in CUTS:
         raise CheckpointError(f"tokenizer.ggml.pre {short(name)} is not supported; known: {', '.join(CUTS)}")
     if name == "default":
         warnings.warn(

@@ -15,7 +15,8 @@ from nvcim_jax.llm.config import CheckpointError
 from nvcim_jax.llm.folder import one_line
 
 WANTED = ("config.json", "generation_config.json", "quantize_config.json", "*.safetensors", "*.safetensors.index.json",
-          "tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json")  # fmt: skip
+          "tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json",
+          "chat_template.jinja")  # fmt: skip
 
 # Lengths are ours to check; the tokenizer would warn about texts that are cut before the model reads them. A text that
 # holds the name of a special token, such as "</s>", is text.

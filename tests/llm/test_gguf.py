@@ -249,6 +249,7 @@ def test_a_damaged_file_is_one_sentence(tmp_path, sound, change, words):
         ({"tokenizer.ggml.model": "rwkv"}, "tokenizer.ggml.model 'rwkv' is not supported; known: gpt2, llama"),
         ({"tokenizer.ggml.model": "llama"}, "tokenizer.ggml.scores is None; a list of 61 is needed"),
         ({"tokenizer.ggml.pre": "martian"}, "tokenizer.ggml.pre 'martian' is not supported; known: gpt-2"),
+        ({"tokenizer.ggml.pre": [1]}, r"tokenizer.ggml.pre \[1\] is not supported"),
         ({"tokenizer.ggml.merges": None}, "tokenizer.ggml.merges is None; a list of pairs is needed"),
         ({"tokenizer.ggml.merges": ["t h e"]}, "the tokenizer cannot be read"),
         ({"tokenizer.ggml.merges": ["q zz"]}, "the tokenizer cannot be read"),
