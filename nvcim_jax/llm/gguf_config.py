@@ -1,5 +1,6 @@
 """The configuration of a GGUF file: its fields, as those of a config.json, which are checked as such."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -116,7 +117,7 @@ def _rope(said: Said, told: dict[str, Any]) -> dict[str, Any]:
     turned = said.field("rope.dimension_count")
     head = told.get("head_dim") or _head_dim(said)
     if turned is not None and type(turned) is int and type(head) is int and 0 < turned <= head:
-        rope["partial_rotary_factor"] = turned / head
+        rope["partial_rotary_factor"] = math.nextafter(turned / head, 1)  # times the head it is not below `turned`
     factor = said.field("rope.scaling.factor", said.field("rope.scale_linear", 1.0))
     scaling = said.field("rope.scaling.type", "linear" if factor not in (0, 1) else "none")
     if said.has("rope_factors_long.weight"):
