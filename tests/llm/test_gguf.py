@@ -307,3 +307,22 @@ def test_a_header_with_bytes_changed_at_random_is_sound_or_refused(tmp_path, sou
             gguf_file.header(tmp_path / "x.gguf")
         except llm.CheckpointError as error:
             assert "\n" not in str(error)
+
+
+@pytest.mark.slow
+def test_a_real_file_is_asked_and_answers_as_transformers_does(outside):
+    """Ids and greedy answer of transformers with PyTorch on the same file, dequantised there, in float32."""
+    from nvcim_jax.data import text
+    from nvcim_jax.data.wording import Wording
+    from nvcim_jax.people import Sample
+    from nvcim_jax.pipeline.answer import generate
+
+    path = outside / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    if not path.is_file():
+        pytest.skip(f"{path} is not here")
+    model, question = llm.load(path), "What is the capital of Italy?"
+    ids = [1, 9690, 198, 2683, 359, 253, 5356, 5646, 11173, 3365, 3511, 308, 34519, 28, 7018, 411, 407, 19712, 8182, 2,
+           198, 1, 4093, 198, 1780, 314, 260, 3575, 282, 7158, 47, 2, 198, 1, 520, 9531, 198]  # fmt: skip
+    sample = Sample(question, "", question)
+    assert text.asked(model.tokenizer, sample, Wording("auto", "turn")) == (ids, 24)
+    assert generate(model, [sample], new_tokens=40, wording=Wording("auto")) == ["Il Coriobella, Italy."]
