@@ -72,7 +72,7 @@ def write(folder: Path, told: dict) -> None:
     shard, size, where, count = {}, 0, {}, 0
     todo = parameters.shapes(config)
     for number, (ours, leaf) in enumerate(todo.items(), 1):
-        name = names.source(told["model_type"], config, ours).name
+        name = names.source(names.FAMILIES[told["model_type"]], config, ours).name
         shard[name] = values(ours, leaf.shape)
         size += shard[name].nbytes
         if size >= SHARD or number == len(todo):

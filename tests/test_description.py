@@ -8,8 +8,8 @@ import pytest
 
 from nvcim_jax import tuning
 from nvcim_jax.description import described
-from nvcim_jax.llm.config import Config, Packed
-from nvcim_jax.llm.fingerprint import description_1
+from nvcim_jax.llm.config import Config, Packed, Rope
+from nvcim_jax.llm.fingerprint import description_1, later
 from nvcim_jax.pipeline.presets import PRESETS, RECOMMENDED, mitigated
 
 
@@ -62,4 +62,15 @@ def test_a_models_description_is_the_one_of_the_first_releases():
         "parallel=False, shared_norm=False, activation='silu', gated=True, qkv_bias=False, out_bias=False, "
         "mlp_bias=False, head_bias=False, attention_scale=None, attention_cap=None, logit_cap=None, "
         "windows=(None,), embedding_scale=1.0, packed=Packed(bits=4, group=32, checkpoint_format='gptq'))"
+    )
+
+
+def test_what_no_weight_tells_of_a_model_is_described_where_it_is_not_the_default():
+    sizes = {"vocab_size": 5, "dim": 8, "hidden_dim": 16, "layers": 1, "heads": 2, "kv_heads": 1, "head_dim": 4,
+             "context": 64, "norm_eps": 1e-05, "tied": True, "rope": None}  # fmt: skip
+    assert later(Config(**sizes)) == later(Config(**sizes, norm_in=False, norm_qk_whole=True)) == ""
+    granite = Config(**sizes, residual_scale=0.5, logit_scale=0.125, unturned=(3,), local_rope=Rope((1.0,)))
+    assert later(granite) == (
+        "(residual_scale=0.5, logit_scale=0.125, unturned=(3,), "
+        "local_rope=Rope(frequencies=(1.0,), scale=1.0, long_frequencies=(), original_context=0))"
     )

@@ -153,7 +153,8 @@ def _answer(keys, model, asked, prompt, temperature: float) -> list[str]:
     from nvcim_jax.pipeline.answer import answer_room, stream
 
     (person,), front = asked.users, tuning.Adapted(front=prompt[None])
-    how = {"new_tokens": answer_room(model, [person]), "sampling": llm.Sampling(temperature)}
+    how = {"new_tokens": answer_room(model, [person]), "wording": asked.settings.wording}
+    how |= {"sampling": llm.Sampling(temperature)}
     answers = []
     for key, alone in zip(keys, (False, True), strict=True):
         console.print("without:       " if alone else "with the OVT:  ", end="")

@@ -63,7 +63,7 @@ Model = Annotated[
     str,
     typer.Option(
         "--model", parser=model_name, metavar="FOLDER",
-        help="Folder or hub name of a Hugging Face checkpoint.", show_default="embedded",
+        help="Folder or hub name of a Hugging Face checkpoint, or a .gguf file.", show_default="embedded",
     ),
 ]  # fmt: skip
 Weights = Annotated[

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nvcim_jax.data import fields, lamp
+from nvcim_jax.data import wording as wordings
 from nvcim_jax.data.lamp import ANSWER, Task
+from nvcim_jax.data.wording import PLAIN, Wording
 from nvcim_jax.llm.decoder import NOWHERE
 from nvcim_jax.people import Sample
 
@@ -25,6 +27,7 @@ class Batch(NamedTuple):
     positions: np.ndarray  # [rows, pool, tokens]
     labels: np.ndarray  # [rows, pool, labels]
     label_at: np.ndarray  # [rows, pool, labels]: the token that predicts the label
+    place: np.ndarray | None = None  # [rows, pool]: tokens that stand before virtual ones; None where none does
 
 
 class Questions(NamedTuple):
@@ -48,9 +51,38 @@ def question_ids(tokenizer: Any, sample: Sample, room: int | None = None) -> Ids
     return whole if room is None else whole[-room:]
 
 
-def answer_ids(tokenizer: Any, sample: Sample) -> Ids:
+class Asked(NamedTuple):
+    """A question as token ids up to the answer's place, and how many of them stand before the virtual tokens."""
+
+    ids: Ids
+    place: int
+
+
+def asked(tokenizer: Any, sample: Sample, wording: Wording = PLAIN, room: int | None = None) -> Asked:
+    """The question as `wording` says; one longer than `room` tokens, where given, loses its own beginning.
+
+    ValueError for a template that cannot be rendered or leaves no room.
+    """
+    if wording.is_templated(tokenizer):
+        before, question, after = wordings.turn(tokenizer, sample.question)
+    else:
+        whole = question_ids(tokenizer, sample)
+        kept = wording.place == "second"
+        before, question, after = whole[:kept], whole[kept:], []
+    if room is not None and len(question) > (left := room - len(before) - len(after)):
+        if left < 1:
+            raise ValueError(
+                f"the chat template alone takes {len(before) + len(after)} tokens; there is room for {room}"
+            )
+        question = question[-left:]
+    places = {"front": 0, "second": min(len(before), 1), "turn": len(before)}
+    return Asked(before + question + after, places[wording.place])
+
+
+def answer_ids(tokenizer: Any, sample: Sample, wording: Wording = PLAIN) -> Ids:
     """The gold answer, with the token that ends it."""
-    return [*encode(tokenizer, f" {sample.answer}"), tokenizer.eos_token_id]
+    space = "" if wording.is_templated(tokenizer) else " "
+    return [*encode(tokenizer, space + sample.answer), tokenizer.eos_token_id]
 
 
 def decode(tokenizer: Any, ids: Sequence[int], ends: Sequence[int]) -> str:
@@ -104,10 +136,11 @@ def questions(asked: Sequence[Ids], width: int | None = None) -> Questions:
     return Questions(pad(asked, width, 0), _positions([len(row) for row in asked], width))
 
 
-def batch(pools: Sequence[Sequence[tuple[Ids, Ids]]]) -> Batch:
+def batch(pools: Sequence[Sequence[tuple[Ids, Ids]]], places: Sequence[Sequence[int]] | None = None) -> Batch:
     """One row per prompt, each a pool of (question ids, answer ids).
 
-    Every row must hold equally many samples. The last label needs no successor, so it is not fed in. ValueError names
+    `places` say how many tokens of each question stand before virtual ones; none by default. Every row must hold
+    equally many samples. The last label needs no successor, so it is not fed in. ValueError names
     a row that has a sample without question or answer.
     """
     for row, pool in enumerate(pools):
@@ -124,7 +157,8 @@ def batch(pools: Sequence[Sequence[tuple[Ids, Ids]]]) -> Batch:
         pad([answer for _, answer in pairs], labels, -1),
         pad(label_at, labels, 0),
     )
-    return Batch(*(part.reshape(*shape, -1) for part in parts))
+    place = None if places is None or not np.any(places) else np.array(places, np.int32)
+    return Batch(*(part.reshape(*shape, -1) for part in parts), place)
 
 
 def _positions(lengths: Sequence[int], width: int) -> np.ndarray:

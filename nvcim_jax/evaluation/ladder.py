@@ -113,14 +113,14 @@ def ladder(
         block, bank = block_of(settings.fit_codec), found_by(method, trained_for)
         if method.known_domain:
             prompts = compiled.prompts_of(block.codec, bank.prompts)[crowd.owners, crowd.known]
-            answers = answer(crowd.queries, prompts)
+            answers = answer(crowd.queries, prompts, settings)
             return score_of(crowd, crowd.owners, crowd.queries, answers), answers, []
         curve = sensitivity(*training_of(method, trained_for), settings.probes) if settings.probes else None
         how = {"settings": settings, "draws": draws, "sensitivity": curve}
         banks = retrieve.program(write_key, block, bank, cell.condition, **how)
         return _stored(crowd, answer, block, banks, settings, draws)
 
-    without = answer(crowd.queries, None)
+    without = answer(crowd.queries, None, rows[-1].settings)
     base = score_of(crowd, crowd.owners, crowd.queries, without)
     table: dict[Cell, dict[str, Score]] = {}
     examples: list[Example] = []
@@ -150,10 +150,10 @@ def gather(key: jax.Array, model: Model, given: Users, *, buffer: int) -> Crowd:
     return Crowd(model, given.task, users, selected, queries, owners, slots_of_known_domain(users, selected))
 
 
-def _answers(crowd: Crowd, report, queries: Sequence[Sample], prompts) -> list[str]:
-    room = answer_room(crowd.model, crowd.users)
-    told = partial(_times, report, room)
-    return generate(crowd.model, queries, tuning.Adapted(front=prompts), new_tokens=room, report=told)
+def _answers(crowd: Crowd, report, queries: Sequence[Sample], prompts, settings: Settings) -> list[str]:
+    how = {"new_tokens": answer_room(crowd.model, crowd.users), "wording": settings.wording}
+    told = partial(_times, report, how["new_tokens"])
+    return generate(crowd.model, queries, tuning.Adapted(front=prompts), report=told, **how)
 
 
 def _stored(crowd: Crowd, answer, block: Block, banks, settings: Settings, draws: int):
@@ -165,7 +165,7 @@ def _stored(crowd: Crowd, answer, block: Block, banks, settings: Settings, draws
     flat = match.prompt.reshape(len(users), -1, *match.prompt.shape[-2:])
     prompts = compiled.prompts_of(block.codec, flat).reshape(*match.prompt.shape[:-1], -1)[at]
     asked = [users[u].queries[q] for u, _, q in place]
-    answers = answer(asked, prompts)
+    answers = answer(asked, prompts, settings)
     slots = np.asarray(match.index)[at]
     picked = [crowd.selected.samples[u][slot] for (u, _, _), slot in zip(place, slots, strict=True)]
     return score_of(crowd, at[0], asked, answers, picked), answers, picked

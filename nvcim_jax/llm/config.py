@@ -70,9 +70,16 @@ class Config:
     windows: tuple[int | None, ...] = ()  # per layer, how many tokens are seen; none given: all of them
     embedding_scale: float = 1.0
     packed: Packed | None = None
-    # No part of the description that banks hold a digest of: the names and shapes of the weights tell these two.
+    # No part of the description that banks hold a digest of: the names and shapes of the weights tell these.
     norm_after: bool = False  # OPT-350M norms what parts add up to, not what they get
     embedding_dim: int | None = None  # of a table narrower than the layers (OPT-350M)
+    norm_in: bool = True  # OLMo 2 norms only what attention and feed-forward give
+    norm_qk_whole: bool = False  # ... and all heads of queries, or of keys, together
+    # Described where they are not as here.
+    residual_scale: float = 1.0  # of what attention and feed-forward add (Granite)
+    logit_scale: float = 1.0
+    unturned: tuple[int, ...] = ()  # layers without rotary positions (SmolLM3)
+    local_rope: Rope | None = None  # of layers with a window (Gemma 3)
 
     def window(self, layer: int) -> int | None:
         """How many tokens layer `layer` sees, itself included; None for all."""

@@ -88,6 +88,11 @@ class Attention(nn.Module):
 
         query, key, value = heads("q", c.heads, _only(at, x)), heads("k", c.kv_heads, x), heads("v", c.kv_heads, x)
         batch, tokens = query.shape[:2]
+        if c.norm_qk_whole:
+            query, key = (
+                Norm(c, name=f"{name}_norm")(part.reshape(*part.shape[:2], -1)).reshape(part.shape)
+                for name, part in (("q", query), ("k", key))
+            )
         if c.norm_qk:
             query, key = Norm(c, name="q_norm")(query), Norm(c, name="k_norm")(key)
         if turn is not None:
@@ -121,17 +126,20 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x, positions, seen_positions, turn, cached, slot, at):
         c = self.config
-        normed = x if c.norm_after else Norm(c, name="attention_norm")(x)
+        normed = Norm(c, name="attention_norm")(x) if c.norm_in and not c.norm_after else x
         attended, cached = Attention(c, self.window, name="attention")(
             normed, positions, seen_positions, turn, cached, slot, at
         )
         x, normed = _only(at, x), _only(at, normed)
         if c.norm_out:
             attended = Norm(c, name="attention_out_norm")(attended)
+        attended = _scaled(attended, c.residual_scale)
         if not c.parallel:
             x = x + attended
         if c.norm_after:
             x = normed = Norm(c, name="attention_norm")(x)
+        elif not c.norm_in:
+            normed = x
         elif not c.shared_norm:
             normed = Norm(c, name="mlp_norm")(x)
         up = Linear(c.packed, c.hidden_dim, c.mlp_bias, name="up")(normed)
@@ -139,8 +147,13 @@ class Block(nn.Module):
         fed = Linear(c.packed, c.dim, c.mlp_bias, name="down")(_activate(c.activation, up, gate))
         if c.norm_out:
             fed = Norm(c, name="mlp_out_norm")(fed)
+        fed = _scaled(fed, c.residual_scale)
         x = x + attended + fed if c.parallel else x + fed
         return (Norm(c, name="mlp_norm")(x) if c.norm_after else x), cached
+
+
+def _scaled(x: Array, scale: float) -> Array:
+    return x if scale == 1.0 else x * jnp.asarray(scale, x.dtype)
 
 
 @partial(jax.checkpoint, static_argnums=0)  # less is kept for the way back, and what is cheap is done again
@@ -191,12 +204,11 @@ class Decoder(nn.Module):
         x = _lookup(self.embedding.embedding, ids)
         if jax.default_backend() == "cpu":  # which is slow with activations of other types, whatever the weights
             x = x.astype(jnp.float32)
-        c = self.config
-        x = x if c.embedding_scale == 1.0 else x * jnp.asarray(c.embedding_scale, x.dtype)
-        return self.widen(x) if c.embedding_dim else x
+        x = _scaled(x, self.config.embedding_scale)
+        return self.widen(x) if self.config.embedding_dim else x
 
     def hidden(self, x, positions, cache, slot, at):
-        c, seen, turn = self.config, positions, None
+        c, seen, turn, near = self.config, positions, None, None
         if cache is not None:
             seen = jax.lax.dynamic_update_slice_in_dim(cache.positions, positions, slot, axis=1)
         if c.rope is None:
@@ -204,12 +216,15 @@ class Decoder(nn.Module):
             x = x + placed.astype(x.dtype)
         else:
             longest = 1 + jnp.max(jnp.where(seen == NOWHERE, -1, seen), axis=1)
-            turn = rotation(c.rope, positions, longest)
+            turn = near = rotation(c.rope, positions, longest)
+            if c.local_rope is not None:
+                near = rotation(c.local_rope, positions, longest)
         keys, values = [], []
         for layer, block in enumerate(self.blocks):
             cached = None if cache is None else (cache.keys[layer], cache.values[layer])
             asking = at if layer == c.layers - 1 else None  # below the last layer every token is seen by others
-            given = (positions, seen, turn, cached, slot, asking)
+            own = None if layer in c.unturned else turn if c.window(layer) is None else near
+            given = (positions, seen, own, cached, slot, asking)
             x, (key, value) = _again(block, x, *given) if self.recompute else block(x, *given)
             keys.append(key)
             values.append(value)
@@ -218,7 +233,7 @@ class Decoder(nn.Module):
     def unembed(self, x):
         c = self.config
         x = self.narrow(x) if c.embedding_dim else x
-        scores = product(x, self.embedding.embedding) if c.tied else self.head(x)
+        scores = _scaled(product(x, self.embedding.embedding) if c.tied else self.head(x), c.logit_scale)
         return scores if c.logit_cap is None else jnp.tanh(scores / c.logit_cap) * c.logit_cap
 
 

@@ -30,17 +30,22 @@ def read(folder: Path) -> tuple[Config, Packed | None, Any]:
     if not told.get("quantization_config") and beside.is_file():
         told["quantization_config"] = read_object(beside)
     try:
-        found = fields.known(told)
-        words = found.pop("quantization_config", None)
-        family = found.get("model_type")
-        if family not in FAMILIES:
-            raise CheckpointError(f"model_type {family!r} is not supported; known: {', '.join(FAMILIES)}")
-        hf = huggingface.configuration(found | {"name_or_path": str(folder)})
-        config = FAMILIES[family](hf)
-        _check_heads(config)
-        return config, gptq.packed(words) if words else None, hf
+        return configured(told, folder)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
+
+
+def configured(told: dict, where: Path) -> tuple[Config, Packed | None, Any]:
+    """As `read`, from the fields of a config.json, of a checkpoint that lies at `where`."""
+    found = fields.known(told)
+    words = found.pop("quantization_config", None)
+    family = found.get("model_type")
+    if family not in FAMILIES:
+        raise CheckpointError(f"model_type {family!r} is not supported; known: {', '.join(FAMILIES)}")
+    hf = huggingface.configuration(found | {"name_or_path": str(where)})
+    config = FAMILIES[family](hf)
+    _check_heads(config)
+    return config, gptq.packed(words) if words else None, hf
 
 
 def _check_heads(c: Config) -> None:
@@ -86,9 +91,17 @@ def _sizes(hf, **differences) -> dict:
         "context": hf.max_position_embeddings,
         "norm_eps": hf.rms_norm_eps if hasattr(hf, "rms_norm_eps") else hf.layer_norm_eps,
         "tied": bool(hf.tie_word_embeddings),
-        "rope": rope(hf, head_dim),
+        "rope": None if "rope" in differences else rope(_one_rule(hf), hf, head_dim),
         "activation": _activation(hf.hidden_act if hasattr(hf, "hidden_act") else hf.hidden_activation),
     } | differences
+
+
+def _one_rule(hf) -> dict:
+    """The rope parameters of a family whose layers turn alike."""
+    told = hf.rope_parameters
+    if any(told.get(kind) for kind in LAYER_TYPES):
+        raise CheckpointError("rope parameters for each kind of layer are not supported in this family")
+    return told
 
 
 def _llama(hf) -> Config:
@@ -122,6 +135,58 @@ def _gemma2(hf) -> Config:
             windows=_windows(hf),
         )
     )
+
+
+def _gemma3(hf) -> Config:
+    _require(hf, use_bidirectional_attention=(None, False), attention_bias=(False,))
+    turns = {kind: rope(hf.rope_parameters[kind], hf, hf.head_dim) for kind in LAYER_TYPES}
+    return Config(
+        **_sizes(
+            hf,
+            rope=turns["full_attention"],
+            local_rope=turns["sliding_attention"],
+            norm="rms_plus_one",
+            norm_out=True,
+            norm_qk=True,
+            embedding_scale=float(hf.hidden_size) ** 0.5,
+            attention_scale=float(hf.query_pre_attn_scalar) ** -0.5,
+            attention_cap=hf.attn_logit_softcapping,
+            logit_cap=hf.final_logit_softcapping,
+            windows=_windows(hf),
+        )
+    )
+
+
+def _olmo2(hf) -> Config:
+    _require(hf, attention_bias=(False,))
+    return Config(**_sizes(hf, norm_in=False, norm_out=True, norm_qk_whole=True))
+
+
+def _granite(hf) -> Config:
+    bias = bool(hf.attention_bias)
+    return Config(
+        **_sizes(
+            hf,
+            qkv_bias=bias,
+            out_bias=bias,
+            mlp_bias=bool(hf.mlp_bias),
+            embedding_scale=float(hf.embedding_multiplier),
+            attention_scale=float(hf.attention_multiplier),
+            residual_scale=float(hf.residual_multiplier),
+            logit_scale=1 / float(hf.logits_scaling),
+        )
+    )
+
+
+def _smollm3(hf) -> Config:
+    bias, turned = bool(hf.attention_bias), hf.no_rope_layers
+    if len(turned) != hf.num_hidden_layers:
+        raise CheckpointError(
+            f"no_rope_layers names {len(turned)} layers, num_hidden_layers says {hf.num_hidden_layers}"
+        )
+    unturned = tuple(layer for layer, turns in enumerate(turned) if not turns)
+    more = {"unturned": unturned, "windows": _windows(hf) if hf.use_sliding_window else ()}
+    return Config(**_sizes(hf, qkv_bias=bias, out_bias=bias, mlp_bias=bool(hf.mlp_bias), **more))
 
 
 def _phi(hf) -> Config:
@@ -228,10 +293,14 @@ FAMILIES = {
     "mistral": _mistral,
     "gemma": _gemma,
     "gemma2": _gemma2,
+    "gemma3_text": _gemma3,
+    "granite": _granite,
+    "olmo2": _olmo2,
     "phi": _phi,
     "phi3": _phi3,
     "gpt_neox": _gpt_neox,
     "opt": _opt,
+    "smollm3": _smollm3,
     "stablelm": _stablelm,
     "qwen2": _qwen2,
     "qwen3": _qwen3,

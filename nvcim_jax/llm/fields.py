@@ -62,13 +62,18 @@ CONFIG: dict[str, Kind] = {
     **dict.fromkeys(("max_position_embeddings", "n_positions"), _CONTEXT),
     "original_max_position_embeddings": _CONTEXT,
     **dict.fromkeys(("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon"), _EPSILON),
-    **dict.fromkeys(("rope_theta", "rotary_emb_base"), _THETA),
+    **dict.fromkeys(("rope_theta", "rope_local_base_freq", "rotary_emb_base"), _THETA),
     **dict.fromkeys(("partial_rotary_factor", "rotary_pct"), _PART),
     **dict.fromkeys(("rope_parameters", "rope_scaling"), or_null(OBJECT)),
     "sliding_window": or_null(whole(1, 2**31 - 1)),
     "max_window_layers": whole(0, 1000),
     "layer_types": or_null(several(WORD, 1000)),
     "query_pre_attn_scalar": whole(1, 2**20),
+    **dict.fromkeys(
+        ("embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling"), real(1e-6, 1e6)
+    ),
+    "no_rope_layers": or_null(several(whole(0, 1), 1000)),
+    **dict.fromkeys(("no_rope_layer_interval", "sliding_window_pattern", "_sliding_window_pattern"), whole(1, 1000)),
     **dict.fromkeys(("attn_logit_softcapping", "final_logit_softcapping"), _CAP),
     **dict.fromkeys(
         ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_qkv_bias", "enable_bias", "use_parallel_residual",
@@ -90,7 +95,7 @@ ROPE: dict[str, Kind] = {
     "original_max_position_embeddings": _CONTEXT,
     "attention_factor": or_null(real(0.001, 1000)),
     **dict.fromkeys(("short_factor", "long_factor"), several(real(0.001, 1e6), 2**13)),
-    **dict.fromkeys(LAYER_TYPES, EMPTY),  # one rule for all layers
+    **dict.fromkeys(LAYER_TYPES, or_null(OBJECT)),  # a rule for each kind of layer (Gemma 3)
 }
 
 QUANTISATION: dict[str, Kind] = {
@@ -116,4 +121,7 @@ def known(told: dict) -> dict:
     for name in ("rope_parameters", "rope_scaling"):
         if found.get(name):
             found[name] = checked(found[name], ROPE, f"{name}.")
+            for kind in LAYER_TYPES:
+                if found[name].get(kind):
+                    found[name][kind] = checked(found[name][kind], ROPE, f"{name}.{kind}.")
     return found

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import fields
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ _FIELDS_1 = (
     "out_bias", "mlp_bias", "head_bias", "attention_scale", "attention_cap", "logit_cap", "windows", "embedding_scale",
     "packed",
 )  # fmt: skip
+_LATER = ("residual_scale", "logit_scale", "unturned", "local_rope")  # each described where it is not the default
 _ROPE_1 = ("frequencies", "scale", "long_frequencies", "original_context")
 _PACKED_1 = ("bits", "group", "checkpoint_format")
 SAMPLED = 1024  # values of every weight, evenly spaced
@@ -27,7 +29,7 @@ def fingerprint(model: Model) -> str:
 
     The same whether the weights are held in the checkpoint's type or in a wider one.
     """
-    digest = hashlib.blake2b(description_1(model.config).encode(), digest_size=16)
+    digest = hashlib.blake2b((description_1(model.config) + later(model.config)).encode(), digest_size=16)
     for path, leaf in jax.tree_util.tree_leaves_with_path(model.params):
         name, shape = "".join(f"[{step.key!r}]" for step in path), leaf.shape
         is_turned = name.endswith("['weight']")  # version 1 knew it as a kernel, [in, out]
@@ -42,6 +44,13 @@ def fingerprint(model: Model) -> str:
 def description_1(config: Config) -> str:
     """Sizes, constants and variants of a decoder as version 1 writes them."""
     return _written("Config", _FIELDS_1, config)
+
+
+def later(config: Config) -> str:
+    """What came after version 1 and no weight tells; nothing for a model that version 1 knew."""
+    plain = {field.name: field.default for field in fields(Config)}
+    there = [field for field in _LATER if getattr(config, field) != plain[field]]
+    return _written("", tuple(there), config) if there else ""
 
 
 def _written(name: str, fields: tuple[str, ...], record) -> str:

@@ -20,16 +20,21 @@ def check_links(folder: Path) -> None:
     The hub's cache keeps every file of a snapshot as a link into the `blobs` folder of the same model: those are fine.
     Raises CheckpointError.
     """
-    root = folder.resolve()
+    for path in sorted(folder.iterdir()):
+        check_link(path)
+
+
+def check_link(path: Path) -> None:
+    """Refuse one file of a folder that is a link out of it, as `check_links` does."""
+    root = path.parent.resolve()
     if root.parent.name == "snapshots":
         root = root.parent.parent
-    for path in sorted(folder.iterdir()):
-        try:
-            outside = path.is_symlink() and not path.resolve().is_relative_to(root)
-        except (OSError, RuntimeError) as error:  # a link to itself
-            raise CheckpointError(f"{path} is a link that leads nowhere: put the file in its place") from error
-        if outside:
-            raise CheckpointError(f"{path} is a link that leads out of the folder: put the file in its place")
+    try:
+        outside = path.is_symlink() and not path.resolve().is_relative_to(root)
+    except (OSError, RuntimeError) as error:  # a link to itself
+        raise CheckpointError(f"{path} is a link that leads nowhere: put the file in its place") from error
+    if outside:
+        raise CheckpointError(f"{path} is a link that leads out of the folder: put the file in its place")
 
 
 def read_object(path: Path) -> dict:

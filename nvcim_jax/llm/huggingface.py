@@ -3,6 +3,7 @@
 Code that lies beside a checkpoint is never run.
 """
 
+import json
 import os
 import warnings
 from collections.abc import Iterator
@@ -14,7 +15,12 @@ from nvcim_jax.llm.config import CheckpointError
 from nvcim_jax.llm.folder import one_line
 
 WANTED = ("config.json", "generation_config.json", "quantize_config.json", "*.safetensors", "*.safetensors.index.json",
-          "tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json")  # fmt: skip
+          "tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json",
+          "chat_template.jinja")  # fmt: skip
+
+# Lengths are ours to check; the tokenizer would warn about texts that are cut before the model reads them. A text that
+# holds the name of a special token, such as "</s>", is text.
+_AS_TEXT = {"model_max_length": 10**9, "split_special_tokens": True}
 
 
 def snapshot(name: str, revision: str | None) -> Path:
@@ -38,10 +44,37 @@ def tokenizer(folder: Path, hf: Any) -> Any:
     with _said_plainly("the tokenizer cannot be read"):
         from transformers import AutoTokenizer
 
-        # Lengths are ours to check; the tokenizer would warn about texts that are cut before the model reads them.
-        # A text that holds the name of a special token, such as "</s>", is text.
         here = {"config": hf, "trust_remote_code": False, "local_files_only": True}
-        return AutoTokenizer.from_pretrained(folder, **here, model_max_length=10**9, split_special_tokens=True)
+        return AutoTokenizer.from_pretrained(folder, **here, **_AS_TEXT)
+
+
+def gguf_tokenizer(architecture: str, words: dict, *, digits: bool, whole: bool, spaced: bool, **options: Any) -> Any:
+    """The tokenizer that the `words` of a GGUF file make, in the names of transformers' converter.
+
+    With `digits` every digit stands alone, with `whole` a word of the vocabulary is never cut; `spaced` puts the space
+    of sentencepiece before a text. `options` are the tokenizer's own.
+    """
+    with _said_plainly("the tokenizer cannot be read"):
+        from tokenizers import pre_tokenizers
+        from transformers import PreTrainedTokenizerFast
+        from transformers.integrations.gguf.gguf_tokenizer_mapping import convert_gguf_tokenizer
+
+        backend = _without_others(convert_gguf_tokenizer(architecture, words)[0], len(words["tokens"]))
+        if digits:
+            by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False)
+            backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(True), by_bytes])
+        if whole:
+            backend.model.ignore_merges = True
+        if not spaced and isinstance(backend.pre_tokenizer, pre_tokenizers.Metaspace):
+            backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never", split=False)
+        return PreTrainedTokenizerFast(tokenizer_object=backend, **_AS_TEXT, **options)
+
+
+def _without_others(backend: Any, count: int) -> Any:
+    """A tokenizer of its first `count` tokens: the converter adds those that GPT-2 and Llama always have."""
+    told = json.loads(backend.to_str())
+    told["added_tokens"] = [token for token in told["added_tokens"] if token["id"] < count]
+    return type(backend).from_str(json.dumps(told))
 
 
 @contextmanager

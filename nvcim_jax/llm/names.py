@@ -1,4 +1,4 @@
-"""Where each family keeps its weights: our module -> the checkpoint's, `[part]` marking the outputs of a fused one."""
+"""Where each family keeps its weights: our module -> the checkpoint's, `[part]` saying which outputs of it and how."""
 
 import re
 from collections.abc import Iterable
@@ -22,22 +22,20 @@ class Names(NamedTuple):
 _TOP = {"embedding": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
 _QKVO = {f"attention/{part}": f"self_attn.{part}_proj" for part in "qkvo"}
 _NORMS = {"attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
+_QK_NORMS = {f"attention/{part}_norm": f"self_attn.{part}_norm" for part in "qk"}
+_OUT_NORMS = {
+    "attention_out_norm": "post_attention_layernorm",
+    "mlp_norm": "pre_feedforward_layernorm",
+    "mlp_out_norm": "post_feedforward_layernorm",
+}
 _GATED = {part: f"mlp.{part}_proj" for part in ("gate", "up", "down")}
 _LLAMA = Names(_TOP, "model.layers", _NORMS | _QKVO | _GATED)
 
 FAMILIES = {
-    **dict.fromkeys(("llama", "mistral", "gemma", "qwen2", "stablelm"), _LLAMA),
-    "qwen3": _LLAMA._replace(
-        inside=_LLAMA.inside | {"attention/q_norm": "self_attn.q_norm", "attention/k_norm": "self_attn.k_norm"}
-    ),
-    "gemma2": _LLAMA._replace(
-        inside=_LLAMA.inside
-        | {
-            "attention_out_norm": "post_attention_layernorm",
-            "mlp_norm": "pre_feedforward_layernorm",
-            "mlp_out_norm": "post_feedforward_layernorm",
-        }
-    ),
+    **dict.fromkeys(("llama", "mistral", "gemma", "granite", "qwen2", "smollm3", "stablelm"), _LLAMA),
+    "qwen3": _LLAMA._replace(inside=_LLAMA.inside | _QK_NORMS),
+    "gemma2": _LLAMA._replace(inside=_LLAMA.inside | _OUT_NORMS),
+    **dict.fromkeys(("gemma3_text", "olmo2"), _LLAMA._replace(inside=_LLAMA.inside | _OUT_NORMS | _QK_NORMS)),
     "phi3": _LLAMA._replace(
         inside=_LLAMA.inside
         | {f"attention/{part}": f"self_attn.qkv_proj[{part}]" for part in "qkv"}
@@ -96,6 +94,29 @@ FAMILIES = {
     ),
 }
 
+# What llama.cpp calls them, by its name of the architecture. A layer has those of these modules that its family has.
+_GGUF = Names(
+    {"embedding": "token_embd", "places": "position_embd", "norm": "output_norm", "head": "output"},
+    "blk",
+    {f"attention/{part}": f"attn_{part}" for part in ("q", "k", "v", "q_norm", "k_norm")}
+    | {part: f"ffn_{part}" for part in ("gate", "up", "down")}
+    | {
+        "attention_norm": "attn_norm",
+        "attention/o": "attn_output",
+        "attention_out_norm": "post_attention_norm",
+        "mlp_norm": "ffn_norm",
+        "mlp_out_norm": "post_ffw_norm",
+    },
+)
+_GGUF_PAIRS = _GGUF._replace(inside=_GGUF.inside | {f"attention/{part}": f"attn_{part}[{part} pairs]" for part in "qk"})
+_GGUF_FUSED = _GGUF._replace(inside=_GGUF.inside | {f"attention/{part}": f"attn_qkv[{part}]" for part in "qkv"})
+GGUF = {
+    **dict.fromkeys(("llama", "granite", "smollm3"), _GGUF_PAIRS),
+    **dict.fromkeys(("gemma", "gemma2", "gemma3", "olmo2", "phi2", "qwen2", "qwen3", "stablelm"), _GGUF),
+    **dict.fromkeys(("gpt2", "gptneox"), _GGUF_FUSED),
+    "phi3": _GGUF_FUSED._replace(inside=_GGUF_FUSED.inside | {part: f"ffn_up[{part}]" for part in ("gate", "up")}),
+}
+
 _LEAVES = {"scale": "weight", "embedding": "weight"}
 
 # Buffers that old files carry and no weight depends on.
@@ -114,10 +135,9 @@ class Source(NamedTuple):
         return f"{self.module}.{self.leaf}"
 
 
-def source(family: str, config: Config, ours: str) -> Source:
+def source(names: Names, config: Config, ours: str) -> Source:
     """Where the parameter `ours`, such as `blocks_3/attention/q/weight`, comes from."""
     module, leaf = ours.rsplit("/", 1)
-    names = FAMILIES[family]
     if module.startswith("blocks_"):
         block, inside = module.split("/", 1)
         theirs = f"{names.layer}.{block.removeprefix('blocks_')}.{names.inside[inside]}"
@@ -127,16 +147,18 @@ def source(family: str, config: Config, ours: str) -> Source:
     return Source(theirs, _LEAVES.get(leaf, leaf), _outputs(config, part) if part else None)
 
 
-def layers(family: str, found: Iterable[str]) -> int:
+def layers(names: Names, found: Iterable[str]) -> int:
     """How many layers the tensors of a checkpoint name, with or without the first part of their names."""
-    stem, inside = FAMILIES[family].layer.split(".", 1)
-    numbers = re.compile(rf"(?:{stem}\.)?{re.escape(inside)}\.(\d{{1,9}})\.")
+    *stem, inside = names.layer.split(".", 1)
+    numbers = re.compile("".join(rf"(?:{part}\.)?" for part in stem) + rf"{re.escape(inside)}\.(\d{{1,9}})\.")
     return len({match[1] for match in map(numbers.match, found) if match})
 
 
 @lru_cache(maxsize=64)  # layers are alike
 def _outputs(c: Config, part: str) -> np.ndarray:
     query, key = c.heads * c.head_dim, c.kv_heads * c.head_dim
+    if part.endswith("pairs"):  # the two values that turn together stand side by side
+        return np.arange(query if part[0] == "q" else key).reshape(-1, c.head_dim // 2, 2).swapaxes(1, 2).reshape(-1)
     if part.endswith("by head"):  # the query, key and value of a head stand together
         return np.arange(3 * query).reshape(c.heads, 3, c.head_dim)[:, "qkv".index(part[0])].reshape(-1)
     spans = {

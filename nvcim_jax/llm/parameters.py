@@ -2,6 +2,7 @@
 
 import warnings
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from nvcim_jax.llm import gptq, names, tensors
+from nvcim_jax.llm import gguf_file, gptq, names, tensors
 from nvcim_jax.llm.config import CheckpointError, Config, Packed
 from nvcim_jax.llm.decoder import Decoder
 from nvcim_jax.llm.folder import short
-from nvcim_jax.llm.tensors import Tensor
 
+Tensor = tensors.Tensor | gguf_file.Tensor
 _HEAD, _ROW = "lm_head.weight", slice(0, 1)
 
 
@@ -43,20 +44,22 @@ class Part(NamedTuple):
     empty: float  # what a parameter that says nothing holds everywhere
 
 
-def planned(folder: Path, family: str, config: Config, how: Packed | None) -> list[Part]:
+def planned(
+    path: Path, there: Mapping[str, Tensor], called: names.Names, config: Config, how: Packed | None
+) -> list[Part]:
     """Where every parameter is read from, the largest first: what reading needs beside the weights is then never on
-    top of all of them. Raises CheckpointError unless names, shapes and types are those that config.json asks for."""
-    there = tensors.found(folder)
-    layers = names.layers(family, there)
+    top of all of them. `there` are the tensors of the checkpoint at `path`. Raises CheckpointError unless names, shapes
+    and types are those that the configuration asks for."""
+    layers = names.layers(called, there)
     if layers != config.layers:
-        raise CheckpointError(f"{folder}: its tensors are of {layers} layers, config.json says {config.layers}")
+        raise CheckpointError(f"{path}: its tensors are of {layers} layers, its configuration says {config.layers}")
     wanted = shapes(config)
-    sources = {ours: names.source(family, config, ours) for ours in wanted}
-    files = _match(folder, there, sources, config.tied, how)
+    sources = {ours: names.source(called, config, ours) for ours in wanted}
+    files = _match(path, there, sources, config.tied, how)
     parts = []
     for ours in sorted(wanted, key=lambda ours: -np.prod(wanted[ours].shape)):
         source, leaf = sources[ours], wanted[ours]
-        turned = names.FAMILIES[family].inputs_first and ours.endswith("/weight") and source.module != "lm_head"
+        turned = called.inputs_first and ours.endswith("/weight") and source.module != "lm_head"
         read = [source.name] if source.name in files else [f"{source.module}.{each}" for each in gptq.LEAVES]
         empty = -1.0 if config.norm == "rms_plus_one" and ours.endswith("/scale") else 0.0
         kept = leaf.dtype if source.leaf in gptq.LEAVES else None
@@ -67,7 +70,7 @@ def planned(folder: Path, family: str, config: Config, how: Packed | None) -> li
     return parts
 
 
-def _match(folder, there, sources, tied, how) -> dict[str, Tensor]:
+def _match(path, there, sources, tied, how) -> dict[str, Tensor]:
     """The tensors by the names that we look for. Raises CheckpointError for missing and unknown ones."""
     full = dict(there)
     stem = sources["embedding/embedding"].module.split(".")[0]
@@ -88,7 +91,7 @@ def _match(folder, there, sources, tied, how) -> dict[str, Tensor]:
     if how:  # AutoGPTQ writes a bias of zeros for every layer
         unused = [name for name in unused if not _zero_bias(there[name])]
     if missing or unused:
-        raise CheckpointError(f"{folder}: tensors missing: {_some(missing)}; tensors unknown: {_some(unused)}")
+        raise CheckpointError(f"{path}: tensors missing: {_some(missing)}; tensors unknown: {_some(unused)}")
     return full
 
 
@@ -119,7 +122,8 @@ def _check_headers(parts: list[Part]) -> None:
         for tensor, (shape, types) in zip(part.tensors, _headers(part, outputs[part.source.name]), strict=True):
             if tensor.shape != shape:
                 raise CheckpointError(
-                    f"{tensor.path}: {tensor.name} has shape {list(tensor.shape)}; config.json asks for {list(shape)}"
+                    f"{tensor.path}: {tensor.name} has shape {list(tensor.shape)}; the configuration asks for "
+                    f"{list(shape)}"
                 )
             if tensor.dtype not in types:
                 raise CheckpointError(

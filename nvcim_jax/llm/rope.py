@@ -7,12 +7,12 @@ import numpy as np
 from nvcim_jax.llm.config import CheckpointError, Rope, plain_rope
 
 
-def rope(hf, head_dim: int) -> Rope:
-    """Frequencies of a configuration, for the rope types default, linear, llama3 and longrope (their papers' rules).
+def rope(told: dict, hf, head_dim: int) -> Rope:
+    """Frequencies of the rope parameters `told` of a configuration, for the rope types default, linear, llama3 and
+    longrope (their papers' rules).
 
     Raises CheckpointError for other types, and for settings that do not fit each other or the head.
     """
-    told = hf.rope_parameters
     kind = told.get("rope_type", "default")
     if kind not in _ROPES:
         raise CheckpointError(f"rope_type {kind!r} is not supported; known: {', '.join(_ROPES)}")

@@ -27,7 +27,7 @@ def read(folder: Path, hf: Any, vocab_size: int) -> tuple[Any, tuple[int, ...]]:
             _check_settings(folder / name)
     try:
         tokenizer = huggingface.tokenizer(folder, hf)
-        _check(tokenizer, vocab_size)
+        check(tokenizer, vocab_size)
         _warn_of_moved(folder, tokenizer)
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
@@ -41,7 +41,8 @@ def _check_settings(path: Path) -> None:
             raise CheckpointError(f"{path}: {name} names another file, which is not followed: remove it")
 
 
-def _check(tokenizer: Any, vocab_size: int) -> None:
+def check(tokenizer: Any, vocab_size: int) -> None:
+    """Raise CheckpointError for a tokenizer that cannot encode and decode, or gives tokens beyond `vocab_size`."""
     try:
         token, last = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
         encoded = [tokenizer(_PROBE, add_special_tokens=special).input_ids for special in (False, True)]

@@ -1,4 +1,4 @@
-"""Hugging Face checkpoints in and out: config.json, safetensors (sharded or not, GPTQ or not), tokenizer."""
+"""Checkpoints in: folders of Hugging Face (safetensors, sharded or not, GPTQ or not) and GGUF files. Weights out."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +11,9 @@ from flax import traverse_util
 from jaxtyping import PyTree
 from safetensors.numpy import save_file
 
-from nvcim_jax.llm import families, huggingface, names, parameters, tokens
+from nvcim_jax.llm import families, gguf_config, gguf_file, gguf_tokens, huggingface, names, parameters, tensors, tokens
 from nvcim_jax.llm.config import CheckpointError, Config
-from nvcim_jax.llm.folder import check_links, one_line
+from nvcim_jax.llm.folder import check_link, check_links, one_line
 
 
 class Model(NamedTuple):
@@ -32,15 +32,16 @@ def load(
     dequantise: Literal["load", "lazy"] = "load",
     revision: str | None = None,
 ) -> Model:
-    """The checkpoint in a folder, or of a Hugging Face hub name such as "google/gemma-2b" (at `revision`).
+    """The checkpoint in a folder, in a GGUF file, or of a Hugging Face hub name such as "google/gemma-2b" (at
+    `revision`).
 
     Weights become float32 on CPU and bfloat16 elsewhere unless `dtype` names one of the two. GPTQ weights are
     dequantised now ("load"), or kept packed and dequantised layer by layer inside the program ("lazy": less memory,
-    slower).
+    slower). Those of a GGUF file are always dequantised.
 
     Raises CheckpointError when there is no checkpoint, or one that is damaged, incomplete or of a family, rope type,
     activation or packing that is not known here. All that is told about sizes is compared before memory is taken. Only
-    safetensors are read: a pickle could run code.
+    safetensors and GGUF files are read: a pickle could run code.
     """
     if dequantise not in ("load", "lazy"):
         raise ValueError(f"dequantise {dequantise!r}: 'load' or 'lazy' is needed")
@@ -49,6 +50,9 @@ def load(
     if dtype not in ("float32", "bfloat16", jnp.float32, jnp.bfloat16):
         raise ValueError(f"dtype {dtype!r}: float32 or bfloat16 is needed (activations can outgrow float16)")
     try:
+        file = Path(path_or_hub_name).expanduser()
+        if file.suffix.lower() == ".gguf" and not file.is_dir():
+            return _load_gguf(file, dtype, dequantise == "lazy")
         folder = _folder(path_or_hub_name, revision)
         return _load(folder, dtype, dequantise == "lazy")
     except CheckpointError as error:
@@ -66,19 +70,35 @@ def _load(folder: Path, dtype, lazy: bool) -> Model:
         if how is None:
             raise CheckpointError(f"{folder} is not quantised: it has no packed words to keep")
         config = replace(config, packed=how)
-    parts = parameters.planned(folder, hf.model_type, config, how)
+    parts = parameters.planned(folder, tensors.found(folder), names.FAMILIES[hf.model_type], config, how)
     tokenizer, ends = tokens.read(folder, hf, config.vocab_size)
+    return Model(_read(parts, dtype), config, tokenizer, ends)
+
+
+def _load_gguf(path: Path, dtype, lazy: bool) -> Model:
+    if lazy:
+        raise CheckpointError(f"{path}: the weights of a GGUF file are not kept packed: choose float32 or bfloat16")
+    check_link(path)
+    header = gguf_file.header(path)
+    config, weights, called = gguf_config.read(header)
+    parts = parameters.planned(path, weights, called, config, None)
+    tokenizer, ends = gguf_tokens.read(header, config.vocab_size)
+    return Model(_read(parts, dtype), config, tokenizer, ends)
+
+
+def _read(parts: list[parameters.Part], dtype) -> PyTree:
     flat = {part.ours: jax.device_put(parameters.read(part, dtype)) for part in parts}
-    return Model(traverse_util.unflatten_dict(flat, sep="/"), config, tokenizer, ends)
+    return traverse_util.unflatten_dict(flat, sep="/")
 
 
 def save_weights(path: Path | str, params: PyTree, config: Config, dtype=np.float16) -> None:
     """Write the `params` of a plain Llama as a Hugging Face safetensors file in `dtype`."""
     flat = traverse_util.flatten_dict(params, sep="/")
-    tensors = {
-        names.source("llama", config, ours).name: np.ascontiguousarray(leaf, dtype) for ours, leaf in flat.items()
+    called = names.FAMILIES["llama"]
+    written = {
+        names.source(called, config, ours).name: np.ascontiguousarray(leaf, dtype) for ours, leaf in flat.items()
     }
-    save_file(tensors, path, metadata={"format": "pt"})
+    save_file(written, path, metadata={"format": "pt"})
 
 
 def _folder(path_or_hub_name, revision) -> Path:
@@ -89,5 +109,7 @@ def _folder(path_or_hub_name, revision) -> Path:
             raise CheckpointError(f"{name} is neither a folder nor a hub name such as google/gemma-2b")
         folder = huggingface.snapshot(name, revision)
     if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder} holds no config.json: give the folder of a Hugging Face checkpoint")
+        raise CheckpointError(
+            f"{folder} holds no config.json: give the folder of a Hugging Face checkpoint, or a .gguf file"
+        )
     return folder

@@ -10,6 +10,7 @@ from jaxtyping import PRNGKeyArray
 
 from nvcim_jax import llm, tuning
 from nvcim_jax.data import lamp, text
+from nvcim_jax.data.wording import PLAIN, Wording
 from nvcim_jax.hardware import catalogue
 from nvcim_jax.hardware.devices import Condition, Device
 from nvcim_jax.llm.decoder import NOWHERE
@@ -76,7 +77,7 @@ def answer(
         if len(at):
             front = tuning.Adapted(front=jnp.stack([found[i].prompt for i in at])) if sure else BARE
             chosen = [asked.users[0].queries[i] for i in at]
-            texts[at] = generate(model, chosen, front, new_tokens=room)
+            texts[at] = generate(model, chosen, front, new_tokens=room, wording=memory.settings.wording)
     return [
         Answer(told, each.sample, each.slot, each.score, each.margin, not sure)
         for told, each, sure in zip(texts, found, is_sure, strict=True)
@@ -110,7 +111,10 @@ def stream_answer(
     asked = asking(memory, [query], user)
     (found,) = find(find_key, model, asked, condition_of(memory, device, sigma))
     front, room = tuning.Adapted(front=found.prompt[None]), answer_room(model, asked.users)
-    return stream(draw_key, model, asked.users[0].queries[0], front, new_tokens=room, sampling=sampling)
+    return stream(
+        draw_key, model, asked.users[0].queries[0], front, new_tokens=room, wording=memory.settings.wording,
+        sampling=sampling,
+    )  # fmt: skip
 
 
 def asking(memory: Memory, queries: Sequence[Sample | str], user: str | None = None) -> Memory:
@@ -184,15 +188,19 @@ def generate(
     adapted: tuning.Adapted = BARE,
     *,
     new_tokens: int,
+    wording: Wording = PLAIN,
     report: Report = lambda rows: None,
 ) -> list[str]:
-    """The model's greedy answers to `queries`, each behind its own row of what a method adapted."""
+    """The model's greedy answers to `queries`, put as `wording` says, each with its own row of what a method adapted.
+
+    ValueError for a chat template that cannot be rendered.
+    """
     room = model.config.context - tuning.taken(adapted) - new_tokens
-    asked = [text.question_ids(model.tokenizer, query, room) for query in queries]
+    asked = [text.asked(model.tokenizer, query, wording, room) for query in queries]
     pad = model.tokenizer.pad_token_id or 0
     answers = []
     block = min(ROWS, text.bucket(len(asked), 8))
-    width = text.bucket(max(map(len, asked)))
+    width = text.bucket(max(len(each.ids) for each in asked))
     for start in range(0, len(asked), block):
         part = asked[start : start + block]
         rows = np.resize(np.arange(start, start + len(part)), block)  # a short last block repeats its rows
@@ -211,6 +219,7 @@ def stream(
     adapted: tuning.Adapted = BARE,
     *,
     new_tokens: int,
+    wording: Wording = PLAIN,
     sampling: llm.Sampling = GREEDY,
     alone: bool = False,
 ) -> Iterator[str]:
@@ -219,10 +228,11 @@ def stream(
     With `alone` it is the answer without the virtual tokens of `adapted`, from the program that is compiled for the
     answer with them: they stand where no token looks.
     """
-    asked = text.question_ids(model.tokenizer, query, model.config.context - tuning.taken(adapted) - new_tokens)
-    params, inputs = _placed(model, adapted, [asked], text.bucket(len(asked)))
+    asked = text.asked(model.tokenizer, query, wording, model.config.context - tuning.taken(adapted) - new_tokens)
+    params, inputs = _placed(model, adapted, [asked], text.bucket(len(asked.ids)))
     if alone:
-        inputs = inputs._replace(positions=_without_front(np.asarray(inputs.positions), tuning.taken(adapted)))
+        positions = _without_front(np.asarray(inputs.positions), tuning.taken(adapted), asked.place)
+        inputs = inputs._replace(positions=positions)
     tokens, told = [], ""
     for token in llm.stream(
         params, model.config, inputs, new_tokens=new_tokens, end=model.ends, sampling=sampling, keys=key[None]
@@ -234,12 +244,16 @@ def stream(
             told = whole
 
 
-def _without_front(positions: np.ndarray, front: int) -> np.ndarray:
-    """Positions [rows, tokens] that count from 0 behind the first `front` of them, which nobody sees."""
-    behind = (positions >= front) & (positions != NOWHERE)
-    return np.where(behind, positions - front, NOWHERE).astype(positions.dtype)
+def _without_front(positions: np.ndarray, front: int, place: int = 0) -> np.ndarray:
+    """Positions [rows, tokens] that count from 0 but for the `front` of them behind the first `place`, which nobody
+    sees."""
+    before, behind = positions < place, (positions >= place + front) & (positions != NOWHERE)
+    return np.where(before, positions, np.where(behind, positions - front, NOWHERE)).astype(positions.dtype)
 
 
-def _placed(model: Model, adapted: tuning.Adapted, asked: Sequence[text.Ids], width: int) -> tuning.Placed:
-    ids, positions = text.questions(asked, width)
-    return tuning.place(model.params, adapted, compiled.embed(model.params, model.config, ids), jnp.asarray(positions))
+def _placed(model: Model, adapted: tuning.Adapted, asked: Sequence[text.Asked], width: int) -> tuning.Placed:
+    ids, positions = text.questions([each.ids for each in asked], width)
+    places = [each.place for each in asked]
+    place = jnp.array(places) if any(places) else None
+    embeddings = compiled.embed(model.params, model.config, ids)
+    return tuning.place(model.params, adapted, embeddings, jnp.asarray(positions), place=place)

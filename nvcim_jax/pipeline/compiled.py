@@ -86,12 +86,12 @@ def sensitivity(params, keys, codes, codecs, batch, *, config, probes):
 
     def one(row):
         key, code, codec, *sample = row
-        ids, *rest = (leaf[None] for leaf in sample)
+        ids, *rest = jax.tree.map(lambda leaf: leaf[None], sample)
         asked = decoder.embed(params, config, ids)
 
         def loss(code):
             front = tuning.Adapted(front=decode(codec, code)[None])
-            return tuning.label_loss(params, config, front, asked, *rest)[0]
+            return tuning.label_loss(params, config, front, tuning.Samples(asked, *rest))[0]
 
         return mitigation.curvature(key, loss, code, probes=probes)
 

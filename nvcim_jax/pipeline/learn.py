@@ -184,17 +184,20 @@ def check_tokens(model: Model, settings: Settings) -> None:
         )
 
 
-def pair(model: Model, sample: Sample, settings: Settings) -> tuple[text.Ids, text.Ids, bool]:
-    """Question and answer ids of a sample as tuning reads them, and whether the question lost its beginning.
+def pair(model: Model, sample: Sample, settings: Settings) -> tuple[text.Ids, text.Ids, int, bool]:
+    """Question and answer ids of a sample as tuning reads them, how many tokens of the question stand before the
+    virtual ones, and whether it lost its beginning.
 
-    ValueError for a sample without an answer.
+    ValueError for a sample without an answer, and as `text.asked` says.
     """
     if not sample.answer.strip():
         raise ValueError(f"the sample {sample.content[:60]!r} has no answer: there is nothing to learn from it")
-    answer = text.answer_ids(model.tokenizer, sample)[: model.config.context // 4]
+    answer = text.answer_ids(model.tokenizer, sample, settings.wording)[: model.config.context // 4]
     room = min(settings.longest, model.config.context - settings.tokens - len(answer))
-    whole = text.question_ids(model.tokenizer, sample)
-    return whole[-room:], answer, len(whole) > room
+    whole = text.asked(model.tokenizer, sample, settings.wording)
+    if len(whole.ids) <= room:
+        return whole.ids, answer, whole.place, False
+    return text.asked(model.tokenizer, sample, settings.wording, room).ids, answer, whole.place, True
 
 
 def _batch(model: Model, pools: Sequence[Sequence[Sample]], settings: Settings) -> text.Batch:
@@ -208,4 +211,4 @@ def _batch(model: Model, pools: Sequence[Sequence[Sample]], settings: Settings) 
         if not settings.cut:
             raise ValueError(f"{said}: allow them to be cut, or shorten them")
         warnings.warn(f"{said}: they lost their beginnings", stacklevel=3)
-    return text.batch([[row[:2] for row in pool] for pool in pairs])
+    return text.batch([[row[:2] for row in pool] for pool in pairs], [[row[2] for row in pool] for pool in pairs])

@@ -16,8 +16,8 @@ def load_model(
     dequantise: Literal["load", "lazy"] = "load",
     revision: str | None = None,
 ) -> Model:
-    """The toy model ("toy"), or the checkpoint in a folder or of a Hugging Face hub name; the rest as `llm.load` says.
+    """The toy model ("toy"), or the checkpoint in a folder, in a .gguf file or of a Hugging Face hub name.
 
-    CheckpointError says what is wrong with a checkpoint.
+    The rest is as `llm.load` says. CheckpointError says what is wrong with a checkpoint.
     """
     return llm.load(TOY if name == "toy" else name, dtype=dtype, dequantise=dequantise, revision=revision)

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PyTree
 from nvcim_jax import tuning
 from nvcim_jax.core import codec
 from nvcim_jax.core.similarity import aligned, aligned_mean, mips, pairwise_mean, stored_wmsdp
+from nvcim_jax.data.wording import PLAIN, Wording
 from nvcim_jax.description import described
 from nvcim_jax.hardware import crossbar, mitigation
 
@@ -70,6 +71,7 @@ class Settings:
     buffer: int = 25
     longest: int = 192  # tokens of a question that tuning reads; of a longer one it reads the end
     cut: bool = True  # longer ones, with a warning; else they are refused
+    wording: Wording = PLAIN  # around a question, and where the virtual tokens stand
     write: Callable = crossbar.write_values
     probes: int = 0  # of the loss's curvature, which `write` is then given as `sensitivity`
 
@@ -79,7 +81,8 @@ class Settings:
 
 
 NAMES = {  # on disk
-    Settings: "settings", **tuning.NAMES, codec.fit_pca: "pca", codec.fit_autoencoder: "autoencoder",
+    Settings: "settings", Wording: "wording", **tuning.NAMES,
+    codec.fit_pca: "pca", codec.fit_autoencoder: "autoencoder",
     tuning.own_tokens: "own tokens", tuning.random_tokens: "random tokens",
     tuning.vocabulary_tokens: "vocabulary tokens", fixed_rate: "fixed rate", relative_rate: "relative rate",
     prompt_key: "prompt", content_key: "content", flat_mips: "flat MIPS", mean_mips: "mean-pooled MIPS",

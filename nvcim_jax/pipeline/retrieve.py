@@ -52,8 +52,9 @@ def sensitivities(
 ) -> Float[Array, "users slots tokens code"]:
     """How much an error of each stored value costs: curvature of the loss of the OVT's own sample (SWIM's measure)."""
     slots = block.selected.slots
-    pools = [[pair(model, block.selected.samples[u][s], settings)[:2]] for u, s in slots]
-    batch = jax.tree.map(lambda leaf: leaf[:, 0], text.batch(pools))
+    pairs = [pair(model, block.selected.samples[u][s], settings) for u, s in slots]
+    batch = text.batch([[each[:2]] for each in pairs], [[each[2]] for each in pairs])
+    batch = jax.tree.map(lambda leaf: leaf[:, 0], batch)
     own, at = keys.of_slots(key, block.users, slots, "curvature"), tuple(np.array(slots).T)
     found = compiled.sensitivity(
         model.params, own, learned.prompts[at], encode.codecs_of(block.codec, slots), batch,

@@ -4,13 +4,13 @@ from nvcim_jax.tuning.blocks import NAMES, Progress, discard, run
 from nvcim_jax.tuning.dept import Dept
 from nvcim_jax.tuning.ia3 import Ia3
 from nvcim_jax.tuning.lora import Lora
-from nvcim_jax.tuning.method import Adapted, Method, Placed, label_loss, place, quiet, taken
+from nvcim_jax.tuning.method import Adapted, Method, Placed, Samples, label_loss, place, quiet, taken
 from nvcim_jax.tuning.prefix import Prefix
 from nvcim_jax.tuning.prompt import CodePrompt, Prompt, own_tokens, random_tokens, vocabulary_tokens
 from nvcim_jax.tuning.train import Job, Training, Tuned, tune
 
 __all__ = [
     "NAMES", "Adapted", "CodePrompt", "Dept", "Ia3", "Job", "Lora", "Method", "Placed", "Prefix", "Progress",
-    "Prompt", "Training", "Tuned", "discard", "label_loss", "own_tokens", "place", "quiet", "random_tokens", "run",
+    "Prompt", "Samples", "Training", "Tuned", "discard", "label_loss", "own_tokens", "place", "quiet", "random_tokens", "run",
     "taken", "tune", "vocabulary_tokens",
 ]  # fmt: skip

@@ -46,6 +46,16 @@ class Method(Protocol):
     def stored(self, trained: PyTree, codec: Codec, config: Config) -> PyTree: ...
 
 
+class Samples(NamedTuple):
+    """One embedded sample a row, as `data.text.Batch` holds them: `labels` follow the tokens at `label_at`."""
+
+    asked: Float[Array, "rows tokens dim"]
+    positions: Int[Array, "rows tokens"]
+    labels: Int[Array, "rows labels"]
+    label_at: Int[Array, "rows labels"]
+    place: Int[Array, "rows"] | None = None  # tokens that stand before the virtual ones
+
+
 class Placed(NamedTuple):
     """Adapted rows as the decoder takes them: generate from it, or ask for its loss."""
 
@@ -87,10 +97,12 @@ def place(
     asked: Float[Array, "rows tokens dim"],
     positions: Int[Array, "rows tokens"],
     lengths: Int[Array, "rows"] | None = None,
+    place: Int[Array, "rows"] | None = None,
 ) -> Placed:
     """Embedded questions behind what a method adapted; `lengths` are the questions' where answers follow in `asked`.
 
-    `positions` count from 0 at the question's first token.
+    `positions` count from 0 at the question's first token. With `place`, so many tokens of each question stand before
+    the virtual ones.
     """
     rows, tokens, _ = asked.shape
     if adapted.shift is not None:
@@ -103,6 +115,7 @@ def place(
     if adapted.front is not None:
         front = adapted.front.shape[1]
         asked = jnp.concatenate([adapted.front.astype(asked.dtype), asked], axis=1)
+        asked = asked if place is None else _moved(asked, front, place)
         positions = jnp.concatenate([decoder.causal_positions((rows, front), before - front), positions], axis=1)
     return Placed(_beside(params, adapted.layers), Inputs(asked, positions, adapted.prefix))
 
@@ -111,17 +124,22 @@ def label_loss(
     params: PyTree,
     config: Config,
     adapted: Adapted,
-    asked: Float[Array, "rows tokens dim"],
-    positions: Int[Array, "rows tokens"],
-    labels: Int[Array, "rows labels"],
-    label_at: Int[Array, "rows labels"],
+    samples: Samples,
     *,
     recompute: bool = False,
 ) -> Float[Array, "rows"]:
-    """Mean cross-entropy of each row's labels behind what a method adapted; `asked` is one row of `text.Batch`."""
+    """Mean cross-entropy of each row's labels behind what a method adapted."""
+    asked, positions, labels, label_at, at = samples
     front = 0 if adapted.front is None else adapted.front.shape[1]
-    placed = place(params, adapted, asked, positions, label_at[:, 0] + 1)
+    placed = place(params, adapted, asked, positions, label_at[:, 0] + 1, at)
     return decoder.label_loss(placed.params, config, placed.inputs, labels, label_at + front, recompute=recompute)
+
+
+def _moved(tokens: Float[Array, "rows tokens dim"], front: int, place: Int[Array, "rows"]):
+    """The first `front` tokens of each row behind the next `place`."""
+    at, first = jnp.arange(tokens.shape[1])[None], place[:, None]
+    order = jnp.where(at < first, at + front, jnp.where(at < first + front, at - first, at))
+    return jnp.take_along_axis(tokens, order[..., None], axis=1)
 
 
 def _beside(params: PyTree, layers: PyTree | None) -> PyTree:

@@ -37,8 +37,9 @@ def _kernels(config: Config, family: str) -> list[Kernel]:
     found: dict[str, Kernel] = {}
     try:
         for ours, (inputs, outputs) in config.kernel_sizes().items():
-            where = [names.source(family, config, f"blocks_{layer}/{ours}/weight") for layer in range(config.layers)]
-            inside = names.FAMILIES[family].inside[ours].partition("[")[0]
+            called = names.FAMILIES[family]
+            where = [names.source(called, config, f"blocks_{layer}/{ours}/weight") for layer in range(config.layers)]
+            inside = called.inside[ours].partition("[")[0]
             kernel = found.setdefault(inside, Kernel(inside, [source.module for source in where], inputs, {}))
             kernel.parts[ours] = np.arange(outputs) if where[0].outputs is None else where[0].outputs
     except KeyError as error:

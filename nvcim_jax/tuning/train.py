@@ -14,7 +14,7 @@ from nvcim_jax.data.text import Batch
 from nvcim_jax.hardware.devices import Condition
 from nvcim_jax.llm import decoder
 from nvcim_jax.llm.config import Config
-from nvcim_jax.tuning.method import Adapted, Method, device_noise, label_loss
+from nvcim_jax.tuning.method import Adapted, Method, Samples, device_noise, label_loss
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def advance(
     if per_step % at_once:
         raise ValueError(f"{per_step} samples a step, {at_once} at once: give a number that divides the former")
     asked = jax.vmap(lambda ids: decoder.embed(params, config, ids), in_axes=1, out_axes=1)(job.batch.ids)
-    seen = (asked, *job.batch[1:])
+    seen = Samples(asked, *job.batch[1:])
 
     def total(values, step, turn):
         adapted = _read(config, method, training, job, condition, values, step)
@@ -173,7 +173,7 @@ def _paired(adapted: Adapted, seen, turn):
     """Every draw of every row with every sample at `turn` of the row's pool, as one flat axis."""
     draws, flat = jax.tree.leaves(adapted)[0].shape[1], lambda leaf: leaf.reshape(-1, *leaf.shape[3:])
     adapted = jax.tree.map(lambda leaf: flat(jnp.repeat(leaf[:, :, None], turn.shape[0], axis=2)), adapted)
-    return adapted, *(flat(jnp.repeat(leaf[:, None, turn], draws, axis=1)) for leaf in seen)
+    return adapted, jax.tree.map(lambda leaf: flat(jnp.repeat(leaf[:, None, turn], draws, axis=1)), seen)
 
 
 def _averaged(once, turn, at_once):

@@ -37,6 +37,12 @@ CASES: dict[str, tuple[str, dict]] = {
     "gemma": ("gemma", _SIZES | {"head_dim": 16, "num_key_value_heads": 1}),
     "gemma2": ("gemma2", _SIZES | {"head_dim": 16, "sliding_window": 5, "query_pre_attn_scalar": 20,
                                    "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}),
+    "gemma3": ("gemma3_text", _SIZES | {"num_hidden_layers": 2, "head_dim": 16, "sliding_window": 5,
+                                        "sliding_window_pattern": 2, "query_pre_attn_scalar": 20}),
+    "granite": ("granite", _SIZES | {"embedding_multiplier": 12.0, "attention_multiplier": 0.25,
+                                     "residual_multiplier": 0.22, "logits_scaling": 8.0}),
+    "olmo2": ("olmo2", _SIZES),
+    "smollm3": ("smollm3", _SIZES | {"no_rope_layers": [1, 0, 1], "pad_token_id": None}),
     "phi": ("phi", _SIZES | {"num_key_value_heads": 4}),
     "phi3": ("phi3", _SIZES | {"pad_token_id": 0}),
     "phi3_long": ("phi3", _SIZES | {"pad_token_id": 0, "rope_parameters": _LONG, "original_max_position_embeddings": 8}),
@@ -81,7 +87,8 @@ def told_by_torch(folder: Path, given: Inputs) -> dict[str, np.ndarray]:
     widen = getattr(decoder, "project_in", None)  # of OPT-350M, behind which our prompts live
     with torch.no_grad():
         words = model.get_input_embeddings()(ids)
-        embedded = torch.cat([torch.tensor(given.prompt), widen(words) if widen else words], dim=1)
+        prompt = torch.tensor(given.prompt) / getattr(model.config, "embedding_multiplier", 1.0)  # Granite scales all
+        embedded = torch.cat([prompt, widen(words) if widen else words], dim=1)
         cache = DynamicCache()
         for layer in range(given.keys.shape[1]):
             pair = (torch.tensor(part[:, layer]).transpose(1, 2) for part in (given.keys, given.values))

@@ -198,7 +198,7 @@ def unsupported_rope(folder):
         (lambda f: (f / "model.safetensors.index.json").write_text("{"), "index.json is damaged"),
         (unsupported_rope, "rope_type 'yarn' is not supported; known: default, linear, llama3, longrope"),
         (edit(hidden_act="xielu"), "activation 'xielu' is not supported"),
-        (edit(num_key_value_heads=4), "config.json asks for"),
+        (edit(num_key_value_heads=4), "the configuration asks for"),
         (lambda f: rewrite(f, lambda t: t | {"model.strange.weight": np.ones(3, np.float32)}), "tensors unknown: .*strange"),
         (lambda f: (f / "tokenizer.json").write_text("nonsense"), "the tokenizer cannot be read"),
     ],
@@ -282,7 +282,10 @@ def test_a_folder_that_cannot_be_read_is_one_sentence(folder, monkeypatch):
     ("change", "words"),
     [
         (lambda t: t | {UP: t[UP].astype(np.int32)}, r"up_proj.weight has the type I32; allowed: F16, BF16, F32, F64"),
-        (lambda t: t | {UP: t[UP].T.copy()}, r"up_proj.weight has shape \[32, 40\]; config.json asks for \[40, 32\]"),
+        (
+            lambda t: t | {UP: t[UP].T.copy()},
+            r"up_proj.weight has shape \[32, 40\]; the configuration asks for \[40, 32\]",
+        ),
         (
             lambda t: {name: value for name, value in t.items() if ".layers.1." not in name},
             "its tensors are of 2 layers",

@@ -139,10 +139,10 @@ def edit(**changes):
         (edit(model_type="bert"), "model_type 'bert' is not supported"),
         (edit(model_type="martian"), "model_type 'martian' is not supported; known: llama"),
         (edit(hidden_act="mish"), "activation 'mish' is not supported; known: silu"),
-        (edit(num_hidden_layers=5), "its tensors are of 4 layers, config.json says 5"),
-        (edit(num_hidden_layers=3), "its tensors are of 4 layers, config.json says 3"),
-        (edit(intermediate_size=351), "config.json asks for"),
-        (edit(vocab_size=100), r"embed_tokens.weight has shape \[2400, 128\]; config.json asks for \[100, 128\]"),
+        (edit(num_hidden_layers=5), "its tensors are of 4 layers, its configuration says 5"),
+        (edit(num_hidden_layers=3), "its tensors are of 4 layers, its configuration says 3"),
+        (edit(intermediate_size=351), "the configuration asks for"),
+        (edit(vocab_size=100), r"embed_tokens.weight has shape \[2400, 128\]; the configuration asks for \[100, 128\]"),
     ],
 )
 def test_a_broken_checkpoint_is_named(tmp_path, change, words):

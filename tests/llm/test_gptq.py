@@ -180,14 +180,14 @@ def spoiled(tmp_path, name, value):
         ("g_idx", 4, r"g_idx names groups 0 to 4; there are 0 to 3"),  # 32 inputs in groups of 8; jax would clip
         ("g_idx", -1, r"g_idx names groups -1 to 3; there are 0 to 3"),  # jax would count from the end
         ("g_idx", lambda v: v.astype(np.int64), "g_idx has the type I64; allowed: I32"),
-        ("g_idx", lambda v: v[:-1], r"g_idx has shape \[31\]; config.json asks for \[32\]"),
+        ("g_idx", lambda v: v[:-1], r"g_idx has shape \[31\]; the configuration asks for \[32\]"),
         ("scales", np.inf, "scales holds inf; allowed"),
         ("scales", np.nan, "scales holds NaN; allowed"),
         ("scales", -0.25, r"scales goes from -0.25 to .*; allowed: scales above zero"),
         ("scales", np.zeros_like, "scales goes from 0 to 0; allowed: scales above zero"),
-        ("scales", lambda v: v[:-1], r"scales has shape \[3, 40\]; config.json asks for \[4, 40\]"),
+        ("scales", lambda v: v[:-1], r"scales has shape \[3, 40\]; the configuration asks for \[4, 40\]"),
         ("qweight", lambda v: v.astype(np.float32), "qweight has the type F32; allowed: I32"),
-        ("qzeros", lambda v: v[:, :-1], r"qzeros has shape \[4, 4\]; config.json asks for \[4, 5\]"),
+        ("qzeros", lambda v: v[:, :-1], r"qzeros has shape \[4, 4\]; the configuration asks for \[4, 5\]"),
     ],
 )
 def test_words_that_cannot_be_meant_are_refused(tmp_path, dequantise, leaf, value, words):
@@ -209,7 +209,7 @@ def test_the_last_group_and_a_single_scale_of_zero_are_sound(tmp_path):
         ({"group_size": 0}, "group_size is 0; allowed: -1 or a whole number from 1 on"),
         ({"group_size": "8"}, "group_size is '8'; allowed"),
         ({"dynamic": {"+:.*up.*": {"bits": 8}}}, "dynamic is .*; allowed: null or empty"),
-        ({"group_size": 16}, r"has shape \[\d, \d+\]; config.json asks for"),
+        ({"group_size": 16}, r"has shape \[\d, \d+\]; the configuration asks for"),
     ],
 )
 def test_a_description_that_cannot_be_meant_is_refused(tmp_path, told, words):

@@ -28,3 +28,5 @@ def test_positions_without_a_front_by_hand():
     nowhere = answer.NOWHERE
     found = answer._without_front(jnp.array([[0, 1, 2, 3, 4, nowhere]]), 2)
     assert found.tolist() == [[nowhere, nowhere, 0, 1, 2, nowhere]]
+    behind = answer._without_front(jnp.array([[0, 1, 2, 3, 4, nowhere]]), 2, 1)
+    assert behind.tolist() == [[0, nowhere, nowhere, 1, 2, nowhere]]

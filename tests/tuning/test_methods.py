@@ -41,7 +41,7 @@ def batch(rows=2, pool=1, seed=0):
 def losses(params, adapted, rows):
     first = jax.tree.map(lambda leaf: jnp.asarray(leaf[:, 0]), rows)
     asked = decoder.embed(params, TINY, first.ids)
-    return tuning.label_loss(params, TINY, adapted, asked, *first[1:])
+    return tuning.label_loss(params, TINY, adapted, tuning.Samples(asked, *first[1:]))
 
 
 def in_rows(adapted, rows=2):
@@ -80,6 +80,18 @@ def test_a_prompt_goes_in_front(params, codec):
     front = tuning.Prompt().apply(tokens_of(params), codec, TINY, tuning.quiet)
     told = losses(params, in_rows(tuning.Adapted(), 1), text.batch([[([1, 2, 3, 4, *question], answer)]]))
     np.testing.assert_allclose(losses(params, in_rows(front, 1), text.batch([[(question, answer)]])), told, rtol=1e-5)
+
+
+def test_a_prompt_stands_behind_the_tokens_that_its_place_counts(params, codec):
+    """Each row has its own place; the answer follows as if the virtual tokens were words there."""
+    question, answer = [5, 6, 7, 8], [3, 4]
+    front = tuning.Prompt().apply(tokens_of(params), codec, TINY, tuning.quiet)
+    told = text.batch([[([*question[:at], 1, 2, 3, 4, *question[at:]], answer)] for at in (0, 1, 3)])
+    placed = text.batch([[(question, answer)]] * 3, [[0], [1], [3]])
+    expected = losses(params, in_rows(tuning.Adapted(), 3), told)
+    np.testing.assert_allclose(losses(params, in_rows(front, 3), placed), expected, rtol=1e-5)
+    assert np.ptp(expected) > 1e-3
+    assert text.batch([[(question, answer)]], [[0]]).place is None
 
 
 def test_a_prefix_of_a_prompts_keys_and_values_is_that_prompt(params, codec):
