@@ -1,6 +1,9 @@
 """Strictness for every test: shapes are checked at runtime, ranks and dtypes may not be mixed silently."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import jax
@@ -9,8 +12,11 @@ from jaxtyping import install_import_hook
 
 os.environ["COLUMNS"] = "200"  # the consoles ask once, when they are made
 if jax.config.jax_compilation_cache_dir is None:  # else whoever runs the tests wants them to keep programs there
-    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # commands would fill, and read, the user's cache
-    jax.config.update("jax_enable_compilation_cache", False)
+    kept = tempfile.mkdtemp(prefix="nvcim-programs-")  # by this run, for its processes; never the user's own
+    atexit.register(shutil.rmtree, kept, ignore_errors=True)
+    os.environ |= {"JAX_COMPILATION_CACHE_DIR": kept, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+    jax.config.update("jax_compilation_cache_dir", kept)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 _hook = install_import_hook(
     [f"nvcim_jax.{name}" for name in (

@@ -11,6 +11,6 @@ from nvcim_jax.tuning.train import Job, Training, Tuned, tune
 
 __all__ = [
     "NAMES", "Adapted", "CodePrompt", "Dept", "Ia3", "Job", "Lora", "Method", "Placed", "Prefix", "Progress",
-    "Prompt", "Samples", "Training", "Tuned", "discard", "label_loss", "own_tokens", "place", "quiet", "random_tokens", "run",
-    "taken", "tune", "vocabulary_tokens",
+    "Prompt", "Samples", "Training", "Tuned", "discard", "label_loss", "own_tokens", "place", "quiet", "random_tokens",
+    "run", "taken", "tune", "vocabulary_tokens",
 ]  # fmt: skip
