@@ -16,6 +16,8 @@ from .core.similarity import mips as mips
 from .core.similarity import stored_wmsdp as stored_wmsdp
 from .core.similarity import wmsdp as wmsdp
 from .data.users import Users as Users
+from .data.users import hold_out as hold_out
+from .data.users import read_history as read_history
 from .data.users import read_lamp as read_lamp
 from .data.users import toy_users as toy_users
 from .hardware.catalogue import Sheet as Sheet

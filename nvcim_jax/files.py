@@ -4,6 +4,7 @@ What is written lies in a folder of its own, made by `tempfile` beside its place
 whole and on the disk.
 """
 
+import fcntl
 import json
 import os
 import stat
@@ -49,6 +50,29 @@ def write_text(path: Path | str, text: str, *, private: bool = False) -> None:
 def write_json(path: Path | str, value: Any, *, private: bool = False) -> None:
     """Write `value` as JSON to `path`, complete or not at all. Raises OSError."""
     write_text(path, as_json(value, indent=1), private=private)
+
+
+def append_line(path: Path | str, line: str) -> None:
+    """Add a line to `path`, which only its owner may read; a line before it that lacks its end gets one.
+
+    Whole or not at all, also where several write. Raises OSError with the reason; a link is not followed.
+    """
+    try:
+        with open(open_own(path, os.O_RDWR | os.O_APPEND | os.O_CREAT), "rb+", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            os.fchmod(file.fileno(), 0o600)
+            size = file.seek(0, os.SEEK_END)
+            is_torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
+            data = ("\n" * is_torn + line + "\n").encode("utf-8")
+            try:
+                while data:
+                    data = data[file.write(data) :]
+            except OSError:
+                file.truncate(size)
+                raise
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(f"{path} cannot be written ({reason(error)}): make room, or choose another place") from error
 
 
 def as_json(value: Any, *, indent: int | None = None) -> str:

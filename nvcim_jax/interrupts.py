@@ -2,7 +2,8 @@
 
 Python would raise KeyboardInterrupt wherever the program happens to be. In native code that is just being imported this
 crashes the process, in a callback of native code it is printed and forgotten, and while something is being compiled an
-orderly end crashes. So a command ends at once, except in the stretches where it has something to keep (`caught`).
+orderly end crashes. So a command ends at once, except in the stretches where it has something to keep (`caught`), or
+that are all that Ctrl-C is to end (`stopping`).
 """
 
 import _thread
@@ -41,6 +42,16 @@ def caught(kept: Callable[[], str | None] = lambda: None) -> Iterator[None]:
         raise
     finally:
         _stretches.pop()
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """A stretch that Ctrl-C ends, and nothing else: the program goes on behind it."""
+    try:
+        with caught():
+            yield
+    except KeyboardInterrupt:
+        _asked.clear()
 
 
 @contextmanager

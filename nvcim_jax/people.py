@@ -11,7 +11,7 @@ class Sample(NamedTuple):
     question: str
     answer: str
     content: str
-    domain: str | None = None  # known only for the toy world
+    domain: str | None = None  # known for the toy world, and where a history names it
 
 
 class User(NamedTuple):

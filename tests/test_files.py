@@ -92,25 +92,40 @@ def test_where_nothing_can_be_written_the_reason_is_told(tmp_path):
     assert os.listdir(tmp_path) == ["folder"]
 
 
-def limited_write(folder, answers):
+def limited_write(write, path, data, answers):
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
     try:
-        files.write_bytes(folder / "out", bytes(1 << 17))
+        write(path, data)
         answers.put("written")
     except OSError as error:
         answers.put(str(error))
 
 
-def test_a_full_disk_keeps_what_was_there(tmp_path):
+@pytest.mark.parametrize(("write", "data"), [(files.write_bytes, bytes(1 << 17)), (files.append_line, "x" * (1 << 17))])
+def test_a_full_disk_keeps_what_was_there(tmp_path, write, data):
     (tmp_path / "out").write_text("old")
     context = multiprocessing.get_context("spawn")
     answers = context.Queue()
-    process = context.Process(target=limited_write, args=(tmp_path, answers))
+    process = context.Process(target=limited_write, args=(write, tmp_path / "out", data, answers))
     process.start()
     assert "cannot be written (File too large): make room" in answers.get(timeout=60)
     process.join()
     assert (tmp_path / "out").read_text() == "old" and os.listdir(tmp_path) == ["out"]
+
+
+def test_lines_are_added_to_a_private_file(tmp_path):
+    path = tmp_path / "kept.jsonl"
+    files.append_line(path, "é")
+    assert path.read_text(encoding="utf-8") == "é\n" and mode(path) == 0o600
+    path.chmod(0o644)
+    path.write_text("torn")
+    files.append_line(path, "whole")
+    assert path.read_text() == "torn\nwhole\n" and mode(path) == 0o600
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(OSError, match="link cannot be written"):
+        files.append_line(tmp_path / "link", "lost")
+    assert path.read_text() == "torn\nwhole\n"
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder", "device"])

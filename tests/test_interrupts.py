@@ -12,9 +12,7 @@ import pytest
 from nvcim_jax import interrupts
 
 ROOT = Path(__file__).parents[1]
-BEGINNING = (
-    "import signal, sys\nfrom nvcim_jax.interrupts import asked, caught, ending_at_once\nwith ending_at_once():\n"
-)
+BEGINNING = "import signal, sys\nfrom nvcim_jax.interrupts import asked, caught, ending_at_once, stopping\nwith ending_at_once():\n"
 HIT = "signal.raise_signal(signal.SIGINT)"
 CALLBACK = f"""
 class A:
@@ -52,6 +50,13 @@ def test_an_interrupt_ends_at_once():
 )
 def test_where_it_is_caught_it_is_never_lost_and_never_an_error(body):
     assert ended(body) == (130, "")
+
+
+def test_a_stretch_may_be_all_that_is_stopped():
+    """The process ends as it would have ended without."""
+    body = f"with stopping():\n    {HIT}\n    print('late', file=sys.stderr)\nprint(asked(), file=sys.stderr)"
+    assert ended(f"{body}\nraise SystemExit(0)") == (0, "False\n")
+    assert ended(f"{body}\n{HIT}") == (130, "False\ninterrupted\n")
 
 
 def test_tidying_comes_before_the_end():

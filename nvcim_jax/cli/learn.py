@@ -21,22 +21,27 @@ from nvcim_jax.cli.shared import (
     checked_device,
     console,
     load,
+    number,
     path,
     plain_errors,
     prepare,
     print_json,
     tuning_bar,
 )
+from nvcim_jax.cli.sources import Column, History, TaskName, find_user, source
 
 app = typer.Typer()
 
 
-@app.command(epilog="Example:\n\n  nvcim learn --task LaMP-5 --user 1000003 --out out/bank")
+@app.command(
+    epilog="Examples:\n\n  nvcim learn --task LaMP-5 --user 1000003 --out out/bank\n\n"
+    "  nvcim learn --history mine.jsonl --hold-out 8 --out out/mine"
+)
 def learn(
     out: Annotated[
         Path, typer.Option(parser=path, metavar="FOLDER", help="Where to write the bank; nothing may be there.")
     ],
-    task: Annotated[str, typer.Option("--task", help="LaMP-1, 2, 3, 5 or 7.")] = "LaMP-2",
+    task: TaskName = None,
     user: Annotated[str | None, typer.Option(help="The user's id.", show_default="the first")] = None,
     preset: Preset = "recommended",
     device: DeviceName = "NVM-3",
@@ -45,6 +50,16 @@ def learn(
     model: Model = EMBEDDED,
     weights: Weights = None,
     data: Data = None,
+    history: History = None,
+    column: Column = None,
+    hold_out: Annotated[
+        int,
+        typer.Option(
+            parser=number(int, 0, 1000),
+            metavar="INTEGER",
+            help="Learn without this many of the latest samples, and show what learning is worth on them.",
+        ),
+    ] = 0,
     json: Json = False,
 ) -> None:
     """Learn a bank of OVTs from one user's history and save it."""
@@ -53,34 +68,39 @@ def learn(
 
         from nvcim_jax import interrupts
         from nvcim_jax.core.selection import cluster_count
-        from nvcim_jax.data import lamp
+        from nvcim_jax.data.users import hold_out as held_out
         from nvcim_jax.pipeline import memory, presets
         from nvcim_jax.pipeline.learn import learn as learn_memory
         from nvcim_jax.provenance import provenance
 
-        settings, asked = presets.preset(preset), lamp.task(task)
+        settings, where = presets.preset(preset), source(task, data, history, column)
         checked_device(device, sigma)
         prepare(out, "*")
         provenance()  # of now, not of the end
-        loaded = load(model, weights)
         with console.status("reading the user"):
-            people = _find_user(asked, user, data)
+            people = find_user(where, user)
+            people = held_out(people, hold_out) if hold_out else people
+        loaded = load(model, weights)
         unfinished = Path(f"{out.resolve()}.unfinished")
         kept = f"{unfinished} keeps what is done: run the same command again to go on"
         ovts = cluster_count(min(len(people[0].history), settings.buffer))
+        learn_key, answer_key = jax.random.split(jax.random.key(seed)) if hold_out else (jax.random.key(seed), None)
         with interrupts.caught(lambda: kept if unfinished.exists() else None):
             with tuning_bar(ovts * settings.training.steps) as report:
                 learned = learn_memory(
-                    jax.random.key(seed), loaded, people, device,
+                    learn_key, loaded, people, device,
                     sigma=sigma, settings=settings, folder=unfinished, report=report,
                 )  # fmt: skip
-            memory.save(out, learned.noted(seed=seed, weights=weights or "default"))
+            said = {"hold_out": hold_out} if hold_out else {}
+            memory.save(out, learned.noted(seed=seed, weights=weights or "default", **said))
         _discard(unfinished, out)
         command, samples = _command(out, device, model, weights), learned.block.selected.samples[0]
-        _show_learned(people[0].id, samples, command)
+        _show_learned(people[0].id, samples)
+        worth = _worth(answer_key, loaded, learned) if hold_out else None
+        console.print(f"ask it: {command}", soft_wrap=True)
         if json:
             told = [{"content": sample.content, "answer": sample.answer} for sample in samples if sample]
-            print_json({"bank": str(out), "user": people[0].id, "ovts": told, "ask": command})
+            print_json({"bank": str(out), "user": people[0].id, "ovts": told, "held_out": worth, "ask": command})
 
 
 def _discard(unfinished: Path, out: Path) -> None:
@@ -106,31 +126,20 @@ def _command(out: Path, device: str, model: str, weights: str | None) -> str:
     return shlex.join(words)
 
 
-def _show_learned(user: str, samples, command: str) -> None:
+def _show_learned(user: str, samples) -> None:
     table = Table("slot", "sample", "answer", title=f"the OVTs of user {user}")
     for slot, sample in enumerate(samples):
         if sample:
             table.add_row(str(slot), sample.content, sample.answer)
     console.print(table)
-    console.print(f"ask it: {command}", soft_wrap=True)
 
 
-def _find_user(task, name: str | None, data: Path | None):
-    """The one user called `name`, by default the first with a history."""
-    from nvcim_jax.data import synthetic
-    from nvcim_jax.data.users import read_lamp, toy_users
+def _worth(key, model, memory) -> dict:
+    """Answer what was held out, show how the base model and the OVTs score on it, and give that as JSON values."""
+    from nvcim_jax.cli import show
+    from nvcim_jax.evaluation import worth
 
-    if data is None:
-        number = synthetic.HELD_OUT if name is None else int(name) if name.isdecimal() and len(name) < 19 else -1
-        if number < 0:
-            raise ValueError(f"user {name!r}: the embedded world's users are numbers, such as {synthetic.HELD_OUT}")
-        return toy_users(task, 1, first=number)
-    everyone = read_lamp(data, task)
-    ids = [user.id for user in everyone]
-    if name is None:
-        at = next((at for at, user in enumerate(everyone) if user.history), 0)
-    elif name not in ids:
-        raise ValueError(f"{data} has no user {name!r}; the first ids are {', '.join(ids[:5])}")
-    else:
-        at = ids.index(name)
-    return everyone[at : at + 1]
+    with console.status("answering what was held out"):
+        scores = worth.worth(key, model, memory)
+    show.worth(console, scores)
+    return worth.as_json(scores)

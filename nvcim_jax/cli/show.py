@@ -13,6 +13,7 @@ from nvcim_jax.evaluation.ladder import Example
 from nvcim_jax.evaluation.main_job import TaskResult
 from nvcim_jax.evaluation.methods import Method
 from nvcim_jax.evaluation.statistics import Interval, clear, difference, interval
+from nvcim_jax.evaluation.worth import Worth
 
 
 def results(console: Terminal, results: Sequence[TaskResult], rows: Sequence[Method], settings: dict[str, Any]) -> None:
@@ -42,6 +43,24 @@ def results(console: Terminal, results: Sequence[TaskResult], rows: Sequence[Met
             ("OVT from", f"{example.found.content}  ->  {example.found.answer}"),
         ):
             console.print(f"{label:12s} {words or '(nothing)'}")
+
+
+def worth(console: Terminal, scores: dict[str, Worth]) -> None:
+    """What learning was worth to one person, by metric, and whether so few samples can tell."""
+    items = max(len(each.alone) for each in scores.values())
+    table = Table("", "base model", "with the OVTs", "difference", title=f"the latest {items} samples, held out")
+    for name, each in scores.items():
+        gain = _range(difference(each.learned, each.alone), "+.2f")
+        table.add_row(name, _range(interval(each.alone), ".2f"), _range(interval(each.learned), ".2f"), gain)
+    console.print(table)
+    console.print("Means over these samples; in brackets their 95 % intervals.")
+    unclear = [name for name, each in scores.items() if difference(each.learned, each.alone).holds_zero]
+    if unclear:
+        console.print(f"{', '.join(unclear)}: {items} samples cannot tell this difference from none.")
+
+
+def _range(value: Interval, style: str) -> str:
+    return f"{value.mean:{style}} [{value.low:{style}}, {value.high:{style}}]"
 
 
 def _differences(console: Terminal, results: Sequence[TaskResult]) -> None:

@@ -23,14 +23,26 @@ def read_json(path: Path) -> Any:
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise DataError(f"{path} has {size / 2**30:.1f} GiB, at most {MAX_BYTES / 2**30:.0f} are read: split it")
+    return parse_json(path.read_bytes(), str(path))
+
+
+def parse_json(data: bytes, where: str, *, mend: str = "download it again") -> Any:
+    """The value that `data` from `where` is, JSON in UTF-8. Raises DataError, which ends with what to do."""
+    text = decoded(data, where)
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_object)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from error
+        return _decoder.decode(text)
     except RecursionError as error:
-        raise DataError(f"{path} is nested too deeply to be read: download it again") from error
+        raise DataError(f"{where} is nested too deeply to be read: {mend}") from error
     except ValueError as error:
-        raise DataError(f"{path} is not valid JSON ({error}): download it again") from error
+        raise DataError(f"{where} is not valid JSON ({error}): {mend}") from error
+
+
+def decoded(data: bytes, where: str) -> str:
+    """`data` from `where` as text, with or without a byte order mark. Raises DataError."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where} is not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from error
 
 
 def record(value: Any, where: str) -> dict:
@@ -98,3 +110,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise ValueError(f"an object has the field {shown(next(n for n in names if names.count(n) > 1))} twice")
     return found
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_object)

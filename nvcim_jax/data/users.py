@@ -1,11 +1,12 @@
-"""Users to learn from, with their task and where they come from: the toy world, or a LaMP folder."""
+"""Users to learn from, with their task and where they come from: the toy world, a LaMP folder, their own files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nvcim_jax.data import lamp, synthetic
+from nvcim_jax.data import history, lamp, synthetic
 from nvcim_jax.data.lamp import Task
+from nvcim_jax.data.tasks import FREE
 from nvcim_jax.people import EMBEDDED_WORLD, User
 
 
@@ -15,7 +16,7 @@ class Users(Sequence[User]):
 
     task: Task
     people: tuple[User, ...]
-    source: str  # EMBEDDED_WORLD, or the folder with their LaMP files
+    source: str  # EMBEDDED_WORLD, the folder with their LaMP files, or the files with their histories
 
     def __len__(self) -> int:
         return len(self.people)
@@ -29,14 +30,39 @@ class Users(Sequence[User]):
 
 def toy_users(task: Task | str, count: int = 1, *, first: int = synthetic.HELD_OUT) -> Users:
     """`count` users of the toy world, from number `first` on. ValueError for an unknown task."""
-    task = lamp.task(task) if isinstance(task, str) else task
+    task = lamp.task(task if isinstance(task, str) else task.name)
     return Users(task, tuple(synthetic.users(task, count, first=first)), EMBEDDED_WORLD)
 
 
 def read_lamp(folder: Path | str, task: Task | str) -> Users:
     """The users of a LaMP folder, as `lamp.read` finds them. DataError names the file, the entry and the field."""
-    task = lamp.task(task) if isinstance(task, str) else task
+    task = lamp.task(task if isinstance(task, str) else task.name)
     return Users(task, tuple(lamp.read(folder, task)), str(Path(folder).resolve()))
+
+
+def read_history(
+    *paths: Path | str, columns: Mapping[str, str | None] | None = None, latest: int = history.LATEST
+) -> Users:
+    """Users of the task `free` from their own files: JSON lines, CSV, chats, or folders of these (`history.read`).
+
+    `columns` names those that have no usual name, as in {"question": "Frage"}. DataError names the file and the line.
+    """
+    people = history.read(paths, columns=columns, latest=latest)
+    return Users(FREE, tuple(people), ", ".join(str(Path(path).resolve()) for path in paths))
+
+
+def hold_out(users: Users, count: int) -> Users:
+    """Users whose `count` latest samples are the questions to answer, no longer history.
+
+    ValueError names a user who would have nothing left to learn from.
+    """
+    if count < 1:
+        raise ValueError(f"{count} samples to hold out: at least one is needed")
+    for user in users:
+        if len(user.history) <= count:
+            raise ValueError(f"user {user.id!r} has {len(user.history)} samples: hold out fewer than that, not {count}")
+    held = (user._replace(history=user.history[:-count], queries=user.history[-count:]) for user in users)
+    return replace(users, people=tuple(held))
 
 
 def with_history(users: Users) -> Users:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from nvcim_jax import tuning
 from nvcim_jax.data import lamp, synthetic
+from nvcim_jax.data.tasks import FREE
 from nvcim_jax.data.users import Users
 from nvcim_jax.evaluation.retrieval import Case, win_tables
 from nvcim_jax.hardware.catalogue import device
@@ -70,6 +71,10 @@ def owners(about: About, samples: Sequence[Sequence[Sample | None]], data: Path 
 
     ValueError if they come from elsewhere: by what the bank says, or because somebody of that name has another history.
     """
+    if about.task == FREE.name:
+        raise ValueError(
+            f"this bank was learned from {about.source}, which holds no questions: use it with ask or chat"
+        )
     task, is_embedded = lamp.task(about.task), about.source == EMBEDDED_WORLD
     if data is None and about.source is not None and not is_embedded:
         raise ValueError(f"the users of this bank come from {about.source}: give that folder with --data")

@@ -12,8 +12,13 @@ def exact(answer: str, gold: str) -> float:
 
 
 def rouge1(answer: str, gold: str) -> float:
-    """ROUGE-1 F-measure without stemming (Lin, 2004)."""
-    return _rouge_scorer().score(gold, answer)["rouge1"].fmeasure
+    """ROUGE-1 F-measure without stemming (Lin, 2004): common words, of letters a to z and digits."""
+    return _rouge("rouge1", answer, gold)
+
+
+def rouge_l(answer: str, gold: str) -> float:
+    """ROUGE-L F-measure without stemming (Lin, 2004): the longest common subsequence of such words."""
+    return _rouge("rougeL", answer, gold)
 
 
 def macro_f1(answers: Sequence[str], golds: Sequence[str]) -> float:
@@ -41,8 +46,12 @@ def _check_pairs(answers, golds) -> None:
         raise ValueError(f"{len(answers)} answers for {len(golds)} gold answers: one each, and at least one, is needed")
 
 
+def _rouge(kind: str, answer: str, gold: str) -> float:
+    return _rouge_scorer(kind).score(gold, answer)[kind].fmeasure
+
+
 @cache
-def _rouge_scorer():
+def _rouge_scorer(kind: str):
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(["rouge1"], use_stemmer=False)
+    return RougeScorer([kind], use_stemmer=False)

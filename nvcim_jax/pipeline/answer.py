@@ -171,7 +171,8 @@ def _question(task: lamp.Task, query: Sample | str) -> Sample:
         whole = query if query.startswith(task.pieces[0]) else lamp.ask(task, query)
         content = lamp.content(task, whole)
     if not content.strip():
-        raise ValueError(f"the question holds the words of {task.name} and nothing more: ask something")
+        said = f"holds the words of {task.name} and nothing more" if whole.strip() else "is empty"
+        raise ValueError(f"the question {said}: ask something")
     return query if isinstance(query, Sample) else Sample(whole, "", content)
 
 

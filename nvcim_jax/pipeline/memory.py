@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nvcim_jax.core.codec import Codec
-from nvcim_jax.data import lamp
+from nvcim_jax.data import tasks
 from nvcim_jax.data.lamp import Task
 from nvcim_jax.llm.config import PROMPT_SPACE
 from nvcim_jax.llm.fingerprint import fingerprint
@@ -134,7 +134,7 @@ def load(folder: Path | str, model: Model | None = None, *, settings: Settings |
     if (valid & ~np.array(is_known)).any():
         raise ValueError("the bank does not say of every OVT what it was learned from: save it with all samples")
     users = [User(name, tuple(filter(None, row)), ()) for name, row in zip(about.users, samples, strict=True)]
-    whole = Block(lamp.task(about.task), users, Selected(samples, valid), block.codec)
+    whole = Block(tasks.task(about.task), users, Selected(samples, valid), block.codec)
     return Memory(whole, block.bank, PRESETS[about.preset] if settings is None else settings, about, saved.version)
 
 

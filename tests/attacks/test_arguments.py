@@ -185,7 +185,7 @@ def is_sound(made) -> bool:
 
 def test_there_are_as_many_attacks_as_were_tried(bank):
     assert len(list(attacks(bank, None))) > 653
-    assert {"run", "learn", "ask", "devices", "vary", "cost", "show", "verify", "repair", "export"} == {
+    assert {"run", "learn", "ask", "chat", "devices", "vary", "cost", "show", "verify", "repair", "export"} == {
         words[-1] for words in commands()
     }
 

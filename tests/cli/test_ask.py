@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nvcim_jax import cli, llm
-from nvcim_jax.cli.ask import _terms
+from nvcim_jax.cli.asking import terms
 from nvcim_jax.memory.storage import store
 from nvcim_jax.memory.storage.about import About
 from tests.helpers.banks import untrained
@@ -15,11 +15,11 @@ LEARNED = About(settings={"preset": "paper", "device": "NVM-5", "sigma": 0.3})
 
 
 def test_a_bank_is_asked_under_what_it_was_learned_for():
-    assert _terms(LEARNED, None, None, None)[:3] == ("NVM-5", 0.3, "paper")
-    assert _terms(LEARNED, "NVM-1", None, None)[:3] == ("NVM-1", 0.3, "paper")
-    assert _terms(LEARNED, None, 0.0, None)[:3] == ("NVM-5", 0.0, "paper")
-    assert _terms(LEARNED, None, None, "recommended")[:3] == ("NVM-5", 0.3, "recommended")
-    physics = _terms(LEARNED, None, None, None).condition.device
+    assert terms(LEARNED, None, None, None)[:3] == ("NVM-5", 0.3, "paper")
+    assert terms(LEARNED, "NVM-1", None, None)[:3] == ("NVM-1", 0.3, "paper")
+    assert terms(LEARNED, None, 0.0, None)[:3] == ("NVM-5", 0.0, "paper")
+    assert terms(LEARNED, None, None, "recommended")[:3] == ("NVM-5", 0.3, "recommended")
+    physics = terms(LEARNED, None, None, None).condition.device
     assert physics.levels.tolist() == pytest.approx([0.2582, 1.5492, 1.5492, 0.2582], abs=1e-4)
 
 
@@ -35,7 +35,7 @@ def test_a_bank_is_asked_under_what_it_was_learned_for():
 )
 def test_what_a_bank_does_not_say_is_asked_for(said, given, message):
     with pytest.raises(ValueError, match=message):
-        _terms(About(settings=said), *given)
+        terms(About(settings=said), *given)
 
 
 def test_an_answer_names_its_terms_and_is_counted(model, tmp_path, monkeypatch):

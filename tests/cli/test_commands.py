@@ -19,7 +19,7 @@ from nvcim_jax.pipeline.presets import RECOMMENDED
 from tests.helpers.command import nvcim
 
 
-@pytest.mark.parametrize("command", ["run", "learn", "ask", "devices", "vary", "cost"])
+@pytest.mark.parametrize("command", ["run", "learn", "ask", "chat", "devices", "vary", "cost"])
 def test_help_shows_an_example(command):
     assert f"nvcim {command}" in nvcim(command, "--help")
 
@@ -88,6 +88,16 @@ def test_run_leaves_results_that_can_be_repeated(tmp_path):
         (["vary", "--mitigation", "swv"], "NVM-1, NVM-2, NVM-3, NVM-4, NVM-5: --mitigation swv has no closed form"),
         (["learn", "--out", "x", "--user", "Ann"], "users are numbers"),
         (["ask", "/nonexistent", "why?"], "is no bank"),
+        (["chat", "/nonexistent"], "is no bank"),
+        (["learn", "--out", "x", "--history", "a.jsonl", "--data", "d"], "give one of them"),
+        (["learn", "--out", "x", "--history", "a.jsonl", "--task", "LaMP-3"], "is of the task free, not LaMP-3"),
+        (["learn", "--out", "x", "--history", "/nonexistent.csv"], "nonexistent.csv is missing"),
+        (["learn", "--out", "x", "--history", "a.csv", "--column", "Frage"], "'Frage' has no '='"),
+        (["learn", "--out", "x", "--history", "a.csv", "--column", "label=x"], "columns name 'label'"),
+        (["learn", "--out", "x", "--column", "question=Frage"], "--column is about --history"),
+        (["learn", "--out", "x", "--task", "free"], "give one with --history"),
+        (["learn", "--out", "x", "--hold-out", "25"], "has 25 samples: hold out fewer"),
+        (["run", "--task", "free"], "unknown task 'free'"),
         (["ask", "/nonexistent", " "], "the question is empty"),
     ],
 )

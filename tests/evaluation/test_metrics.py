@@ -2,7 +2,7 @@
 
 import pytest
 
-from nvcim_jax.evaluation.metrics import exact, macro_f1, mean_absolute_error, rouge1
+from nvcim_jax.evaluation.metrics import exact, macro_f1, mean_absolute_error, rouge1, rouge_l
 
 
 def test_exact_match_ignores_surrounding_space_only():
@@ -13,6 +13,12 @@ def test_rouge1_by_hand():
     # two of three answer words are among the four gold words: P 2/3, R 2/4
     assert rouge1("the warm oven", "the cold oven door") == pytest.approx(2 * (2 / 3) * (1 / 2) / (2 / 3 + 1 / 2))
     assert rouge1("", "a title") == 0
+
+
+def test_rouge_l_by_hand():
+    # "the door" is the longest part in the same order: two of three words, two of four; "oven" is out of its order
+    assert rouge_l("oven the door", "the cold oven door") == pytest.approx(2 * (2 / 3) * (1 / 2) / (2 / 3 + 1 / 2))
+    assert rouge1("oven the door", "the cold oven door") == pytest.approx(2 * 1 * (3 / 4) / (1 + 3 / 4))
 
 
 def test_macro_f1_by_hand():

@@ -29,7 +29,9 @@ class About:
     model: str | None = None  # fingerprint of the model
     prompt_space: str = PROMPT_SPACE
     task: str | None = None
-    source: str | None = None  # of the users: EMBEDDED_WORLD, or the folder with their LaMP files
+    source: str | None = (
+        None  # of the users: EMBEDDED_WORLD, the folder with their LaMP files, the files with their histories
+    )
     users: tuple[str, ...] = ()
     samples: tuple[tuple[Sample | None, ...], ...] = ()  # of every user
     domains: tuple[str, ...] = ()

@@ -1,0 +1,87 @@
+"""Where `learn` takes its user from: the embedded world, a LaMP folder, or people's own histories."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from nvcim_jax.cli.shared import path
+
+TaskName = Annotated[
+    str | None,
+    typer.Option("--task", help="LaMP-1, 2, 3, 5 or 7.", show_default="LaMP-2; free with --history"),
+]
+History = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--history", parser=path, metavar="PATH", show_default="none",
+        help="Your own: .jsonl, .csv, chats in .json, or a folder of these; may be repeated.",
+    ),
+]  # fmt: skip
+Column = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column", metavar="NAME=COLUMN", show_default="usual names",
+        help="What a column of --history holds: question, answer, time, user or domain; may be repeated.",
+    ),
+]  # fmt: skip
+
+
+class Source(NamedTuple):
+    """A task, and where its users are: `data` or `history`, else the embedded world."""
+
+    task: Any  # data.lamp.Task
+    data: Path | None
+    history: Sequence[Path]
+    columns: dict[str, str | None]  # of the history
+
+
+def source(task: str | None, data: Path | None, history: Sequence[Path] | None, column: Sequence[str] | None) -> Source:
+    """The source that is meant. ValueError for options that do not go together."""
+    from nvcim_jax.data import tasks
+
+    if history and data is not None:
+        raise ValueError("--data holds LaMP's files and --history your own: give one of them")
+    if history and task not in (None, tasks.FREE.name):
+        raise ValueError(f"--history is of the task {tasks.FREE.name}, not {task}: leave out --task")
+    if history:
+        return Source(tasks.FREE, None, history, _columns(column or ()))
+    if column:
+        raise ValueError("--column is about --history: name your file with it")
+    if task == tasks.FREE.name:
+        raise ValueError(f"the task {task} is that of people's own histories: give one with --history")
+    return Source(tasks.task("LaMP-2" if task is None else task), data, (), {})
+
+
+def find_user(source: Source, name: str | None):
+    """The one user called `name`, by default the first with a history, as `nv.Users`."""
+    from nvcim_jax.data import synthetic
+    from nvcim_jax.data.users import read_history, read_lamp, toy_users
+
+    if not source.history and source.data is None:
+        number = synthetic.HELD_OUT if name is None else int(name) if name.isdecimal() and len(name) < 19 else -1
+        if number < 0:
+            raise ValueError(f"user {name!r}: the embedded world's users are numbers, such as {synthetic.HELD_OUT}")
+        return toy_users(source.task, 1, first=number)
+    if source.history:
+        everyone = read_history(*source.history, columns=source.columns)
+    else:
+        everyone = read_lamp(source.data, source.task)
+    ids = [user.id for user in everyone]
+    if name is None:
+        at = next((at for at, user in enumerate(everyone) if user.history), 0)
+    elif name not in ids:
+        raise ValueError(f"{everyone.source} has no user {name!r}; the first ids are {', '.join(ids[:5])}")
+    else:
+        at = ids.index(name)
+    return everyone[at : at + 1]
+
+
+def _columns(named: Sequence[str]) -> dict[str, str | None]:
+    """NAME=COLUMN as what `read_history` takes; nothing behind the sign is no column."""
+    pairs = [each.partition("=") for each in named]
+    for name, sign, _ in pairs:
+        if not sign:
+            raise ValueError(f"--column {name!r} has no '=': write it as question=COLUMN")
+    return {name: column or None for name, _, column in pairs}
