@@ -20,6 +20,7 @@ from nvcim_jax.cli.shared import (
     BankFolder,
     Budget,
     Json,
+    MemorySize,
     Mitigation,
     Model,
     Seed,
@@ -52,6 +53,7 @@ def ask(
     seed: Seed = 0,
     model: Model = EMBEDDED,
     weights: Weights = None,
+    memory_size: MemorySize = None,
     json: Json = False,
 ) -> None:
     """Search a saved bank for a question and answer it with the OVT found, and without."""
@@ -63,7 +65,7 @@ def ask(
         if not question.strip():
             raise ValueError("the question is empty: ask something")
         mitigating(presets.RECOMMENDED, mitigation, budget)  # a wrong name is told before a model is read
-        opened = open_bank(bank, user, device, sigma, preset, model, weights)
+        opened = open_bank(bank, user, device, sigma, preset, model, weights, memory_size)
         terms, saved = opened.terms, opened.memory
         saved = saved._replace(settings=mitigating(saved.settings, mitigation, budget))
         search_key, *answer_keys = jax.random.split(jax.random.key(seed), 3)

@@ -60,7 +60,14 @@ class Opened(NamedTuple):
 
 
 def open_bank(
-    bank: Path, user: int, device: str | None, sigma: float | None, preset: str | None, model: str, weights: str | None
+    bank: Path,
+    user: int,
+    device: str | None,
+    sigma: float | None,
+    preset: str | None,
+    model: str,
+    weights: str | None,
+    memory_size: str | None,
 ) -> Opened:
     """Read a bank and its model. ValueError, as early as it can be known, for what cannot be asked."""
     from nvcim_jax.hardware import catalogue
@@ -69,7 +76,7 @@ def open_bank(
     chosen = None if preset is None else presets.preset(preset)  # a wrong name is told before a model is read
     if device is not None:
         catalogue.sheet(device)
-    loaded = load(model, weights)
+    loaded = load(model, weights, memory_size)
     with console.status("reading the bank"):
         saved = memory.load(bank, loaded, settings=chosen)
     if user >= len(saved.users):

@@ -21,7 +21,7 @@ from nvcim_jax.cli.asking import (
     show_ranking,
     show_stream,
 )
-from nvcim_jax.cli.shared import EMBEDDED, BankFolder, Model, Seed, Weights, console, plain_errors
+from nvcim_jax.cli.shared import EMBEDDED, BankFolder, MemorySize, Model, Seed, Weights, console, plain_errors
 
 app = typer.Typer()
 COMMANDS = "/why shows what was found, /fix TEXT keeps a better answer, /quit leaves"
@@ -45,6 +45,7 @@ def chat(
     seed: Seed = 0,
     model: Model = EMBEDDED,
     weights: Weights = None,
+    memory_size: MemorySize = None,
 ) -> None:
     """Talk to a saved bank. /why shows what was found, /fix TEXT keeps a better answer, /quit leaves.
 
@@ -53,7 +54,7 @@ def chat(
     with plain_errors():
         import jax
 
-        opened = open_bank(bank, user, device, sigma, None, model, weights)
+        opened = open_bank(bank, user, device, sigma, None, model, weights, memory_size)
         console.print(f"the bank of {opened.user}: {COMMANDS}", style="dim", soft_wrap=True)
         search_key, key = jax.random.split(jax.random.key(seed))  # the device is one and the same for all questions
         moment = None

@@ -13,6 +13,7 @@ from nvcim_jax.cli.shared import (
     Data,
     DeviceName,
     Json,
+    MemorySize,
     Model,
     Preset,
     Seed,
@@ -49,6 +50,7 @@ def learn(
     seed: Seed = 0,
     model: Model = EMBEDDED,
     weights: Weights = None,
+    memory_size: MemorySize = None,
     data: Data = None,
     history: History = None,
     column: Column = None,
@@ -80,7 +82,7 @@ def learn(
         with console.status("reading the user"):
             people = find_user(where, user)
             people = held_out(people, hold_out) if hold_out else people
-        loaded = load(model, weights)
+        loaded = load(model, weights, memory_size)
         unfinished = Path(f"{out.resolve()}.unfinished")
         kept = f"{unfinished} keeps what is done: run the same command again to go on"
         ovts = cluster_count(min(len(people[0].history), settings.buffer))

@@ -13,6 +13,7 @@ from nvcim_jax.cli.shared import (
     DeviceName,
     Hours,
     Json,
+    MemorySize,
     Mitigation,
     Model,
     Seed,
@@ -54,6 +55,7 @@ def run(
     seed: Seed = 0,
     model: Model = EMBEDDED,
     weights: Weights = None,
+    memory_size: MemorySize = None,
     data: Data = None,
     hours: Hours = MOST_HOURS,
     out: Annotated[
@@ -81,7 +83,7 @@ def run(
         checked_device(device, sigma)
         prepare(out, *RESULTS)
         provenance()  # of now, not of the end
-        loaded = load(model, weights)
+        loaded = load(model, weights, memory_size)
         crowd = _read(tasks, users, data, loaded, rows, draws, hours)
         settings = {
             "device": device, "sigma": sigma, "draws": draws, "seed": seed, "users": users,

@@ -75,6 +75,16 @@ Weights = Annotated[
         show_default="float32 on a CPU, else bfloat16",
     ),
 ]
+MemorySize = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        metavar="SIZE",
+        help="What the program may take, such as 6GB. With little, tuning computes activations again: slower, the same "
+        "bits.",
+        show_default="half of what is free",
+    ),
+]
 Data = Annotated[
     Path | None,
     typer.Option(
@@ -198,16 +208,19 @@ def _sentence(message: object) -> str:
     return said if len(said) <= LONGEST else f"{said[: LONGEST // 2]} ... {said[-LONGEST // 2 :]}"
 
 
-def load(model: str, weights: str | None):
-    """The model called `model`, its weights held as --weights says."""
+def load(model: str, weights: str | None, memory_size: str | None):
+    """The model called `model`, its weights held as --weights says, in a process that may take --memory."""
     from nvcim_jax import llm
     from nvcim_jax.cli.cache import keep_programs
 
     if weights not in (None, "float32", "bfloat16", "packed"):
         raise ValueError(f"--weights {weights}: choose float32, bfloat16 or packed")
     keep_programs()
+    is_packed = weights == "packed"
     with console.status(f"loading {model}"):
-        return llm.load(model, dequantise="lazy") if weights == "packed" else llm.load(model, dtype=weights)
+        return llm.load(
+            model, dtype=None if is_packed else weights, dequantise="lazy" if is_packed else "load", memory=memory_size
+        )
 
 
 def mitigating(settings, mitigation: str | None, budget: float):

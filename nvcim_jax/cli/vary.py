@@ -15,6 +15,7 @@ from nvcim_jax.cli.shared import (
     Data,
     Hours,
     Json,
+    MemorySize,
     Mitigation,
     Model,
     Seed,
@@ -102,6 +103,7 @@ def vary(
     seed: Seed = 0,
     model: Model = EMBEDDED,
     weights: Weights = None,
+    memory_size: MemorySize = None,
     data: Data = None,
     hours: Hours = MOST_HOURS,
     out: Annotated[
@@ -133,7 +135,7 @@ def vary(
         source = _saved(bank, preset, task, data) if bank else _embedded(preset, task, users, data, seed, hours)
         prepare(out, *RESULTS)
         provenance()  # of now, not of the end
-        loaded = load(model, weights)
+        loaded = load(model, weights, memory_size)
         with console.status("reading the bank" if bank else "learning the banks"):
             people, case, meaning, learned = source(loaded)
         settings = mitigating(learned, mitigation, budget)

@@ -11,7 +11,18 @@ from flax import traverse_util
 from jaxtyping import PyTree
 from safetensors.numpy import save_file
 
-from nvcim_jax.llm import families, gguf_config, gguf_file, gguf_tokens, huggingface, names, parameters, tensors, tokens
+from nvcim_jax.llm import (
+    families,
+    gguf_config,
+    gguf_file,
+    gguf_tokens,
+    huggingface,
+    names,
+    parameters,
+    room,
+    tensors,
+    tokens,
+)  # fmt: skip
 from nvcim_jax.llm.config import CheckpointError, Config
 from nvcim_jax.llm.folder import check_link, check_links, one_line
 
@@ -23,6 +34,7 @@ class Model(NamedTuple):
     config: Config
     tokenizer: Any
     ends: tuple[int, ...]
+    memory: int | None = None  # bytes that the process may take; None for half of what is free
 
 
 def load(
@@ -31,13 +43,15 @@ def load(
     dtype=None,
     dequantise: Literal["load", "lazy"] = "load",
     revision: str | None = None,
+    memory: int | str | None = None,
 ) -> Model:
     """The checkpoint in a folder, in a GGUF file, or of a Hugging Face hub name such as "google/gemma-2b" (at
     `revision`).
 
     Weights become float32 on CPU and bfloat16 elsewhere unless `dtype` names one of the two. GPTQ weights are
     dequantised now ("load"), or kept packed and dequantised layer by layer inside the program ("lazy": less memory,
-    slower). Those of a GGUF file are always dequantised.
+    slower). Those of a GGUF file are always dequantised. `memory`, in bytes or as "6GB", is what the process may take
+    when it tunes and answers; half of what is free if none is given.
 
     Raises CheckpointError when there is no checkpoint, or one that is damaged, incomplete or of a family, rope type,
     activation or packing that is not known here. All that is told about sizes is compared before memory is taken. Only
@@ -49,12 +63,13 @@ def load(
         dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
     if dtype not in ("float32", "bfloat16", jnp.float32, jnp.bfloat16):
         raise ValueError(f"dtype {dtype!r}: float32 or bfloat16 is needed (activations can outgrow float16)")
+    memory = room.parse(memory) if isinstance(memory, str) else memory
     try:
         file = Path(path_or_hub_name).expanduser()
         if file.suffix.lower() == ".gguf" and not file.is_dir():
-            return _load_gguf(file, dtype, dequantise == "lazy")
+            return _load_gguf(file, dtype, dequantise == "lazy")._replace(memory=memory)
         folder = _folder(path_or_hub_name, revision)
-        return _load(folder, dtype, dequantise == "lazy")
+        return _load(folder, dtype, dequantise == "lazy")._replace(memory=memory)
     except CheckpointError as error:
         if str(path_or_hub_name) in str(error):
             raise

@@ -13,6 +13,7 @@ from nvcim_jax.data import lamp, text
 from nvcim_jax.data.wording import PLAIN, Wording
 from nvcim_jax.hardware import catalogue
 from nvcim_jax.hardware.devices import Condition, Device
+from nvcim_jax.llm import room
 from nvcim_jax.llm.decoder import NOWHERE
 from nvcim_jax.llm.weights import Model
 from nvcim_jax.people import Sample, User
@@ -196,12 +197,15 @@ def generate(
 
     ValueError for a chat template that cannot be rendered.
     """
-    room = model.config.context - tuning.taken(adapted) - new_tokens
-    asked = [text.asked(model.tokenizer, query, wording, room) for query in queries]
+    longest = model.config.context - tuning.taken(adapted) - new_tokens
+    asked = [text.asked(model.tokenizer, query, wording, longest) for query in queries]
     pad = model.tokenizer.pad_token_id or 0
     answers = []
-    block = min(ROWS, text.bucket(len(asked), 8))
     width = text.bucket(max(len(each.ids) for each in asked))
+    each = room.answer(model.config, width + tuning.taken(adapted), new_tokens)
+    most = min(ROWS, max(room.AT_ONCE // each, 1))
+    block = -(-len(asked) // -(-len(asked) // most))  # all blocks alike, and the last hardly filled up
+    room.require(block * each, model.memory, f"answering questions of {width} tokens")
     for start in range(0, len(asked), block):
         part = asked[start : start + block]
         rows = np.resize(np.arange(start, start + len(part)), block)  # a short last block repeats its rows

@@ -77,8 +77,8 @@ def start(params, start_keys, init_keys, ids, codecs, *, config, settings):
     return jax.vmap(one)(start_keys, init_keys, ids, codecs)
 
 
-@partial(jax.jit, static_argnames=("config", "probes"))
-def sensitivity(params, keys, codes, codecs, batch, *, config, probes):
+@partial(jax.jit, static_argnames=("config", "probes", "at_once"))
+def sensitivity(params, keys, codes, codecs, batch, *, config, probes, at_once):
     """How much each stored value's error costs: curvature of the label loss of an OVT's own sample, row by row.
 
     `codes` are [rows, tokens, code] and `batch` has one sample a row.
@@ -95,7 +95,7 @@ def sensitivity(params, keys, codes, codecs, batch, *, config, probes):
 
         return mitigation.curvature(key, loss, code, probes=probes)
 
-    return jax.lax.map(one, (keys, codes, codecs, *batch), batch_size=16)
+    return jax.lax.map(one, (keys, codes, codecs, *batch), batch_size=at_once)
 
 
 @partial(jax.jit, static_argnames=("write", "draws"))

@@ -128,9 +128,13 @@ def tune(
     if settings.training.pull:
         contents = [[text.encode(model.tokenizer, sample.content)] for sample in rows.samples]
         job = job._replace(content=encode.mean_embeddings(model, contents)[0][:, 0])
+    training = tuning.fitted(
+        settings.training, model.config, pool=batch.ids.shape[1], tokens=batch.ids.shape[2] + settings.tokens,
+        labels=batch.labels.shape[2], memory=model.memory,
+    )  # fmt: skip
     trained_for = condition._replace(sigma=condition.sigma * settings.train_sigma)
     tuned = tuning.run(
-        model.params, job, trained_for, config=model.config, method=settings.method, training=settings.training,
+        model.params, job, trained_for, config=model.config, method=settings.method, training=training,
         folder=folder, report=report,
     )  # fmt: skip
     _warn_of_broken(tuned, block, rows)

@@ -15,9 +15,11 @@ def load_model(
     dtype: str | None = None,
     dequantise: Literal["load", "lazy"] = "load",
     revision: str | None = None,
+    memory: int | str | None = None,
 ) -> Model:
     """The toy model ("toy"), or the checkpoint in a folder, in a .gguf file or of a Hugging Face hub name.
 
     The rest is as `llm.load` says. CheckpointError says what is wrong with a checkpoint.
     """
-    return llm.load(TOY if name == "toy" else name, dtype=dtype, dequantise=dequantise, revision=revision)
+    where = TOY if name == "toy" else name
+    return llm.load(where, dtype=dtype, dequantise=dequantise, revision=revision, memory=memory)

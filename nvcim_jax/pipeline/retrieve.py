@@ -7,12 +7,15 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from nvcim_jax.data import text
 from nvcim_jax.hardware.devices import Condition
+from nvcim_jax.llm import room
 from nvcim_jax.llm.weights import Model
 from nvcim_jax.memory import bank, programming
 from nvcim_jax.pipeline import compiled, encode, keys
 from nvcim_jax.pipeline.block import Block
 from nvcim_jax.pipeline.learn import pair
 from nvcim_jax.pipeline.presets import Settings
+
+CURVED = 16  # rows whose curvature is computed at once, at most
 
 
 def program(
@@ -58,6 +61,15 @@ def sensitivities(
     own, at = keys.of_slots(key, block.users, slots, "curvature"), tuple(np.array(slots).T)
     found = compiled.sensitivity(
         model.params, own, learned.prompts[at], encode.codecs_of(block.codec, slots), batch,
-        config=model.config, probes=settings.probes,
+        config=model.config, probes=settings.probes, at_once=_rows_at_once(model, batch, settings),
     )  # fmt: skip
     return jnp.zeros_like(learned.prompts).at[at].set(found)
+
+
+def _rows_at_once(model: Model, batch: text.Batch, settings: Settings) -> int:
+    """Rows of one pass: a second derivative takes about three times what a gradient keeps."""
+    tokens, labels = batch.ids.shape[-1] + settings.tokens, batch.labels.shape[-1]
+    each = 3 * room.gradient(model.config, tokens, labels).kept
+    rows = min(max(room.AT_ONCE // each, 1), CURVED)
+    room.require(rows * each, model.memory, f"the curvature of samples of {tokens} tokens")
+    return rows

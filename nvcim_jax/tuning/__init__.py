@@ -2,6 +2,7 @@
 
 from nvcim_jax.tuning.blocks import NAMES, Progress, discard, run
 from nvcim_jax.tuning.dept import Dept
+from nvcim_jax.tuning.fitting import fitted
 from nvcim_jax.tuning.ia3 import Ia3
 from nvcim_jax.tuning.lora import Lora
 from nvcim_jax.tuning.method import Adapted, Method, Placed, Samples, label_loss, place, quiet, taken
@@ -11,6 +12,6 @@ from nvcim_jax.tuning.train import Job, Training, Tuned, tune
 
 __all__ = [
     "NAMES", "Adapted", "CodePrompt", "Dept", "Ia3", "Job", "Lora", "Method", "Placed", "Prefix", "Progress",
-    "Prompt", "Samples", "Training", "Tuned", "discard", "label_loss", "own_tokens", "place", "quiet", "random_tokens",
-    "run", "taken", "tune", "vocabulary_tokens",
+    "Prompt", "Samples", "Training", "Tuned", "discard", "fitted", "label_loss", "own_tokens", "place", "quiet",
+    "random_tokens", "run", "taken", "tune", "vocabulary_tokens",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ import stat
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -70,7 +71,7 @@ def run(
         **{name: jax.tree.map(np.asarray, part) for name, part in job._asdict().items() if name != "keys"}
     )
     order = np.argsort(_lengths(job), kind="stable")
-    block = min(training.rows, bucket(count, 8))
+    block = -(-count // -(-count // training.rows))  # all blocks alike, and the last hardly filled up
     condition = condition._replace(sigma=jnp.float32(condition.sigma))
     program = partial(train.advance, config=config, method=method, training=training)
     if folder is not None:
@@ -240,6 +241,7 @@ def _latest(state: State, at: int, real: int) -> float:
 
 def _digest(params, job: Job, condition: Condition, fixed) -> str:
     """Of all that decides the outcome; of the weights, which are many, the shapes and the first values."""
+    fixed = fixed | {"training": replace(fixed["training"], recompute=False)}  # which changes no bit
     settings = {"sigma": float(condition.sigma)} | {name: described(each, NAMES) for name, each in fixed.items()}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     leaves = [jax.random.key_data(job.keys), *jax.tree.leaves((job[1:], condition.device))]

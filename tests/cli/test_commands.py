@@ -84,6 +84,7 @@ def test_run_leaves_results_that_can_be_repeated(tmp_path):
         (["learn", "--out", "x", "--preset", "best"], "unknown preset 'best'"),
         (["ask", "x", "why?", "--preset", "best"], "unknown preset 'best'"),
         (["ask", "x", "why?", "--mitigation", "best"], "unknown mitigation 'best': choose one of none, swv, cxdnn"),
+        (["run", "--memory", "much"], "memory of 'much': give a size such as 6GB or 512MiB"),
         (["run", "--mitigation", "best"], "unknown mitigation 'best'"),
         (["vary", "--mitigation", "swv"], "NVM-1, NVM-2, NVM-3, NVM-4, NVM-5: --mitigation swv has no closed form"),
         (["learn", "--out", "x", "--user", "Ann"], "users are numbers"),

@@ -1,0 +1,86 @@
+"""How much memory a pass through the decoder takes, and how much there is.
+
+What backward needs is counted from the sizes of the layers; `tests/llm/test_room.py` holds the counts against what the
+compiler allocates.
+"""
+
+import re
+from typing import NamedTuple
+
+import jax
+import psutil
+
+from nvcim_jax.llm.config import Config
+
+UNITS = {"": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+FLOAT = 4  # bytes of an activation
+AT_ONCE = 1 << 30  # bytes of activations in one pass; at least those of one row
+SHARE = 0.5  # of the free memory that is taken where nobody says how much
+
+
+class Row(NamedTuple):
+    """Bytes that one row of a batch takes: with activations kept for backward, and computed again there."""
+
+    kept: int
+    recomputed: int
+
+
+def parse(text: str) -> int:
+    """Bytes of a text such as "6GB", "512MiB" or "6e9". ValueError for anything else."""
+    found = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([KMGT]?i?B?)\s*", text, re.IGNORECASE)
+    try:
+        number, unit = float(found[1]), found[2].upper()
+        size = int(number * UNITS[unit if unit.endswith("B") or not unit else f"{unit}B"])
+    except (TypeError, ValueError, OverflowError, KeyError):
+        size = 0
+    if size < 1:
+        raise ValueError(f"memory of {text!r}: give a size such as 6GB or 512MiB")
+    return size
+
+
+def of(memory: int | None) -> int:
+    """Bytes that the process may still take: of its `memory`, or a share of what is free on the machine or device."""
+    stats = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        free, held = stats["bytes_limit"] - stats["bytes_in_use"], stats["bytes_in_use"]
+    else:
+        free, held = psutil.virtual_memory().available, psutil.Process().memory_info().rss
+    return int(SHARE * free) if memory is None else memory - held
+
+
+def require(needed: int, memory: int | None, what: str) -> int:
+    """What the process may still take, at least `needed` bytes. ValueError names `what` takes more."""
+    left = of(memory)
+    if needed > left:
+        raise ValueError(
+            f"{what} takes {needed / 1e9:.2g} GB beside what is loaded, but {max(left, 0) / 1e9:.2g} GB are left of "
+            "the memory that may be used: allow more, or take shorter texts or a smaller model"
+        )
+    return left
+
+
+def gradient(config: Config, tokens: int, labels: int) -> Row:
+    """What the loss of `labels` and its gradient take of a row of `tokens`, virtual ones counted.
+
+    The last layer is computed at the labels alone. Beside what the layers below keep, either the scores of the labels
+    are alive or what backward holds inside one layer, never both.
+    """
+    c, below = config, config.layers - 1
+    layer, scores = _layer(c, tokens), 2.5 * labels * c.vocab_size / tokens
+    inside = max(2 * c.hidden_dim - 2 * c.dim, 2 * c.dim)
+    again = min(below, 1) * layer + (3 if c.gated else 2) * c.hidden_dim - 2 * c.dim
+    kept, recomputed = below * layer + max(scores, inside), below * c.dim + max(scores, again, inside)
+    return Row(int(FLOAT * tokens * kept), int(FLOAT * tokens * recomputed))
+
+
+def answer(config: Config, tokens: int, new_tokens: int) -> int:
+    """What reading a question of `tokens` and writing an answer take of a row: its cache, one layer, the scores."""
+    cache = 2 * config.layers * config.kv_heads * config.head_dim * (tokens + new_tokens)
+    return FLOAT * (cache + tokens * _layer(config, tokens) + 3 * config.vocab_size)
+
+
+def _layer(config: Config, tokens: int) -> int:
+    """Numbers that one layer keeps of each token for backward; fitted to what the compiler allocates."""
+    c = config
+    heads = 2 * (c.heads + c.kv_heads) * c.head_dim + 3 * c.heads * tokens
+    return 2 * c.dim + heads + (3 if c.gated else 1) * c.hidden_dim
