@@ -49,10 +49,10 @@ SIZES = {
     "8 layers, d=512": Size((8, 512, 8), 32_000, steps=4, rounds=5, alone=PROMPTS, share=0.75),
     "12 layers, d=1024": Size((12, 1024, 16), 32_000, steps=2, rounds=3, alone=5, share=0.85),
 }
-OURS, MIXED = "ours, float32", "ours, bfloat16 weights"
-PEFT, PEFT_HALF = "PEFT one by one, float32", "PEFT one by one, bfloat16"
-BATCH, BATCH_HALF = "PyTorch one batch, float32", "PyTorch one batch, bfloat16"
-COMPILED = "PyTorch one batch, float32, torch.compile"
+OURS, MIXED = "ours, float32", "ours, mixed"
+PEFT, PEFT_HALF = "PEFT, float32", "PEFT, bfloat16"
+BATCH, BATCH_HALF = "PyTorch, float32", "PyTorch, bfloat16"
+COMPILED = "PyTorch, compiled"
 AIMS = {PEFT: 3.0, PEFT_HALF: 1.0, BATCH: 1.7}
 
 

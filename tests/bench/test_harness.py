@@ -1,6 +1,7 @@
 """What the harness of the benchmarks counts, prints and keeps; no time is tested."""
 
 import json
+import os
 
 import pytest
 
@@ -102,3 +103,8 @@ def test_a_turn_is_the_mean_of_its_runs_but_for_the_cold_one(monkeypatch):
     spent = iter([100.0, 100.0, 0.5, 0.25, 0.25])  # warm-up, cold, three runs
     monkeypatch.setattr(harness, "timed", lambda work: (None, next(spent)))
     assert harness.turns({"a": None}, rounds=1, steady=1.0)["a"].tolist() == [pytest.approx(1 / 3)]
+
+
+def test_work_of_its_own_process_comes_back_or_is_said_to_be_killed():
+    assert harness.alone(dict, [("pid", 7)]) == {"pid": 7}
+    assert "killed" in harness.alone(os._exit, 1)["ended"]
