@@ -11,7 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, PyTree
 
 from nvcim_jax.llm import decoder
 from nvcim_jax.llm.config import Config
@@ -49,7 +50,7 @@ def generate(
     end: tuple[int, ...] = (),
     pad: int = 0,
     sampling: Sampling = GREEDY,
-    keys: PRNGKeyArray | None = None,
+    keys: Key[Array, "batch"] | None = None,
     prefix: Prefix | None = None,
 ) -> Int[Array, "batch {new_tokens}"]:
     """The continuation of every row, at most `new_tokens` tokens, `pad` after the first of its `end` tokens.
@@ -74,7 +75,7 @@ def stream(
     end: tuple[int, ...] = (),
     pad: int = 0,
     sampling: Sampling = GREEDY,
-    keys: PRNGKeyArray | None = None,
+    keys: Key[Array, "batch"] | None = None,
     prefix: Prefix | None = None,
 ) -> Iterator[np.ndarray]:
     """The tokens of `generate`, [batch] at a time, as soon as each is known; ends when every row has met an end."""
@@ -175,7 +176,7 @@ def _checked(config, embeddings, positions, new_tokens, sampling, keys, prefix):
         if sampling.temperature > 0:
             raise ValueError("a temperature above 0 draws tokens: give `keys`, one typed key per row")
         keys = jax.random.split(jax.random.key(0), batch)  # never drawn from
-    if not isinstance(positions, jax.core.Tracer):
+    if not isinstance(positions, Tracer):
         _check_room(config, np.asarray(positions), new_tokens)
     return jnp.asarray(positions), keys
 

@@ -1,13 +1,14 @@
 """Rotary frequencies of a model, from the rope parameters of its configuration."""
 
 import math
+from typing import Any
 
 import numpy as np
 
 from nvcim_jax.llm.config import CheckpointError, Rope, plain_rope
 
 
-def rope(hf, head_dim: int) -> Rope:
+def rope(hf: Any, head_dim: int) -> Rope:
     """Frequencies of a configuration, for the rope types default, linear, llama3 and longrope (their papers' rules).
 
     Raises CheckpointError for other types, and for settings that do not fit each other or the head.

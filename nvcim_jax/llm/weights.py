@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
-from jaxtyping import PyTree
+from jaxtyping import DTypeLike, PyTree
 from safetensors.numpy import save_file
 
 from nvcim_jax.llm import families, huggingface, names, parameters, tokens
@@ -28,7 +28,7 @@ class Model(NamedTuple):
 def load(
     path_or_hub_name: Path | str,
     *,
-    dtype=None,
+    dtype: DTypeLike | None = None,
     dequantise: Literal["load", "lazy"] = "load",
     revision: str | None = None,
 ) -> Model:
@@ -44,13 +44,13 @@ def load(
     """
     if dequantise not in ("load", "lazy"):
         raise ValueError(f"dequantise {dequantise!r}: 'load' or 'lazy' is needed")
-    if dtype is None:
-        dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-    if dtype not in ("float32", "bfloat16", jnp.float32, jnp.bfloat16):
-        raise ValueError(f"dtype {dtype!r}: float32 or bfloat16 is needed (activations can outgrow float16)")
+    usual: DTypeLike = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    kind = usual if dtype is None else dtype
+    if kind not in ("float32", "bfloat16", jnp.float32, jnp.bfloat16):
+        raise ValueError(f"dtype {kind!r}: float32 or bfloat16 is needed (activations can outgrow float16)")
     try:
         folder = _folder(path_or_hub_name, revision)
-        return _load(folder, dtype, dequantise == "lazy")
+        return _load(folder, kind, dequantise == "lazy")
     except CheckpointError as error:
         if str(path_or_hub_name) in str(error):
             raise
@@ -59,7 +59,7 @@ def load(
         raise CheckpointError(f"{path_or_hub_name} cannot be read ({one_line(error)})") from error
 
 
-def _load(folder: Path, dtype, lazy: bool) -> Model:
+def _load(folder: Path, dtype: DTypeLike, lazy: bool) -> Model:
     check_links(folder)
     config, how, hf = families.read(folder)
     if lazy:
@@ -72,7 +72,7 @@ def _load(folder: Path, dtype, lazy: bool) -> Model:
     return Model(traverse_util.unflatten_dict(flat, sep="/"), config, tokenizer, ends)
 
 
-def save_weights(path: Path | str, params: PyTree, config: Config, dtype=np.float16) -> None:
+def save_weights(path: Path | str, params: PyTree, config: Config, dtype: DTypeLike = np.float16) -> None:
     """Write the `params` of a plain Llama as a Hugging Face safetensors file in `dtype`."""
     flat = traverse_util.flatten_dict(params, sep="/")
     tensors = {
