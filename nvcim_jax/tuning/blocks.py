@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, PyTree
 
 from nvcim_jax import files
 from nvcim_jax.data.text import bucket
@@ -54,7 +54,7 @@ def run(
     params: PyTree,
     job: Job,
     device: Device,
-    sigma: float,
+    sigma: Float[Array, ""] | float,
     *,
     config: Config,
     method: Method,
@@ -89,7 +89,7 @@ def run(
     back = np.argsort(order)
     values, losses, broken = _rows(jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts), back)
     if broken.any():
-        told = [str(at) if names is None else names[at] for at in np.flatnonzero(broken)]
+        told = [str(at) if names is None else names[at] for at in np.flatnonzero(broken).tolist()]
         warnings.warn(
             f"the loss of {len(told)} of {count} rows was not finite; they keep their last finite values: "
             f"{', '.join(told[:5])}{', ...' if len(told) > 5 else ''}. A smaller learning rate may help",
