@@ -227,7 +227,7 @@ def stream(
     asked = text.question_ids(model.tokenizer, query, model.config.context - tuning.taken(adapted) - new_tokens)
     params, embeddings, positions, prefix = _placed(model, adapted, [asked], text.bucket(len(asked)))
     if alone:
-        positions = _without_front(np.asarray(positions), tuning.taken(adapted))
+        positions = jnp.asarray(_without_front(np.asarray(positions), tuning.taken(adapted)))
     how = {"new_tokens": new_tokens, "end": model.ends, "sampling": sampling, "keys": key[None], "prefix": prefix}
     tokens, told = [], ""
     for token in llm.stream(params, model.config, embeddings, positions, **how):

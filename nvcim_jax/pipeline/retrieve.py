@@ -52,7 +52,7 @@ def sensitivities(
 ) -> Float[Array, "users slots tokens code"]:
     """How much an error of each stored value costs: curvature of the loss of the OVT's own sample (SWIM's measure)."""
     slots = block.selected.slots
-    pools = [[pair(model, block.selected.samples[u][s], settings)[:2]] for u, s in slots]
+    pools = [[pair(model, sample, settings)[:2]] for sample in block.selected.learned]
     batch = jax.tree.map(lambda leaf: leaf[:, 0], text.batch(pools))
     own, at = keys.of_slots(key, block.users, slots, "curvature"), tuple(np.array(slots).T)
     found = compiled.sensitivity(
