@@ -70,7 +70,7 @@ def owners(about: About, samples: Sequence[Sequence[Sample | None]], data: Path 
 
     ValueError if they come from elsewhere: by what the bank says, or because somebody of that name has another history.
     """
-    task, is_embedded = lamp.task(about.task), about.source == EMBEDDED_WORLD
+    task, is_embedded = lamp.task(str(about.task)), about.source == EMBEDDED_WORLD
     if data is None and about.source is not None and not is_embedded:
         raise ValueError(f"the users of this bank come from {about.source}: give that folder with --data")
     if data is not None and is_embedded:

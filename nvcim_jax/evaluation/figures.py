@@ -15,6 +15,8 @@ def bars(path: Path, tables: Mapping[str, Mapping[str, Interval]], *, title: str
     Methods called "group: method" have the colour of their group.
     """
     plt = _pyplot()
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Rectangle
 
     methods = list(dict.fromkeys(method for table in tables.values() for method in table))
     groups = list(dict.fromkeys(map(_group, methods)))
@@ -36,8 +38,8 @@ def bars(path: Path, tables: Mapping[str, Mapping[str, Interval]], *, title: str
         panel.grid(axis="x", alpha=0.3)
     panels[0][0].set_yticks(rows, [method.removeprefix(f"{_group(method)}: ") for method in methods], fontsize=8)
     panels[0][0].set_ylim(rows[-1] + 0.8, rows[0] - 0.8)  # the first on top
-    handles = [plt.Rectangle((0, 0), 1, 1, color=f"C{at}") for at in range(len(groups))]
-    handles.append(plt.Line2D([], [], color="black", linewidth=1))
+    squares = [Rectangle((0, 0), 1, 1, color=f"C{at}") for at in range(len(groups))]
+    handles = [*squares, Line2D([], [], color="black", linewidth=1)]
     labels = [*(group or "for comparison" for group in groups), "95 % interval"]
     measure = "accuracy (LaMP-1, 2, 3) or ROUGE-1 (LaMP-5, 7), mean over users"
     figure.suptitle(f"{title}\n{measure}", fontsize=10)
@@ -176,7 +178,7 @@ def dots(
     axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
     figure.text(0.01, 0.005, "\n".join(notes), fontsize=7, va="bottom")
     below = 0.17 * len(notes) / size[1]
-    figure.get_layout_engine().set(rect=(0, below, 1, 1 - below))
+    figure.set_layout_engine("constrained", rect=(0, below, 1, 1 - below))
     with replacing(path) as partial:
         figure.savefig(partial, dpi=130)
     plt.close(figure)
