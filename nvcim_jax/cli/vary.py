@@ -145,7 +145,7 @@ def vary(
                 None if row.name in by_draws else retrieval.closed_form(chip_key, case, row, chips=chips, **bound)
                 for row in rows
             ]
-        trials = _programmed(draw_key, case, rows, draws, out and out / retrieval.TRIALS, **bound) if draws else None
+        trials = _programmed(draw_key, case, rows, draws, out and out / retrieval.TRIALS, **bound) if draws else []
         notes = retrieval.notes(rows, fidelity)
         about = {
             "bank": str(bank) if bank else "embedded users", "model": Path(model).name,
@@ -242,7 +242,7 @@ def _table(title: str, rows, found, trials) -> Table:
             pairs = zip(each.expected.mean(-1), each.worst.mean(-1), strict=True)
             shown = dict(zip(row.sigmas, (f"{mean:.3f} ({worst:.3f})" for mean, worst in pairs), strict=True))
             table.add_row(row.name, *(shown.get(sigma, "") for sigma in sigmas))
-        if trials is not None:
+        if trials:
             error = trials[at].std(0) / len(trials[at]) ** 0.5
             drawn = (f"{mean:.3f} ± {e:.4f}" for mean, e in zip(trials[at].mean(0), error, strict=True))
             shown = dict(zip(row.sigmas, drawn, strict=True))
