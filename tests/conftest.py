@@ -1,24 +1,19 @@
-"""Strictness for every test: shapes are checked at runtime, ranks and dtypes may not be mixed silently."""
+"""Strictness for every test: annotations are checked at runtime, ranks and dtypes may not be mixed silently."""
 
 import os
 from pathlib import Path
 
 import jax
 import pytest
-from jaxtyping import install_import_hook
+
+from tests.helpers.typecheck import check_annotations
 
 os.environ["COLUMNS"] = "200"  # the consoles ask once, when they are made
 if jax.config.jax_compilation_cache_dir is None:  # else whoever runs the tests wants them to keep programs there
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # commands would fill, and read, the user's cache
     jax.config.update("jax_enable_compilation_cache", False)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-_hook = install_import_hook(
-    [f"nvcim_jax.{name}" for name in (
-        "core", "hardware.devices", "hardware.adc", "hardware.cells", "hardware.wires", "hardware.crossbar",
-        "hardware.mitigation", "memory.bank", "memory.variation", "memory.array_search", "memory.storage.digests",
-    )],
-    "beartype.beartype",
-)  # fmt: skip
+check_annotations()
 
 EMBEDDED = Path(__file__).parents[1] / "nvcim_jax" / "data" / "toy" / "model"
 OUTSIDE = Path(__file__).parents[2] / "shared"  # real files that are not part of the project
