@@ -1,4 +1,4 @@
-"""Strictness for every test: shapes are checked at runtime, ranks and dtypes may not be mixed silently."""
+"""Strictness for every test: annotations are checked at runtime, ranks and dtypes may not be mixed silently."""
 
 import atexit
 import os
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import jax
 import pytest
-from jaxtyping import install_import_hook
+
+from tests.helpers.typecheck import check_annotations
 
 os.environ["COLUMNS"] = "200"  # the consoles ask once, when they are made
 if jax.config.jax_compilation_cache_dir is None:  # else whoever runs the tests wants them to keep programs there
@@ -18,13 +19,7 @@ if jax.config.jax_compilation_cache_dir is None:  # else whoever runs the tests 
     jax.config.update("jax_compilation_cache_dir", kept)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-_hook = install_import_hook(
-    [f"nvcim_jax.{name}" for name in (
-        "core", "hardware.devices", "hardware.adc", "hardware.cells", "hardware.wires", "hardware.crossbar",
-        "hardware.mitigation", "memory.bank", "memory.variation", "memory.array_search", "memory.storage.digests",
-    )],
-    "beartype.beartype",
-)  # fmt: skip
+check_annotations()
 
 EMBEDDED = Path(__file__).parents[1] / "nvcim_jax" / "data" / "toy" / "model"
 OUTSIDE = Path(__file__).parents[2] / "shared"  # real files that are not part of the project

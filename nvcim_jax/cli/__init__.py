@@ -4,8 +4,9 @@ import io
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it would advise every user to install PyTorch
 for noisy in ("absl", "asyncio", "matplotlib"):  # Orbax logs through the first two what we say in one sentence
@@ -21,24 +22,24 @@ from nvcim_jax.cli.terminal import visible  # noqa: E402
 
 
 @contextmanager
-def _visible_complaints():
+def _visible_complaints() -> Iterator[None]:
     """What typer complains about quotes the command line."""
     try:
         yield
     except Exception as error:
         if hasattr(error, "format_message"):  # typer's own, whose class has no public name
-            error.message = visible(error.message)
+            error.message = visible(error.message)  # pyright: ignore[reportAttributeAccessIssue]
         raise
 
 
 class Commands(TyperGroup):
     """The commands; arguments that are quoted back cannot command the terminal."""
 
-    def parse_args(self, ctx, args):
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
         with _visible_complaints():
             return super().parse_args(ctx, args)
 
-    def invoke(self, ctx):
+    def invoke(self, ctx: typer.Context) -> Any:
         with _visible_complaints():
             return super().invoke(ctx)
 

@@ -21,7 +21,8 @@ def keep_programs() -> None:
     from platformdirs import user_cache_path
 
     config = jax.config
-    if not config.jax_enable_compilation_cache or config.jax_compilation_cache_dir:
+    enabled, where = "jax_enable_compilation_cache", "jax_compilation_cache_dir"
+    if not getattr(config, enabled) or getattr(config, where):
         return
     folder = user_cache_path("nvcim_jax") / f"programs-{_processor()}"
     try:
@@ -30,7 +31,7 @@ def keep_programs() -> None:
         reason = error.strerror or error
         warnings.warn(f"{folder} cannot keep compiled programs ({reason}): every command compiles anew", stacklevel=2)
         return
-    config.update("jax_compilation_cache_dir", str(folder))
+    config.update(where, str(folder))
     config.update("jax_compilation_cache_max_size", MOST_BYTES)
     config.update("jax_persistent_cache_min_compile_time_secs", 0)  # a command has many small programs
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")  # then it compiles

@@ -3,14 +3,19 @@
 The time left comes from finished work of the same kind; before there is any, none is shown. All of it goes to stderr.
 """
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TaskProgressColumn
 
 from nvcim_jax.cli.terminal import Terminal, Words, plain
 from nvcim_jax.interrupts import caught
+
+if TYPE_CHECKING:  # JAX takes its time, and a bar does without
+    from nvcim_jax.pipeline.learn import Report
+    from nvcim_jax.tuning import Progress as Done
 
 SECONDS = 30.0  # between two lines
 
@@ -54,7 +59,7 @@ class Bar(Progress):
             told, BarColumn(), TaskProgressColumn(), *more, _TimeLeft(self.paces), console=Terminal(stderr=True)
         )
 
-    def add_task(self, description: str, *args, marked: bool = False, **fields) -> TaskID:
+    def add_task(self, description: str, *args: Any, marked: bool = False, **fields: Any) -> TaskID:
         task = super().add_task(description, *args, **fields, marked=marked)
         if marked:
             self.paces[task] = Pace((self.get_time(), 0), (self.get_time(), 0))
@@ -105,7 +110,9 @@ class Bar(Progress):
 
     def line(self, task: Task) -> str:
         """The bar of a task as words."""
-        columns = [column for column in self.columns if not isinstance(column, BarColumn)]
+        columns = [
+            each for each in self.columns if isinstance(each, ProgressColumn) and not isinstance(each, BarColumn)
+        ]
         words = (str(column.render(task)).strip() for column in columns)
         return ", ".join(filter(None, words))
 
@@ -133,13 +140,13 @@ def progress_bar() -> Bar:
 
 
 @contextmanager
-def tuning_bar(row_steps: int):
+def tuning_bar(row_steps: int) -> Iterator["Report"]:
     """A progress bar with loss, tokens per second and time left; gives what `pipeline.learn` reports to."""
     with Bar(Words("{task.fields[told]}")) as bar:
         task = bar.add_task("tuning", total=row_steps, told="compiling")
         tokens, began = 0, None
 
-        def report(done) -> None:
+        def report(done: "Done") -> None:
             nonlocal tokens, began
             if not done.tokens:  # what an earlier run had finished, or what stopped early
                 bar.skip(task, done.row_steps)

@@ -2,10 +2,10 @@
 
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,11 @@ from nvcim_jax.cli.progress import progress_bar as progress_bar
 from nvcim_jax.cli.progress import tuning_bar as tuning_bar
 from nvcim_jax.cli.terminal import Terminal, plain
 from nvcim_jax.files import as_json
+
+if TYPE_CHECKING:  # JAX takes its time: commands import it where they need it
+    from nvcim_jax.hardware.devices import Device
+    from nvcim_jax.llm.weights import Model as LoadedModel
+    from nvcim_jax.pipeline.presets import Settings
 
 console = Terminal()  # of tables and texts; with --json it writes to stderr
 _new: list[Path] = []  # folders that `prepare` made; those that are still empty at the end are removed
@@ -163,7 +168,7 @@ def print_json(value: Any) -> None:
 
 
 @contextmanager
-def plain_errors():
+def plain_errors() -> Iterator[None]:
     """One sentence and exit code 2 for what the user can mend; 130 for Ctrl-C. A bug keeps its traceback.
 
     A command that keeps something when it is interrupted adds a note to the KeyboardInterrupt. Warnings are one
@@ -208,7 +213,7 @@ def _sentence(message: object) -> str:
     return said if len(said) <= LONGEST else f"{said[: LONGEST // 2]} ... {said[-LONGEST // 2 :]}"
 
 
-def load(model: str, weights: str | None, memory_size: str | None):
+def load(model: str, weights: str | None, memory_size: str | None) -> "LoadedModel":
     """The model called `model`, its weights held as --weights says, in a process that may take --memory."""
     from nvcim_jax import llm
     from nvcim_jax.cli.cache import keep_programs
@@ -223,14 +228,14 @@ def load(model: str, weights: str | None, memory_size: str | None):
         )
 
 
-def mitigating(settings, mitigation: str | None, budget: float):
+def mitigating(settings: "Settings", mitigation: str | None, budget: float) -> "Settings":
     """`settings` whose OVTs are written with a mitigation, where one is asked for. ValueError for an unknown one."""
     from nvcim_jax.pipeline.presets import mitigated
 
     return settings if mitigation is None else mitigated(settings, mitigation, budget=budget)
 
 
-def checked_device(name: str, sigma: float):
+def checked_device(name: str, sigma: float) -> "Device":
     """The device called `name`; a user's own is refused outside the range that its file gives, Table II remarked on."""
     from nvcim_jax.hardware import catalogue
 

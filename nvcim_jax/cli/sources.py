@@ -59,15 +59,15 @@ def find_user(source: Source, name: str | None):
     from nvcim_jax.data import synthetic
     from nvcim_jax.data.users import read_history, read_lamp, toy_users
 
-    if not source.history and source.data is None:
+    if source.history:
+        everyone = read_history(*source.history, columns=source.columns)
+    elif source.data is not None:
+        everyone = read_lamp(source.data, source.task)
+    else:
         number = synthetic.HELD_OUT if name is None else int(name) if name.isdecimal() and len(name) < 19 else -1
         if number < 0:
             raise ValueError(f"user {name!r}: the embedded world's users are numbers, such as {synthetic.HELD_OUT}")
         return toy_users(source.task, 1, first=number)
-    if source.history:
-        everyone = read_history(*source.history, columns=source.columns)
-    else:
-        everyone = read_lamp(source.data, source.task)
     ids = [user.id for user in everyone]
     if name is None:
         at = next((at for at, user in enumerate(everyone) if user.history), 0)

@@ -146,7 +146,7 @@ def vary(
         integrate = partial(retrieval.closed_form, chip_key, case, settings=settings, fidelity=fidelity, chips=chips)
         with console.status("compiling and integrating"):
             found = [None if row.name in by_draws else integrate(row) for row in rows]
-        trials, keep = None, out and out / retrieval.TRIALS
+        trials, keep = [], out and out / retrieval.TRIALS
         if draws:
             run = partial(retrieval.by_trials, draw_key, case, rows, settings=settings, fidelity=fidelity)
             trials = _programmed(run, draws, keep)
@@ -245,7 +245,7 @@ def _table(title: str, rows, found, trials) -> Table:
             pairs = zip(each.expected.mean(-1), each.worst.mean(-1), strict=True)
             shown = dict(zip(row.sigmas, (f"{mean:.3f} ({worst:.3f})" for mean, worst in pairs), strict=True))
             table.add_row(row.name, *(shown.get(sigma, "") for sigma in sigmas))
-        if trials is not None:
+        if trials:
             error = trials[at].std(0) / len(trials[at]) ** 0.5
             drawn = (f"{mean:.3f} ± {e:.4f}" for mean, e in zip(trials[at].mean(0), error, strict=True))
             shown = dict(zip(row.sigmas, drawn, strict=True))

@@ -4,6 +4,7 @@ One pair of functions, `encode` and `decode`, serves both codecs: the linear one
 way, the paper's autoencoder (`fit_autoencoder`) two.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -21,6 +22,9 @@ class Codec(NamedTuple):
 
     encoder: tuple[Layer, ...]
     decoder: tuple[Layer, ...]
+
+
+Fit = Callable[[PRNGKeyArray, Float[Array, "words dim"], Float[Array, "words"]], Codec]
 
 
 def encode(codec: Codec, x: Float[Array, "tokens dim"]) -> Float[Array, "tokens code"]:
@@ -85,7 +89,7 @@ def fit_autoencoder(
     def step(carry, _):
         codec, state = carry
         updates, state = optimiser.update(jax.grad(loss)(codec, vectors, counts), state)
-        return (optax.apply_updates(codec, updates), state), None
+        return (jax.tree.map(jnp.add, codec, updates), state), None
 
     (codec, _), _ = jax.lax.scan(step, (start, optimiser.init(start)), None, length=steps)
     return codec

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Int8
 
 
@@ -28,7 +28,7 @@ def to_codes(values: Float[Array, "rows dim"], *, bits: int = 16) -> Codes:
 
     ValueError for values that are not finite, where they are known at trace time.
     """
-    if not isinstance(values, jax.core.Tracer):
+    if not isinstance(values, Tracer):
         broken = np.sum(~np.isfinite(np.asarray(values)))  # a constant inside a trace stays one
         if broken:
             raise ValueError(f"a matrix to store holds {broken} NaN or infinite values: remove them")
@@ -111,7 +111,7 @@ def check_codes(integers: Int[Array, "..."], low: int, high: int) -> None:
     """ValueError for no codes at all, and for codes outside `low` to `high` where they are known at trace time."""
     if integers.size == 0:
         raise ValueError(f"an empty matrix of codes, {integers.shape}: at least one row and one dimension are needed")
-    if isinstance(integers, jax.core.Tracer):
+    if isinstance(integers, Tracer):
         return
     known = np.asarray(integers)  # a constant inside a trace stays one
     least, most = int(known.min()), int(known.max())

@@ -5,6 +5,7 @@ a function of one query and one prompt, passed as `reduce`.
 """
 
 from collections.abc import Callable
+from functools import reduce as accumulate
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -83,7 +84,7 @@ def stored_wmsdp(
         raise ValueError(f"{len(scales)} scales, {len(weights)} weights, {len(copies)} copies: one of each per scale")
     pooled = pyramid(query, scales=scales)
     terms = (weight * reduce(q, p) for weight, q, p in zip(weights, pooled, copies, strict=True))
-    return sum(terms) / sum(weights)
+    return accumulate(jnp.add, terms) / sum(weights)
 
 
 def fold(
@@ -117,4 +118,4 @@ def fold_copies(
     for scale, weight, copy in zip(scales, weights, copies, strict=True):
         held = jnp.minimum(scale, tokens - scale * jnp.arange(copy.shape[0])).astype(copy.dtype)
         spread.append(weight * jnp.repeat(copy / held[:, None], scale, axis=0)[:tokens])
-    return sum(spread) / sum(weights)
+    return accumulate(jnp.add, spread) / sum(weights)

@@ -140,8 +140,8 @@ def batch(pools: Sequence[Sequence[tuple[Ids, Ids]]], places: Sequence[Sequence[
     """One row per prompt, each a pool of (question ids, answer ids).
 
     `places` say how many tokens of each question stand before virtual ones; none by default. Every row must hold
-    equally many samples. The last label needs no successor, so it is not fed in. ValueError names
-    a row that has a sample without question or answer.
+    equally many samples. The last label needs no successor, so it is not fed in. ValueError names a row that has a
+    sample without question or answer.
     """
     for row, pool in enumerate(pools):
         if not pool or not all(question and answer for question, answer in pool):
@@ -151,14 +151,13 @@ def batch(pools: Sequence[Sequence[tuple[Ids, Ids]]], places: Sequence[Sequence[
     width, labels = bucket(max(map(len, whole))), bucket(max(len(answer) for _, answer in pairs), 4)
     label_at = [list(range(len(q) - 1, len(q) + len(a) - 1)) for q, a in pairs]
     shape = (len(pools), len(pools[0]))
-    parts = (
-        pad(whole, width, 0),
-        _positions([len(row) for row in whole], width),
-        pad([answer for _, answer in pairs], labels, -1),
-        pad(label_at, labels, 0),
+    return Batch(
+        pad(whole, width, 0).reshape(*shape, -1),
+        _positions([len(row) for row in whole], width).reshape(*shape, -1),
+        pad([answer for _, answer in pairs], labels, -1).reshape(*shape, -1),
+        pad(label_at, labels, 0).reshape(*shape, -1),
+        None if places is None or not np.any(places) else np.array(places, np.int32),
     )
-    place = None if places is None or not np.any(places) else np.array(places, np.int32)
-    return Batch(*(part.reshape(*shape, -1) for part in parts), place)
 
 
 def _positions(lengths: Sequence[int], width: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import overload
 
 from nvcim_jax.data import history, lamp, synthetic
 from nvcim_jax.data.lamp import Task
@@ -24,7 +25,13 @@ class Users(Sequence[User]):
     def __iter__(self) -> Iterator[User]:
         return iter(self.people)
 
-    def __getitem__(self, at):
+    @overload
+    def __getitem__(self, at: int) -> User: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> "Users": ...
+
+    def __getitem__(self, at: int | slice) -> "User | Users":
         return replace(self, people=self.people[at]) if isinstance(at, slice) else self.people[at]
 
 

@@ -75,7 +75,7 @@ def owners(about: About, samples: Sequence[Sequence[Sample | None]], data: Path 
         raise ValueError(
             f"this bank was learned from {about.source}, which holds no questions: use it with ask or chat"
         )
-    task, is_embedded = lamp.task(about.task), about.source == EMBEDDED_WORLD
+    task, is_embedded = lamp.task(str(about.task)), about.source == EMBEDDED_WORLD
     if data is None and about.source is not None and not is_embedded:
         raise ValueError(f"the users of this bank come from {about.source}: give that folder with --data")
     if data is not None and is_embedded:

@@ -20,6 +20,8 @@ class Bar(NamedTuple):
 def bars(path: Path, tables: Mapping[str, Sequence[Bar]], *, title: str) -> None:
     """One panel per task, one bar per method with its 95 % interval, written as PNG."""
     plt = _pyplot()
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Rectangle
 
     methods = list(dict.fromkeys((bar.group, bar.name) for table in tables.values() for bar in table))
     groups = list(dict.fromkeys(group for group, _ in methods))
@@ -41,8 +43,8 @@ def bars(path: Path, tables: Mapping[str, Sequence[Bar]], *, title: str) -> None
         panel.grid(axis="x", alpha=0.3)
     panels[0][0].set_yticks(list(rows.values()), [name for _, name in rows], fontsize=8)
     panels[0][0].set_ylim(lowest + 0.8, -0.8)  # the first on top
-    handles = [plt.Rectangle((0, 0), 1, 1, color=f"C{at}") for at in range(len(groups))]
-    handles.append(plt.Line2D([], [], color="black", linewidth=1))
+    squares = [Rectangle((0, 0), 1, 1, color=f"C{at}") for at in range(len(groups))]
+    handles = [*squares, Line2D([], [], color="black", linewidth=1)]
     labels = [*(group or "for comparison" for group in groups), "95 % interval"]
     measure = "accuracy (LaMP-1, 2, 3) or ROUGE-1 (LaMP-5, 7), mean over users"
     figure.suptitle(f"{title}\n{measure}", fontsize=10)
@@ -177,7 +179,7 @@ def dots(
     axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
     figure.text(0.01, 0.005, "\n".join(notes), fontsize=7, va="bottom")
     below = 0.17 * len(notes) / size[1]
-    figure.get_layout_engine().set(rect=(0, below, 1, 1 - below))
+    figure.set_layout_engine("constrained", rect=(0, below, 1, 1 - below))
     with replacing(path) as partial:
         figure.savefig(partial, dpi=130)
     plt.close(figure)

@@ -83,7 +83,7 @@ def ladder(
     """
     rows = all_rows() if rows is None else rows
     select_key, codec_key, learn_key, write_key, curve_key = jax.random.split(key, 5)
-    crowd = gather(select_key, model, users, buffer=rows[-1].settings.buffer)
+    crowd = gather(select_key, model, users, buffer=rows[-1].learned_with.buffer)
     answer = partial(_answers, crowd, report)
 
     @cache
@@ -106,10 +106,10 @@ def ladder(
         bank = learned(*training_of(method, cell))
         if method.learn is not tune_bank:
             return bank
-        return rekeyed(model, block_of(method.settings.fit_codec), bank, settings=method.settings)
+        return rekeyed(model, block_of(method.learned_with.fit_codec), bank, settings=method.learned_with)
 
     def climb(method: Method, cell: Cell) -> tuple[Score, list[str], list[Sample]]:
-        trained_for, settings = Cell(train_device or cell.device, cell.sigma), method.settings
+        trained_for, settings = Cell(train_device or cell.device, cell.sigma), method.learned_with
         block, bank = block_of(settings.fit_codec), found_by(method, trained_for)
         if method.known_domain:
             prompts = compiled.prompts_of(block.codec, bank.prompts)[crowd.owners, crowd.known]
@@ -120,7 +120,7 @@ def ladder(
         banks = retrieve.program(write_key, block, bank, cell.condition, **how)
         return _stored(crowd, answer, block, banks, settings, draws)
 
-    without = answer(crowd.queries, None, rows[-1].settings)
+    without = answer(crowd.queries, None, rows[-1].learned_with)
     base = score_of(crowd, crowd.owners, crowd.queries, without)
     table: dict[Cell, dict[str, Score]] = {}
     examples: list[Example] = []
@@ -138,7 +138,7 @@ def ladder(
             for query, alone, at in zip(crowd.queries, without, range(0, len(answers), draws), strict=True)
         ]
     first = Cell(train_device or cells[0].device, cells[0].sigma)
-    return Ladder(table, examples, block_of(rows[-1].settings.fit_codec), found_by(rows[-1], first))
+    return Ladder(table, examples, block_of(rows[-1].learned_with.fit_codec), found_by(rows[-1], first))
 
 
 def gather(key: jax.Array, model: Model, given: Users, *, buffer: int) -> Crowd:
@@ -178,7 +178,7 @@ def work(users: Sequence[User], model: Model, cells: int, draws: int, rows: Sequ
     stored = sum(row.settings is not None and not row.known_domain for row in rows)
     answers = queries * (1 + cells * (draws * stored + sum(row.known_domain for row in rows)))
     trained = {training_of(row, Cell("", 1.0)) for row in rows if row.settings}
-    ovts = sum(selection.cluster_count(min(len(user.history), rows[-1].settings.buffer)) for user in users)
+    ovts = sum(selection.cluster_count(min(len(user.history), rows[-1].learned_with.buffer)) for user in users)
     steps = sum((cells if cell else 1) * settings.training.steps * ovts for _, settings, cell in trained)
     return steps + answers * answer_room(model, users)
 

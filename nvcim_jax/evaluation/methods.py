@@ -53,6 +53,13 @@ class Method(NamedTuple):
     known_domain: bool = False
 
     @property
+    def learned_with(self) -> Settings:
+        """The settings. ValueError for a row that has none."""
+        if self.settings is None:
+            raise ValueError(f"{self.label} learns nothing: ask a row that has settings")
+        return self.settings
+
+    @property
     def label(self) -> str:
         return label(self.group, self.name)
 
@@ -116,5 +123,5 @@ def pairs(scored: Container[str]) -> list[tuple[str, str]]:
 
 def training_of(method: Method, cell: Cell) -> tuple[Callable, Settings, Cell | None]:
     """What decides the training of a method: not how it is written and found, and the cell only under its noise."""
-    settings = replace(method.settings, key=prompt_key, score=flat_mips, write=crossbar.write_values, probes=0)
+    settings = replace(method.learned_with, key=prompt_key, score=flat_mips, write=crossbar.write_values, probes=0)
     return method.learn, settings, cell if settings.train_sigma and settings.training.steps else None

@@ -26,7 +26,8 @@ def macro_f1(answers: Sequence[str], golds: Sequence[str]) -> float:
     _check_pairs(answers, golds)
     from sklearn.metrics import f1_score
 
-    return float(f1_score(golds, answers, labels=sorted(set(golds)), average="macro", zero_division=0))
+    labels = sorted(set(golds))
+    return float(f1_score(golds, answers, labels=labels, average="macro", zero_division=0))  # pyright: ignore[reportArgumentType]
 
 
 def mean_absolute_error(answers: Sequence[str], golds: Sequence[str], *, lowest: int = 1, highest: int = 5) -> float:

@@ -65,7 +65,7 @@ def tune(
     for steps, size in sorted(set(jobs)):
         chosen = [at for at, own in enumerate(jobs) if own == (steps, size)]
         training = replace(settings.training, steps=steps, per_step=1, at_once=None)
-        firsts = [block.selected.samples[at][0] for at in chosen]
+        firsts = [next(filter(None, block.selected.samples[at])) for at in chosen]
         tuned = learning.tune(
             tune_key, model, block, learning.Rows([(at, 0) for at in chosen], firsts, [pools[at] for at in chosen]),
             condition, settings=replace(settings, training=training),
@@ -79,7 +79,7 @@ def tune(
 def budget(task: Task, selected: Selected, settings: Settings) -> list[int]:
     """How many samples all steps of all of a user's OVTs read together, user by user."""
     in_bank = zip(selected.samples, np.asarray(selected.valid).sum(axis=1), strict=True)
-    pools = [[lamp.both_orders(task, sample) for sample in row[:count]] for row, count in in_bank]
+    pools = [[lamp.both_orders(task, sample) for sample in row[:count] if sample] for row, count in in_bank]
     return [settings.training.steps * sum(map(len, row)) for row in pools]
 
 

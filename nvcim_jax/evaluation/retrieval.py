@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +23,9 @@ from nvcim_jax.evaluation.figures import Dot
 from nvcim_jax.evaluation.statistics import interval
 from nvcim_jax.hardware import crossbar
 from nvcim_jax.hardware.catalogue import RATIOS, Sheet, remarks, sheet
+from nvcim_jax.hardware.devices import Device
 from nvcim_jax.memory import monte_carlo, variation
+from nvcim_jax.memory.programming import Score
 from nvcim_jax.pipeline.presets import RECOMMENDED, Settings
 
 FIDELITIES = {  # the law of what a read returns, and the writing that it is the law of
@@ -97,7 +100,7 @@ def normals(of: Case, rows: Sequence[Row], *, fidelity: str, chips: int, draws: 
     """Gaussian numbers, or products that take as long, of the chips and the draws: what to estimate the time from."""
     users, ovts, *shape = of.keys.shape
     each = users * ovts * sum(len(row.sigmas) for row in rows)
-    copies = sum(1 / scale for scale in SCALES) * np.prod(shape) * (8 if fidelity == "cell" else 1)
+    copies = sum(1 / scale for scale in SCALES) * prod(shape) * (8 if fidelity == "cell" else 1)
     return each * (draws * copies + chips * of.queries.shape[1] ** 2)
 
 
@@ -171,7 +174,7 @@ def by_trials(
     return np.split(np.concatenate(parts), ends[:-1], axis=1)
 
 
-def dots(rows: Sequence[Row], found: Sequence[Table | None], trials: Sequence[np.ndarray] | None) -> dict[str, dict]:
+def dots(rows: Sequence[Row], found: Sequence[Table | None], trials: Sequence[np.ndarray]) -> dict[str, dict[str, Dot]]:
     """For a picture: of each device at each sigma the share of questions, and what 95 % of chips exceed.
 
     Of a device without a closed form both are those of the programmed banks.
@@ -188,8 +191,8 @@ def dots(rows: Sequence[Row], found: Sequence[Table | None], trials: Sequence[np
     }
 
 
-def as_cells(rows: Sequence[Row], found: Sequence[Table | None], trials: Sequence[np.ndarray] | None) -> list[dict]:
-    """The tables as JSON values, one for each device and sigma."""
+def as_cells(rows: Sequence[Row], found: Sequence[Table | None], trials: Sequence[np.ndarray]) -> list[dict]:
+    """The tables as JSON values, one for each device and sigma; with `trials` also what was programmed."""
     cells = []
     for at, (row, table) in enumerate(zip(rows, found, strict=True)):
         for s, sigma in enumerate(row.sigmas):
@@ -198,7 +201,7 @@ def as_cells(rows: Sequence[Row], found: Sequence[Table | None], trials: Sequenc
                 cell |= interval(table.expected[s])._asdict()
                 cell["worst_5_percent_of_chips"] = float(table.worst[s].mean())
                 cell["per_user"] = table.expected[s].tolist()
-            if trials is not None:
+            if trials:
                 drawn = trials[at][:, s]
                 cell |= {"programmed": float(drawn.mean()), "standard_error": float(drawn.std() / len(drawn) ** 0.5)}
             cells.append(cell)
@@ -206,8 +209,16 @@ def as_cells(rows: Sequence[Row], found: Sequence[Table | None], trials: Sequenc
 
 
 @partial(jax.jit, static_argnames=("score", "law"))
-def win_tables(queries, keys, valid, device, sigmas, score, law=variation.value_law):
-    """Win probabilities: [sigmas, users, queries, ovts]."""
+def win_tables(
+    queries: Float[Array, "users queries rows dim"],
+    keys: Float[Array, "users ovts rows dim"],
+    valid: Bool[Array, "users ovts"],
+    device: Device,
+    sigmas: Float[Array, "sigmas"],
+    score: Score,
+    law: variation.Law = variation.value_law,
+) -> Float[Array, "sigmas users queries ovts"]:
+    """Win probabilities of every OVT."""
 
     def one(sigma, queries, keys, valid):
         return variation.win_table(queries, keys, valid, device, sigma=sigma, score=score, law=law)
@@ -255,7 +266,7 @@ def _identity(key, of: Case, rows: Sequence[Row], settings: Settings, fidelity: 
     digest = hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=16)
     arrays = {"key": jax.random.key_data(key)} | {f"case {name}": leaf for name, leaf in of._asdict().items()}
     for at, row in enumerate(rows):
-        arrays[f"row {at} sigmas"] = np.float32(row.sigmas)
+        arrays[f"row {at} sigmas"] = np.asarray(row.sigmas, np.float32)
         arrays |= {f"row {at} {name}": leaf for name, leaf in row.sheet.device._asdict().items() if leaf is not None}
     for name, leaf in sorted(arrays.items()):
         digest.update(f"{name} {leaf.dtype} {leaf.shape}".encode() + np.asarray(leaf).tobytes())

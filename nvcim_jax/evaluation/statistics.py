@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+Scores = Sequence[float] | np.ndarray  # one for each user
+
 
 class Interval(NamedTuple):
     """A mean over users with its 95 % interval."""
@@ -25,7 +27,7 @@ class Interval(NamedTuple):
         return self.low <= 0 <= self.high
 
 
-def interval(scores: Sequence[float]) -> Interval:
+def interval(scores: Scores) -> Interval:
     """Mean over users of scores from 0 to 1, and its 95 % interval.
 
     Wilson's score interval with Student's quantile, for the number of users with which independent yes-or-no answers
@@ -47,7 +49,7 @@ def interval(scores: Sequence[float]) -> Interval:
     return Interval(mean, max(centre - half, 0.0), min(centre + half, 1.0), users)
 
 
-def difference(one: Sequence[float], other: Sequence[float]) -> Interval:
+def difference(one: Scores, other: Scores) -> Interval:
     """Mean over users of `one - other`, the users being the pairs, and its 95 % interval (Student's).
 
     Where no user differs, the rule of three bounds it: `n` users without a difference do not exclude 3/n. ValueError
@@ -62,7 +64,7 @@ def difference(one: Sequence[float], other: Sequence[float]) -> Interval:
     return Interval(mean, mean - half, mean + half, users)
 
 
-def clear(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], *, rate: float = 0.05) -> list[bool]:
+def clear(pairs: Sequence[tuple[Scores, Scores]], *, rate: float = 0.05) -> list[bool]:
     """Which of many paired differences are told from none at a false discovery rate of `rate`.
 
     Paired t-tests under Benjamini and Hochberg's (1995) correction: of the differences called clear, a share of `rate`
@@ -74,12 +76,14 @@ def clear(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], *, rate: flo
         gaps = _gaps(one, other)
         if gaps.size == 1 or not gaps.any():
             return 1.0
-        return 0.0 if not gaps.std() else float(ttest_1samp(gaps, 0.0).pvalue)
+        if not gaps.std():
+            return 0.0
+        return float(ttest_1samp(gaps, 0.0).pvalue)  # pyright: ignore[reportAttributeAccessIssue]
 
     return [bool(p <= rate) for p in false_discovery_control([chance(*pair) for pair in pairs])] if pairs else []
 
 
-def ratio_of_gains(kept: Sequence[float], whole: Sequence[float], base: Sequence[float]) -> Interval | None:
+def ratio_of_gains(kept: Scores, whole: Scores, base: Scores) -> Interval | None:
     """Mean gain of `kept` over `base` as a share of that of `whole`, with its 95 % interval (Fieller, 1954).
 
     None where the yardstick, the gain of `whole`, cannot be told from zero: a share of it would mean nothing.
@@ -106,7 +110,7 @@ def _student(users: int) -> float:
     return float(t.ppf(0.975, users - 1))
 
 
-def _over_users(values: Sequence[float]) -> np.ndarray:
+def _over_users(values: Scores) -> np.ndarray:
     values = np.asarray(values, float)
     if values.size == 0:
         raise ValueError("an interval over no users: at least one is needed")
@@ -115,7 +119,7 @@ def _over_users(values: Sequence[float]) -> np.ndarray:
     return values
 
 
-def _gaps(one: Sequence[float], other: Sequence[float]) -> np.ndarray:
+def _gaps(one: Scores, other: Scores) -> np.ndarray:
     one, other = _over_users(one), _over_users(other)
     if one.shape != other.shape:
         raise ValueError(f"scores of {one.size} and of {other.size} users: a paired difference needs the same users")

@@ -4,6 +4,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -156,7 +157,7 @@ def load(path: Path | str) -> Sheet:
     missing = [name for name in ("name", "source", "levels", "noise", "sigma_range") if name not in entries]
     if missing:
         raise ValueError(f"{file} lacks {', '.join(missing)}: every device needs them")
-    given = {name: tuple(each) if isinstance(each, list) else each for name, each in entries.items()}
+    given: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in entries.items()}
     try:
         _check_fields(given["name"], given)
         return Sheet(**{name: _as_floats(each) if name != "levels" else each for name, each in given.items()})
@@ -171,7 +172,7 @@ def _check_fields(device: object, given: dict[str, object]) -> None:
             raise ValueError(f"device {shown(device)}: {name} is {shown(value)}: {needed} needed")
 
 
-def _as_floats(value):
+def _as_floats(value: Any) -> Any:
     if isinstance(value, str):
         return value
     return tuple(map(float, value)) if isinstance(value, tuple) else float(value)

@@ -43,8 +43,8 @@ def cell_of(sheet: Sheet) -> Cell:
         )
     for name, bounds in NEEDED.items():
         check_range(f"{name} of device {sheet.name!r}", getattr(sheet, name), *bounds)
-    ratio = sheet.on_us / sheet.off_us if sheet.off_us else inf
-    return Cell(sheet.name, 1e3 / sheet.on_us, ratio, sheet.pulse_v, sheet.pulse_ns, sheet.write_pj, sheet.levels)
+    off_us, on_us, *pulse = (getattr(sheet, name) for name in NEEDED)
+    return Cell(sheet.name, 1e3 / on_us, on_us / off_us if off_us else inf, *pulse, levels=sheet.levels)
 
 
 def check_range(what: str, value: float, low: float, high: float) -> None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from nvcim_jax.core.quantise import Layout, signs_of, to_levels
@@ -138,7 +139,7 @@ def selective_write_verify(
     codes of virtual tokens, their `sensitivity` comes from `curvature` in the stored code's own space (all alike if
     not given), and a budget of pulses ends the verification, cell by cell.
     """
-    if not isinstance(budget, jax.core.Tracer) and not budget >= 1:
+    if not isinstance(budget, Tracer) and not budget >= 1:
         raise ValueError(f"a budget of {budget} pulses per cell: the first pulses alone take 1")
     layout = layout or cells.layout_of(device)
     cells.check_device(device, layout)

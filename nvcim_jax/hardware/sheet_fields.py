@@ -43,6 +43,5 @@ def shown(value: Any) -> str:
 
 
 def _is_within(value: Any, low: float, high: float) -> bool:
-    return (
-        isinstance(value, int | float | np.integer | np.floating) and type(value) is not bool and low <= value <= high
-    )
+    is_number = isinstance(value, int | float | np.integer | np.floating) and type(value) is not bool
+    return is_number and bool(low <= value <= high)

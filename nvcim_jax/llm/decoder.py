@@ -7,13 +7,14 @@ padding and which cache slots are still empty, for prompts of any length side by
 Params are an argument of every function, never closed over: closed-over weights would be baked into each program.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, DTypeLike, Float, Int, PyTree
 
 from nvcim_jax.llm.config import Config
 from nvcim_jax.llm.layers import ACTIVATIONS, NOWHERE, Linear, Norm, product, rotate, rotation
@@ -58,7 +59,9 @@ class Cache(NamedTuple):
     positions: Int[Array, "batch slots"]
 
 
-def empty_cache(config: Config, batch: int, slots: int, dtype=jnp.float32, prefix: Prefix | None = None) -> Cache:
+def empty_cache(
+    config: Config, batch: int, slots: int, dtype: DTypeLike = jnp.float32, prefix: Prefix | None = None
+) -> Cache:
     """A cache of `slots` slots that are still `NOWHERE`, behind those of `prefix`."""
     zeros = jnp.zeros((batch * config.kv_heads, slots, config.head_dim), dtype)
     nowhere = jnp.full((batch, slots), NOWHERE, jnp.int32)
@@ -96,7 +99,8 @@ class Attention(nn.Module):
         if c.norm_qk:
             query, key = Norm(c, name="q_norm")(query), Norm(c, name="k_norm")(key)
         if turn is not None:
-            query, key = rotate(query, tuple(_only(at, part) for part in turn)), rotate(key, turn)
+            cos, sin = turn
+            query, key = rotate(query, (_only(at, cos), _only(at, sin))), rotate(key, turn)
         positions = _only(at, positions)
         key, value = _by_head(key), _by_head(value)
         if cached is not None:
@@ -183,7 +187,7 @@ class Decoder(nn.Module):
     config: Config
     recompute: bool = False
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.embedding = nn.Embed(c.vocab_size, c.embedding_dim or c.dim)
         if c.embedding_dim:
@@ -197,17 +201,24 @@ class Decoder(nn.Module):
         if not c.tied:
             self.head = Linear(None, c.vocab_size, c.head_bias)
 
-    def __call__(self, ids):
+    def __call__(self, ids: Int[Array, "batch tokens"]) -> Float[Array, "batch tokens vocab"]:
         return self.unembed(self.hidden(self.embed(ids), causal_positions(ids.shape), None, 0, None)[0])
 
-    def embed(self, ids):
+    def embed(self, ids: Int[Array, "batch tokens"]) -> Float[Array, "batch tokens dim"]:
         x = _lookup(self.embedding.embedding, ids)
         if jax.default_backend() == "cpu":  # which is slow with activations of other types, whatever the weights
             x = x.astype(jnp.float32)
         x = _scaled(x, self.config.embedding_scale)
         return self.widen(x) if self.config.embedding_dim else x
 
-    def hidden(self, x, positions, cache, slot, at):
+    def hidden(
+        self,
+        x: Float[Array, "batch tokens dim"],
+        positions: Int[Array, "batch tokens"],
+        cache: Cache | None,
+        slot: Int[Array, ""] | int,
+        at: Int[Array, "batch some"] | None,
+    ) -> tuple[Float[Array, "batch states dim"], Cache]:
         c, seen, turn, near = self.config, positions, None, None
         if cache is not None:
             seen = jax.lax.dynamic_update_slice_in_dim(cache.positions, positions, slot, axis=1)
@@ -230,7 +241,7 @@ class Decoder(nn.Module):
             values.append(value)
         return x if c.norm_after else self.norm(x), Cache(tuple(keys), tuple(values), seen)
 
-    def unembed(self, x):
+    def unembed(self, x: Float[Array, "batch tokens dim"]) -> Float[Array, "batch tokens vocab"]:
         c = self.config
         x = self.narrow(x) if c.embedding_dim else x
         scores = _scaled(product(x, self.embedding.embedding) if c.tied else self.head(x), c.logit_scale)
@@ -245,8 +256,8 @@ def _lookup(table, ids):
     return jax.lax.bitcast_convert_type(bits, jnp.bfloat16)
 
 
-def causal_positions(shape: tuple[int, int], start: int = 0) -> Int[Array, "batch tokens"]:
-    """Positions start, start + 1, ... for every row."""
+def causal_positions(shape: tuple[int, ...], start: int = 0) -> Int[Array, "batch tokens"]:
+    """Positions start, start + 1, ... for every row, of [batch, tokens]."""
     return jnp.broadcast_to(start + jnp.arange(shape[1], dtype=jnp.int32), shape)
 
 
@@ -255,7 +266,7 @@ def embed(params: PyTree, config: Config, ids: Int[Array, "batch tokens"]) -> Fl
 
     Float32 on a CPU, elsewhere in the type of the weights; all activations follow the type of the embeddings.
     """
-    return Decoder(config).apply({"params": params}, ids, method=Decoder.embed)
+    return _asked(params, config, Decoder.embed, ids)
 
 
 def hidden(
@@ -275,12 +286,17 @@ def hidden(
     keeps no activations inside a layer for the way back, which then computes them again.
     """
     inputs = (embeddings, positions, cache, slot, at)
-    return Decoder(config, recompute).apply({"params": params}, *inputs, method=Decoder.hidden)
+    return _asked(params, config, Decoder.hidden, *inputs, recompute=recompute)
 
 
 def unembed(params: PyTree, config: Config, x: Float[Array, "batch tokens dim"]) -> Float[Array, "batch tokens vocab"]:
     """Logits of hidden states; call it on the positions that need them only."""
-    return Decoder(config).apply({"params": params}, x, method=Decoder.unembed)
+    return _asked(params, config, Decoder.unembed, x)
+
+
+def _asked(params: PyTree, config: Config, method: Callable, *inputs: Any, recompute: bool = False) -> Any:
+    """What a method of the decoder says."""
+    return Decoder(config, recompute).apply({"params": params}, *inputs, method=method)
 
 
 def logits(
@@ -297,10 +313,11 @@ def logits(
     Positions count the prefix; without any they run on from its end. Raises ValueError unless exactly one of ids and
     embeddings is given, and for more tokens than the model's context holds.
     """
-    if (ids is None) == (embeddings is None):
+    if ids is not None and embeddings is None:
+        embeddings = embed(params, config, ids)
+    elif ids is not None or embeddings is None:
         raise ValueError("give either ids or embeddings, and not both")
-    x = embed(params, config, ids) if embeddings is None else embeddings
-    return unembed(params, config, _states(params, config, Inputs(x, positions, prefix)))
+    return unembed(params, config, _states(params, config, Inputs(embeddings, positions, prefix)))
 
 
 def label_loss(

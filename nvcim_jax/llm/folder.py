@@ -55,7 +55,7 @@ def read_object(path: Path) -> dict:
     return told
 
 
-def short(value) -> str:
+def short(value: object) -> str:
     """A value in a message: its repr, cut in the middle where it is long."""
     return _REPR.repr(value)
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, PyTree
 
 from nvcim_jax.llm import decoder
 from nvcim_jax.llm.config import Config
@@ -48,7 +49,7 @@ def generate(
     end: tuple[int, ...] = (),
     pad: int = 0,
     sampling: Sampling = GREEDY,
-    keys: PRNGKeyArray | None = None,
+    keys: Key[Array, "batch"] | None = None,
 ) -> Int[Array, "batch {new_tokens}"]:
     """The continuation of every row, at most `new_tokens` tokens, `pad` after the first of its `end` tokens.
 
@@ -69,7 +70,7 @@ def stream(
     end: tuple[int, ...] = (),
     pad: int = 0,
     sampling: Sampling = GREEDY,
-    keys: PRNGKeyArray | None = None,
+    keys: Key[Array, "batch"] | None = None,
 ) -> Iterator[np.ndarray]:
     """The tokens of `generate`, [batch] at a time, as soon as each is known; ends when every row has met an end."""
     inputs, keys = _checked(config, inputs, new_tokens, sampling, keys)
@@ -114,7 +115,7 @@ def _whole(params, config, inputs, keys, *, new_tokens, end, pad, sampling):
 
 
 @partial(jax.jit, static_argnames=("new_tokens", *_FIXED))
-def _start(params, config, inputs: Inputs, keys, *, new_tokens, end, pad, sampling) -> State:
+def _start(params, config, inputs, keys, *, new_tokens, end, pad, sampling) -> State:
     """Read the prompts, and write the first token of every answer."""
     embeddings, positions, prefix = inputs
     batch, tokens, _ = embeddings.shape
@@ -168,7 +169,7 @@ def _checked(config, inputs: Inputs, new_tokens, sampling, keys):
         if sampling.temperature > 0:
             raise ValueError("a temperature above 0 draws tokens: give `keys`, one typed key per row")
         keys = jax.random.split(jax.random.key(0), batch)  # never drawn from
-    if not isinstance(positions, jax.core.Tracer):
+    if not isinstance(positions, Tracer):
         _check_room(config, np.asarray(positions), new_tokens)
     return inputs._replace(positions=jnp.asarray(positions)), keys
 

@@ -96,8 +96,11 @@ def _check(named: dict[str, Any], vocab_size: int) -> None:
         needed["token_type"] = (int, count)
     for name, (of, length) in needed.items():
         given = named.get(name)
-        is_list = isinstance(given, list) and all(type(each) is of for each in given)
-        if not is_list or length not in (None, len(given)):
+        if (
+            not isinstance(given, list)
+            or not all(type(each) is of for each in given)
+            or length not in (None, len(given))
+        ):
             raise CheckpointError(f"tokenizer.ggml.{name} is {short(given)}; a list of {length or 'pairs'} is needed")
     for name in (*_SPECIAL.values(), *_ENDS):
         if name in named and (type(named[name]) is not int or not 0 <= named[name] < count):

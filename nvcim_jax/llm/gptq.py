@@ -1,12 +1,11 @@
 """GPTQ words to weights (Frantar et al., 2023), in the layouts of AutoGPTQ ("gptq") and GPTQModel ("gptq_v2")."""
 
 import warnings
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float16, Int32
+from jaxtyping import Array, Float, Int32
 
 from nvcim_jax.llm.config import CheckpointError, Packed
 from nvcim_jax.llm.fields import QUANTISATION, checked
@@ -15,13 +14,17 @@ from nvcim_jax.llm.ties import nought
 
 FORMATS = ("gptq", "gptq_v2")
 LEAVES = ("qweight", "qzeros", "scales", "g_idx")
+# The four leaves of a kernel.
+Words = tuple[
+    Int32[Array, "words out"], Int32[Array, "groups zero_words"], Float[Array, "groups out"], Int32[Array, "in"]
+]
 TYPES = {"qweight": ("I32",), "qzeros": ("I32",), "scales": ("F16", "BF16", "F32"), "g_idx": ("I32",)}
 
 
 def dequantise(
     qweight: Int32[Array, "words out"],
     qzeros: Int32[Array, "groups zero_words"],
-    scales: Float16[Array, "groups out"] | Float[Array, "groups out"],
+    scales: Float[Array, "groups out"],
     g_idx: Int32[Array, "in"],
     *,
     bits: int,
@@ -45,17 +48,20 @@ def dequantise(
     return (values - zeros[g_idx]).astype(jnp.float32) * scales[g_idx]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def product(x: Float[Array, "*rows in"], words: tuple[Array, Array, Array, Array], how: Packed):
-    """x @ the dequantised kernel, which lives only while it is used: [*rows, out].
+def product(x: Float[Array, "*rows in"], words: Words, how: Packed) -> Float[Array, "*rows out"]:
+    """x @ the dequantised kernel, which lives only while it is used.
 
     The backward pass dequantises again; the words themselves get no gradient.
     """
+    return _product(x, words, how)
+
+
+def _multiply(x, words, how):
     return x @ _kernel(x, words, how)
 
 
-def _product(x, words, how):
-    return product(x, words, how), words
+def _forward(x, words, how):
+    return _product(x, words, how), words
 
 
 def _backward(how, words, slope):
@@ -65,7 +71,8 @@ def _backward(how, words, slope):
     return slope @ _kernel(slope, words, how).T, nothing
 
 
-product.defvjp(_product, _backward)
+_product = jax.custom_vjp(_multiply, nondiff_argnums=(2,))
+_product.defvjp(_forward, _backward)
 
 
 def _kernel(beside, words, how):

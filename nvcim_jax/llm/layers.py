@@ -1,5 +1,8 @@
 """The layers that a decoder is built of: linear maps in several types, norms, rotary positions."""
 
+from functools import reduce
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,6 +13,7 @@ from nvcim_jax.llm.config import Config, Packed, Rope
 
 NOWHERE = jnp.iinfo(jnp.int32).max  # the position of padding, which nobody reaches
 FEW_ROWS = 64  # reading the weight takes longer than multiplying so many: it is read once for both parts of the rows
+Turn = tuple[Float[Array, "batch tokens 1 pairs"], Float[Array, "batch tokens 1 pairs"]]
 ACTIVATIONS = {
     "silu": nn.silu,
     "relu": nn.relu,
@@ -18,8 +22,8 @@ ACTIVATIONS = {
 }
 
 
-def rotation(rope: Rope, positions: Int[Array, "batch tokens"], longest: Int[Array, "batch"]):
-    """Cosine and sine of every token's angles, [batch, tokens, 1, pairs]; longrope asks how long its row is by now."""
+def rotation(rope: Rope, positions: Int[Array, "batch tokens"], longest: Int[Array, "batch"]) -> Turn:
+    """Cosine and sine of every token's angles; longrope asks how long its row is by now."""
     place = jnp.where(positions == NOWHERE, 0, positions).astype(jnp.float32)
     frequencies = jnp.asarray(rope.frequencies, jnp.float32)[None]
     if rope.long_frequencies:
@@ -29,15 +33,21 @@ def rotation(rope: Rope, positions: Int[Array, "batch tokens"], longest: Int[Arr
     both = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1) * rope.scale
     # A product is where fusing ends: a CPU would otherwise work the angles out anew for every head of every layer.
     both = jnp.matmul(both, jnp.eye(both.shape[-1]), precision="highest")
-    return tuple(jnp.split(both, 2, axis=-1))
+    cos, sin = jnp.split(both, 2, axis=-1)
+    return cos, sin
 
 
-def rotate(x: Float[Array, "batch tokens heads head_dim"], turn) -> Float[Array, "batch tokens heads head_dim"]:
+def rotate(x: Float[Array, "batch tokens heads head_dim"], turn: Turn) -> Float[Array, "batch tokens heads head_dim"]:
     """Rotary position embedding (Su et al., 2021): the halves of the turned part of a head are real and imaginary."""
     cos, sin = (part.astype(x.dtype) for part in turn)
     pairs = cos.shape[-1]
     first, second, rest = x[..., :pairs], x[..., pairs : 2 * pairs], x[..., 2 * pairs :]
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin, rest], axis=-1)
+
+
+def precision() -> str | None:
+    """What `jax.default_matmul_precision` was given; None if it was not."""
+    return jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class Norm(nn.Module):
@@ -46,7 +56,7 @@ class Norm(nn.Module):
     config: Config
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "*rows dim"]) -> Float[Array, "*rows dim"]:
         c, wide = self.config, x.astype(jnp.float32)
         start = nn.initializers.zeros if c.norm == "rms_plus_one" else nn.initializers.ones
         vector = lambda name, start: self.param(name, start, (x.shape[-1],))[(None,) * (x.ndim - 1)]  # noqa: E731
@@ -100,15 +110,15 @@ def _contract(x, weight, over):
 
     parts = _parts(x.reshape(-1, x.shape[-1]), weight.dtype)
     if len(parts[0]) <= FEW_ROWS:
-        summed = sum(jnp.split(multiply(jnp.concatenate(parts)), len(parts)))
+        products = jnp.split(multiply(jnp.concatenate(parts)), len(parts))
     else:
-        summed = sum(map(multiply, parts))
-    return summed.reshape(*x.shape[:-1], -1).astype(x.dtype)
+        products = map(multiply, parts)
+    return reduce(jnp.add, products).reshape(*x.shape[:-1], -1).astype(x.dtype)
 
 
 def _parts(x, dtype):
     """Values of `dtype` whose sum is x, or nearly so."""
-    if x.dtype != jnp.float32 or dtype != jnp.bfloat16 or jax.config.jax_default_matmul_precision == "bfloat16":
+    if x.dtype != jnp.float32 or dtype != jnp.bfloat16 or precision() == "bfloat16":
         return [x.astype(dtype)]
     high = jax.lax.reduce_precision(x, 8, 7)  # to bfloat16 and back, a detour that a compiler would spare itself
     return [high.astype(dtype), (x - high).astype(dtype)]
@@ -128,14 +138,14 @@ class Linear(nn.Module):
     use_bias: bool
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "*rows inputs"]) -> Float[Array, "*rows outputs"]:
         if (stretch := self._beside("scale_in")) is not None:
             x = x * stretch[:, None].astype(x.dtype)
         if self.packed is None:
             start = nn.initializers.lecun_normal(in_axis=-1, out_axis=-2)
             y = product(x, self.param("weight", start, (self.features, x.shape[-1])))
         else:
-            y = gptq.product(x, self._words(x.shape[-1]), self.packed)
+            y = gptq.product(x, self._words(x.shape[-1], self.packed), self.packed)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
             y = y + bias[(None,) * (x.ndim - 1)].astype(x.dtype)
@@ -145,10 +155,12 @@ class Linear(nn.Module):
             y = y * stretch[:, None].astype(y.dtype)
         return y
 
-    def _beside(self, name):
+    def _beside(self, name: str) -> Any:
         return self.get_variable("params", name) if self.has_variable("params", name) else None
 
-    def _words(self, fan_in):
-        zeros, shapes = nn.initializers.zeros, gptq.word_shapes(fan_in, self.features, self.packed)
+    def _words(self, inputs: int, packed: Packed) -> gptq.Words:
+        zeros, shapes = nn.initializers.zeros, gptq.word_shapes(inputs, self.features, packed)
         types = (jnp.int32, jnp.int32, jnp.float16, jnp.int32)
-        return tuple(self.param(leaf, zeros, shapes[leaf], kind) for leaf, kind in zip(gptq.LEAVES, types, strict=True))
+        words = (self.param(leaf, zeros, shapes[leaf], kind) for leaf, kind in zip(gptq.LEAVES, types, strict=True))
+        qweight, qzeros, scales, g_idx = words
+        return qweight, qzeros, scales, g_idx

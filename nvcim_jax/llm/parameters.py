@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from jaxtyping import DTypeLike
 
 from nvcim_jax.llm import gguf_file, gptq, names, tensors
 from nvcim_jax.llm.config import CheckpointError, Config, Packed
@@ -25,7 +26,7 @@ def shapes(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     """Our name of every parameter -> its shape and type. Layers are alike: one is traced, however many there are."""
     one = replace(config, layers=1, windows=config.windows[:1])
     tree = jax.eval_shape(Decoder(one).init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
-    flat = traverse_util.flatten_dict(tree, sep="/")
+    flat: dict[str, Any] = traverse_util.flatten_dict(tree, sep="/")
     inside = {ours: leaf for ours, leaf in flat.items() if ours.startswith("blocks_0/")}
     blocks = range(config.layers)
     return flat | {ours.replace("_0", f"_{block}", 1): leaf for block in blocks for ours, leaf in inside.items()}
@@ -36,7 +37,7 @@ class Part(NamedTuple):
 
     ours: str
     shape: tuple[int, ...]
-    dtype: Any  # None: as the caller wants
+    dtype: DTypeLike | None  # None: as the caller wants
     source: names.Source
     turned: bool  # GPT-2 keeps [in, out]
     tensors: tuple[Tensor, ...]
@@ -136,7 +137,7 @@ def _headers(part: Part, outputs: int) -> list[tuple[tuple[int, ...], tuple[str,
     shape, axis = list(part.shape), _output_axis(part.source.leaf)
     if part.source.leaf != "g_idx":
         shape[axis] = outputs
-    if len(part.tensors) == 1:
+    if part.how is None or len(part.tensors) == 1:
         return [(tuple(shape[::-1] if part.turned else shape), gptq.TYPES.get(part.source.leaf, tensors.FLOATS))]
     words = gptq.word_shapes(shape[1], shape[0], part.how)
     return [(words[leaf], gptq.TYPES[leaf]) for leaf in gptq.LEAVES]
@@ -146,36 +147,37 @@ def _output_axis(leaf: str) -> int:
     return 1 if leaf in ("qweight", "qzeros", "scales") else 0
 
 
-def read(part: Part, dtype) -> np.ndarray:
+def read(part: Part, dtype: DTypeLike) -> np.ndarray:
     """A parameter, turned and cut as ours, as a fresh array in `dtype`; GPTQ words that are kept keep their types.
 
     Raises CheckpointError for values that no sound checkpoint has.
     """
+    how = part.how if len(part.tensors) > 1 else None
     with np.errstate(over="ignore"):  # what the type cannot hold becomes infinite, and is refused
-        value = _dequantised(part, dtype) if len(part.tensors) > 1 else _plain(part, part.dtype or dtype)
+        value = _plain(part, part.dtype or dtype) if how is None else _dequantised(part, how, dtype)
     _check(part, part.ours.rsplit("/", 1)[1], value)
     return value
 
 
-def _dequantised(part: Part, dtype) -> np.ndarray:
+def _dequantised(part: Part, how: Packed, dtype: DTypeLike) -> np.ndarray:
     words = [tensor.read() for tensor in part.tensors]
     for leaf, values in zip(gptq.LEAVES, words, strict=True):
         _check(part, leaf, values)
-    gptq.warn_of_wrapped_zeros(part.source.module, words[1], part.how)
-    kernel = gptq.dequantise(*words, bits=part.how.bits, checkpoint_format=part.how.checkpoint_format)
+    gptq.warn_of_wrapped_zeros(part.source.module, words[1], how)
+    kernel = gptq.dequantise(*map(jnp.asarray, words), bits=how.bits, checkpoint_format=how.checkpoint_format)
     outputs = part.source.outputs
     return np.asarray((kernel if outputs is None else kernel[:, outputs]).T, dtype, order="C")
 
 
-def _plain(part: Part, dtype) -> np.ndarray:
-    source, values = part.source, part.tensors[0].read()
-    if source.leaf == "qzeros":
-        gptq.warn_of_wrapped_zeros(source.module, values, part.how)
-    outputs = source.outputs
+def _plain(part: Part, dtype: DTypeLike) -> np.ndarray:
+    source, outputs, values = part.source, part.source.outputs, part.tensors[0].read()
+    packed = part.how if source.leaf == "qzeros" else None
+    if packed is not None:
+        gptq.warn_of_wrapped_zeros(source.module, values, packed)
     if outputs is None or source.leaf == "g_idx":
         cut = values.T if part.turned else values
-    elif source.leaf == "qzeros":
-        cut = values[:, gptq.words_of(outputs, part.how)]
+    elif packed is not None:
+        cut = values[:, gptq.words_of(outputs, packed)]
     elif source.leaf in gptq.LEAVES:
         cut = values[:, outputs]
     else:
@@ -185,7 +187,7 @@ def _plain(part: Part, dtype) -> np.ndarray:
 
 def _check(part: Part, leaf: str, values: np.ndarray) -> None:
     name = f"{part.tensors[0].path}: {part.source.module}.{leaf if leaf in gptq.LEAVES else part.source.leaf}"
-    groups = part.how.groups(values.shape[0]) if leaf == "g_idx" else 0
+    groups = part.how.groups(values.shape[0]) if part.how is not None and leaf == "g_idx" else 0
     try:
         tensors.check_values(name, leaf, values, groups=groups, empty=part.empty)
     except CheckpointError as error:

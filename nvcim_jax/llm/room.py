@@ -12,7 +12,7 @@ import psutil
 
 from nvcim_jax.llm.config import Config
 
-UNITS = {"": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 FLOAT = 4  # bytes of an activation
 AT_ONCE = 1 << 30  # bytes of activations in one pass; at least those of one row
 SHARE = 0.5  # of the free memory that is taken where nobody says how much
@@ -28,10 +28,11 @@ class Row(NamedTuple):
 def parse(text: str) -> int:
     """Bytes of a text such as "6GB", "512MiB" or "6e9". ValueError for anything else."""
     found = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([KMGT]?i?B?)\s*", text, re.IGNORECASE)
+    number, unit = found.groups() if found else ("0", "")
+    unit = unit.upper().removesuffix("B")
     try:
-        number, unit = float(found[1]), found[2].upper()
-        size = int(number * UNITS[unit if unit.endswith("B") or not unit else f"{unit}B"])
-    except (TypeError, ValueError, OverflowError, KeyError):
+        size = int(float(number) * UNITS[unit])
+    except (ValueError, OverflowError, KeyError):
         size = 0
     if size < 1:
         raise ValueError(f"memory of {text!r}: give a size such as 6GB or 512MiB")

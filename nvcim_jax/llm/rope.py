@@ -1,13 +1,14 @@
 """Rotary frequencies of a model, from the rope parameters of its configuration."""
 
 import math
+from typing import Any
 
 import numpy as np
 
 from nvcim_jax.llm.config import CheckpointError, Rope, plain_rope
 
 
-def rope(told: dict, hf, head_dim: int) -> Rope:
+def rope(told: dict, hf: Any, head_dim: int) -> Rope:
     """Frequencies of the rope parameters `told` of a configuration, for the rope types default, linear, llama3 and
     longrope (their papers' rules).
 

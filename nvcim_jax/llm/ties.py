@@ -4,17 +4,19 @@ The compiler of a CPU drops `jax.lax.optimization_barrier`, and with it that of 
 done twice and puts it in order. What must wait for a value has to depend on it.
 """
 
+from collections.abc import Callable
+
 import jax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, DTypeLike, PyTree, Shaped
 
 
-def nought(value: PyTree, dtype) -> Array:
+def nought(value: PyTree, dtype: DTypeLike) -> Shaped[Array, ""]:
     """Zero whatever the value holds, NaN included, though a compiler cannot know: what adds it waits for the value."""
     first = jax.tree.leaves(value)[0].reshape(-1)[0]
     return ((first < 0) & (first > 0)).astype(dtype)
 
 
-def recomputed(function):
+def recomputed(function: Callable[[PyTree, Array], PyTree]) -> Callable[[PyTree, Array], PyTree]:
     """`function(beside, x)`, of which nothing but its arguments is kept for the way back, where it is done again."""
 
     def back(kept, change):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
-from jaxtyping import PyTree
+from jaxtyping import DTypeLike, PyTree
 from safetensors.numpy import save_file
 
 from nvcim_jax.llm import (
@@ -40,7 +40,7 @@ class Model(NamedTuple):
 def load(
     path_or_hub_name: Path | str,
     *,
-    dtype=None,
+    dtype: DTypeLike | None = None,
     dequantise: Literal["load", "lazy"] = "load",
     revision: str | None = None,
     memory: int | str | None = None,
@@ -59,17 +59,17 @@ def load(
     """
     if dequantise not in ("load", "lazy"):
         raise ValueError(f"dequantise {dequantise!r}: 'load' or 'lazy' is needed")
-    if dtype is None:
-        dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-    if dtype not in ("float32", "bfloat16", jnp.float32, jnp.bfloat16):
-        raise ValueError(f"dtype {dtype!r}: float32 or bfloat16 is needed (activations can outgrow float16)")
+    usual: DTypeLike = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    kind = usual if dtype is None else dtype
+    if kind not in ("float32", "bfloat16", jnp.float32, jnp.bfloat16):
+        raise ValueError(f"dtype {kind!r}: float32 or bfloat16 is needed (activations can outgrow float16)")
     memory = room.parse(memory) if isinstance(memory, str) else memory
     try:
         file = Path(path_or_hub_name).expanduser()
         if file.suffix.lower() == ".gguf" and not file.is_dir():
-            return _load_gguf(file, dtype, dequantise == "lazy")._replace(memory=memory)
+            return _load_gguf(file, kind, dequantise == "lazy")._replace(memory=memory)
         folder = _folder(path_or_hub_name, revision)
-        return _load(folder, dtype, dequantise == "lazy")._replace(memory=memory)
+        return _load(folder, kind, dequantise == "lazy")._replace(memory=memory)
     except CheckpointError as error:
         if str(path_or_hub_name) in str(error):
             raise
@@ -78,7 +78,7 @@ def load(
         raise CheckpointError(f"{path_or_hub_name} cannot be read ({one_line(error)})") from error
 
 
-def _load(folder: Path, dtype, lazy: bool) -> Model:
+def _load(folder: Path, dtype: DTypeLike, lazy: bool) -> Model:
     check_links(folder)
     config, how, hf = families.read(folder)
     if lazy:
@@ -106,7 +106,7 @@ def _read(parts: list[parameters.Part], dtype) -> PyTree:
     return traverse_util.unflatten_dict(flat, sep="/")
 
 
-def save_weights(path: Path | str, params: PyTree, config: Config, dtype=np.float16) -> None:
+def save_weights(path: Path | str, params: PyTree, config: Config, dtype: DTypeLike = np.float16) -> None:
     """Write the `params` of a plain Llama as a Hugging Face safetensors file in `dtype`."""
     flat = traverse_util.flatten_dict(params, sep="/")
     called = names.FAMILIES["llama"]

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from nvcim_jax.core.similarity import SCALES
@@ -97,7 +98,7 @@ def replace(bank: Bank, slot: Int[Array, ""] | int, ovt: Ovt) -> Bank:
 
 def append(bank: Bank, ovt: Ovt) -> Bank:
     """`bank` with `ovt` in its first free slot. ValueError if it is full; under jit it then comes back unchanged."""
-    if not isinstance(bank.count, jax.core.Tracer):
+    if not isinstance(bank.count, Tracer):
         require_room(bank)
     full = bank.count >= bank.capacity
     slot = jnp.where(full, bank.capacity, bank.count)  # a slot past the end is not written
@@ -122,7 +123,7 @@ def drop(bank: Bank, which: Bool[Array, "slots"]) -> Bank:
     """`bank` without the OVTs for which `which` is true, such as `bank.origin.domain == 3`; the others keep order."""
     kept = bank.valid & ~which
     order = jnp.argsort(~kept, stable=True)
-    return Bank(*jax.tree.map(lambda leaf: leaf[order], bank[:3]), jnp.sum(kept, dtype=bank.count.dtype))
+    return Bank(*jax.tree.map(lambda leaf: leaf[order], bank[:3]), count=jnp.sum(kept, dtype=bank.count.dtype))
 
 
 def grown(bank: Bank, capacity: int) -> Bank:
@@ -131,7 +132,7 @@ def grown(bank: Bank, capacity: int) -> Bank:
         raise ValueError(f"a capacity of {capacity}, but the bank has {bank.capacity} slots: a bank does not shrink")
     more = capacity - bank.capacity
     padded = jax.tree.map(lambda leaf: jnp.pad(leaf, [(0, more)] + [(0, 0)] * (leaf.ndim - 1)), bank[:3])
-    return Bank(*padded, bank.count)
+    return Bank(*padded, count=bank.count)
 
 
 def used(bank: Bank, slots: Int[Array, "uses"]) -> Bank:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Num, PyTree
 
@@ -184,7 +185,7 @@ def is_searchable(values: Any) -> np.ndarray:
 def _require_searchable(keys: PyTree, count: Int[Array, ""] | int) -> None:
     """ValueError if a taken slot's key is not searchable. Traced keys are taken as they are."""
     for leaf in jax.tree.leaves(keys):
-        if isinstance(leaf, jax.core.Tracer) or isinstance(count, jax.core.Tracer):
+        if isinstance(leaf, Tracer) or isinstance(count, Tracer):
             return
         parts = leaf.addressable_shards if isinstance(leaf, jax.Array) else [None]
         for part in parts:
@@ -287,20 +288,20 @@ def _top_k(index: Index, queries, *, k: int, mesh: Mesh | None = None) -> Found:
     most = max(k, 2)  # the runner-up is wanted for the margin
     group = _group(index.steps.size, most)
     if mesh is None:
-        return _found(*_best(*_scores(index, queries, 0, group), most), k)
+        return _found(*_best(*_scores(index, queries, 0, group), k=most), k=k)
     (axis,) = mesh.axis_names
 
-    def local(index: Index, queries):
-        first = jax.lax.axis_index(axis) * index.steps.size
-        best, slots = _best(*_scores(index, queries, first, group), min(most, index.steps.size))
+    def local(values, steps, count, queries):
+        first = jax.lax.axis_index(axis) * steps.size
+        best, slots = _best(*_scores(Index(values, steps, count), queries, first, group), k=min(most, steps.size))
         gather = partial(jax.lax.all_gather, axis_name=axis, axis=1, tiled=True)  # by device, so by slot
         best, slots = gather(best), gather(slots + first)
         best, at = jax.lax.top_k(best, most)
         return _found(best, jnp.take_along_axis(slots, at, axis=1), k)
 
     along, whole = PartitionSpec(axis), PartitionSpec()
-    specs = (Index(along, along, whole), whole)
-    return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=whole, check_vma=False)(index, queries)
+    specs = (along, along, whole, whole)
+    return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=whole, check_vma=False)(*index, queries)
 
 
 @partial(jax.jit, static_argnames=("score", "k"))
@@ -310,4 +311,4 @@ def _top_k_by(copies, count, queries, *, score: Score, k: int) -> Found:
         each = jnp.where(jnp.arange(each.shape[0]) < count, each, -jnp.inf)
         return jax.lax.top_k(each, min(max(k, 2), each.shape[0]))
 
-    return _found(*jax.lax.map(one, queries), k)
+    return _found(*jax.lax.map(one, queries), k=k)

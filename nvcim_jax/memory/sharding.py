@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import Array, Key, PRNGKeyArray, PyTree
 
 from nvcim_jax.memory.bank import Bank
 from nvcim_jax.memory.search import BLOCK, Index
@@ -65,14 +65,15 @@ def held(bank: Bank) -> list[Bank]:
         return [jax.tree.map(np.asarray, bank)]
     parts = []
     for at, shard in enumerate(bank.prompts.addressable_shards):
-        rows = jax.tree.map(lambda leaf, at=at: np.asarray(leaf.addressable_shards[at].data), bank[:3])
-        first = shard.index[0].start or 0
-        parts.append(Bank(*rows, np.clip(np.asarray(bank.count) - first, 0, len(rows[0]))))
+        of_shard = lambda leaf, at=at: np.asarray(leaf.addressable_shards[at].data)  # noqa: E731
+        prompts, keys, origin = jax.tree.map(of_shard, bank[:3])
+        count = np.clip(np.asarray(bank.count) - (shard.index[0].start or 0), 0, len(prompts))
+        parts.append(bank._replace(prompts=prompts, keys=keys, origin=origin, count=count))
     return parts
 
 
 @partial(jax.jit, static_argnames=("function", "mesh"))
-def _draws(function: Callable, keys: PRNGKeyArray, shared: PyTree, mesh: Mesh | None) -> PyTree:
+def _draws(function: Callable, keys: Key[Array, "draws"], shared: PyTree, mesh: Mesh | None) -> PyTree:
     each = lambda keys, shared: jax.lax.map(lambda key: function(key, *shared), keys)  # noqa: E731
     if mesh is None:
         return each(keys, shared)

@@ -237,7 +237,7 @@ def stream(
     params, inputs = _placed(model, adapted, [asked], text.bucket(len(asked.ids)))
     if alone:
         positions = _without_front(np.asarray(inputs.positions), tuning.taken(adapted), asked.place)
-        inputs = inputs._replace(positions=positions)
+        inputs = inputs._replace(positions=jnp.asarray(positions))
     tokens, told = [], ""
     for token in llm.stream(
         params, model.config, inputs, new_tokens=new_tokens, end=model.ends, sampling=sampling, keys=key[None]

@@ -7,15 +7,19 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from nvcim_jax import tuning
 from nvcim_jax.core import selection
-from nvcim_jax.core.codec import Codec, decode, encode
+from nvcim_jax.core.codec import Codec, Fit, decode, encode
 from nvcim_jax.core.pooling import resample
+from nvcim_jax.data.text import Batch
 from nvcim_jax.hardware import mitigation
+from nvcim_jax.hardware.devices import Condition
 from nvcim_jax.llm import decoder
+from nvcim_jax.llm.config import Config
 from nvcim_jax.memory import programming
+from nvcim_jax.pipeline.presets import Settings
 
 
 @jax.jit
@@ -25,29 +29,46 @@ def prompts_of(codec: Codec, codes: Float[Array, "users rows tokens code"]) -> F
 
 
 @partial(jax.jit, static_argnames=("config",))
-def embed(params, config, ids):
-    """Token embeddings of ids [rows, tokens]."""
+def embed(params: PyTree, config: Config, ids: Int[Array, "rows tokens"]) -> Float[Array, "rows tokens dim"]:
+    """Token embeddings of ids."""
     return decoder.embed(params, config, ids)
 
 
 @partial(jax.jit, static_argnames=("config",))
-def mean_embedding(params, config, ids, lengths):
-    """Mean embedding of the first `length` tokens of every item: [users, items, dim]."""
+def mean_embedding(
+    params: PyTree, config: Config, ids: Int[Array, "users items tokens"], lengths: Int[Array, "users items"]
+) -> Float[Array, "users items dim"]:
+    """Mean embedding of the first `length` tokens of every item."""
     real = jnp.arange(ids.shape[-1])[None, None] < lengths[..., None]
     vectors = decoder.embed(params, config, ids.reshape(-1, ids.shape[-1])).reshape(*ids.shape, -1)
     return jnp.sum(jnp.where(real[..., None], vectors, 0), axis=2) / lengths[..., None]
 
 
 @partial(jax.jit, static_argnames=("config", "rows"))
-def encode_content(params, config, ids, lengths, codec, *, rows):
-    """Items as `rows` rows of their user's code: [users, items, rows, code]."""
+def encode_content(
+    params: PyTree,
+    config: Config,
+    ids: Int[Array, "users items tokens"],
+    lengths: Int[Array, "users items"],
+    codec: Codec,
+    *,
+    rows: int,
+) -> Float[Array, "users items {rows} code"]:
+    """Items as `rows` rows of their user's code."""
     vectors = decoder.embed(params, config, ids.reshape(-1, ids.shape[-1])).reshape(*ids.shape, -1)
     one = lambda own, x, length: resample(encode(own, x), rows, length=length)  # noqa: E731
     return jax.vmap(jax.vmap(one, in_axes=(None, 0, 0)))(codec, vectors, lengths)
 
 
 @partial(jax.jit, static_argnames=("most",))
-def representatives(keys, points, items, counts, *, most):
+def representatives(
+    keys: Key[Array, "users"],
+    points: Float[Array, "users items dim"],
+    items: Bool[Array, "users items"],
+    counts: Int[Array, "users"],
+    *,
+    most: int,
+) -> tuple[Int[Array, "users {most}"], Bool[Array, "users {most}"]]:
     """Cluster every user's points and pick the representatives (Eqs. 1 and 3)."""
 
     def one(key, points, items, count):
@@ -58,13 +79,28 @@ def representatives(keys, points, items, counts, *, most):
 
 
 @partial(jax.jit, static_argnames=("fit",))
-def fit_codecs(keys, vectors, counts, *, fit):
+def fit_codecs(
+    keys: Key[Array, "users"],
+    vectors: Float[Array, "users words dim"],
+    counts: Float[Array, "users words"],
+    *,
+    fit: Fit,
+) -> Codec:
     """One codec per user."""
     return jax.vmap(fit)(keys, vectors, counts)
 
 
 @partial(jax.jit, static_argnames=("config", "settings"))
-def start(params, start_keys, init_keys, ids, codecs, *, config, settings):
+def start(
+    params: PyTree,
+    start_keys: Key[Array, "rows"],
+    init_keys: Key[Array, "rows"],
+    ids: Int[Array, "rows tokens"],
+    codecs: Codec,
+    *,
+    config: Config,
+    settings: Settings,
+) -> tuple[PyTree, PyTree, PyTree]:
     """What training starts from, its learning rates and its limits, row by row."""
 
     def one(start_key, init_key, ids, codec):
@@ -78,10 +114,20 @@ def start(params, start_keys, init_keys, ids, codecs, *, config, settings):
 
 
 @partial(jax.jit, static_argnames=("config", "probes", "at_once"))
-def sensitivity(params, keys, codes, codecs, batch, *, config, probes, at_once):
+def sensitivity(
+    params: PyTree,
+    keys: Key[Array, "rows"],
+    codes: Float[Array, "rows tokens code"],
+    codecs: Codec,
+    batch: Batch,
+    *,
+    config: Config,
+    probes: int,
+    at_once: int,
+) -> Float[Array, "rows tokens code"]:
     """How much each stored value's error costs: curvature of the label loss of an OVT's own sample, row by row.
 
-    `codes` are [rows, tokens, code] and `batch` has one sample a row.
+    `batch` has one sample a row, and no axis of samples.
     """
 
     def one(row):
@@ -99,7 +145,17 @@ def sensitivity(params, keys, codes, codecs, batch, *, config, probes, at_once):
 
 
 @partial(jax.jit, static_argnames=("write", "draws"))
-def program(keys, codes, search_keys, valid, sensitivity, condition, *, write, draws):
+def program(
+    keys: Key[Array, "users"],
+    codes: Float[Array, "users slots tokens code"],
+    search_keys: Float[Array, "users slots tokens code"],
+    valid: Bool[Array, "users slots"],
+    sensitivity: Float[Array, "users slots tokens code"] | None,
+    condition: Condition,
+    *,
+    write: programming.Write,
+    draws: int,
+) -> programming.Programmed:
     """Every user's bank, `draws` times: [users, draws, slots, ...]. `sensitivity` may be None."""
     users, slots = valid.shape
     # One flat axis of users, draws and slots: under three nested vmaps the generator compiles four times as long.
@@ -119,7 +175,9 @@ def program(keys, codes, search_keys, valid, sensitivity, condition, *, write, d
 
 
 @partial(jax.jit, static_argnames=("score",))
-def search(banks, queries, *, score):
+def search(
+    banks: programming.Programmed, queries: Float[Array, "users queries tokens code"], *, score: programming.Score
+) -> programming.Match:
     """Every programmed bank searched for every query of its user: [users, draws, queries, ...]."""
     one = jax.vmap(partial(programming.retrieve, score=score), in_axes=(None, 0))
     return jax.vmap(jax.vmap(one, in_axes=(0, None)))(banks, queries)

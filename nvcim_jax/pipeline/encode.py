@@ -1,13 +1,13 @@
 """Between text and what the arrays hold: codecs, and the codes of samples and questions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
-from nvcim_jax.core.codec import Codec, fit_pca
+from nvcim_jax.core.codec import Codec, Fit, fit_pca
 from nvcim_jax.data import lamp, text
 from nvcim_jax.data.lamp import Task
 from nvcim_jax.llm.weights import Model
@@ -22,7 +22,7 @@ def fit_codecs(
     task: Task,
     users: Sequence[User],
     *,
-    fit: Callable = fit_pca,
+    fit: Fit = fit_pca,
     most_tokens: int = 64,
 ) -> Codec:
     """One codec per user, fitted to the content and answers of the user's own buffer, `most_tokens` of each sample."""
@@ -47,8 +47,10 @@ def content_codes(
     return compiled.encode_content(model.params, model.config, padded, lengths, codec, rows=rows)
 
 
-def mean_embeddings(model: Model, contents: Sequence[Sequence[text.Ids]]):
-    """Mean content embedding of each history item, and which items are real: [users, items, dim], [users, items]."""
+def mean_embeddings(
+    model: Model, contents: Sequence[Sequence[text.Ids]]
+) -> tuple[Float[Array, "users items dim"], Bool[Array, "users items"]]:
+    """Mean content embedding of each history item, and which items are real."""
     most = max(map(len, contents))
     ids = [[row[: model.config.context] or [0] for row in user] + [[0]] * (most - len(user)) for user in contents]
     width = text.bucket(max(len(row) for user in ids for row in user))
@@ -71,7 +73,7 @@ def search_keys(
     return jax.vmap(settings.key)(content, codes)
 
 
-def stored(model: Model, values, codecs: Codec, *, settings: Settings) -> Float[Array, "rows tokens code"]:
+def stored(model: Model, values: PyTree, codecs: Codec, *, settings: Settings) -> Float[Array, "rows tokens code"]:
     """What the memory keeps of trained rows, each with its own codec."""
     return jax.vmap(lambda own, codec: settings.method.stored(own, codec, model.config))(values, codecs)
 

@@ -31,8 +31,8 @@ class Rows(NamedTuple):
     """Prompts to be tuned: the (user, slot) of each, the sample that it starts from, and those that it is tuned on."""
 
     slots: list[tuple[int, int]]
-    samples: list[Sample]
-    pools: list[Sequence[Sample]]
+    samples: Sequence[Sample]
+    pools: Sequence[Sequence[Sample]]
 
 
 def learn(
@@ -76,8 +76,7 @@ def tune_bank(
     `folder`, an interrupted run goes on from what it kept there (`tuning.run`). Zero steps leave the start as it is,
     within the limits of `settings.clip`.
     """
-    selected, slots = block.selected, block.selected.slots
-    samples = [selected.samples[u][s] for u, s in slots]
+    selected, slots, samples = block.selected, block.selected.slots, block.selected.learned
     rows = Rows(slots, samples, [lamp.both_orders(block.task, sample) for sample in samples])
     tuned = tune(key, model, block, rows, condition, settings=settings, folder=folder, report=report)
     codecs = encode.codecs_of(block.codec, slots)
@@ -92,7 +91,7 @@ def tune_bank(
         key=jax.random.key_data(keys.of_slots(key, block.users, slots, "tune")),
     )
     put = lambda leaf: jnp.zeros((*selected.valid.shape, *leaf.shape[1:]), leaf.dtype).at[user, slot].set(leaf)  # noqa: E731
-    return bank.Bank(*jax.tree.map(put, (codes, search_keys, origin)), selected.valid.sum(axis=1))
+    return bank.Bank(*jax.tree.map(put, (codes, search_keys, origin)), count=selected.valid.sum(axis=1))
 
 
 def tune(
@@ -156,9 +155,8 @@ def _warn_of_broken(tuned: tuning.Tuned, block: Block, rows: Rows) -> None:
 def rekeyed(model: Model, block: Block, learned: bank.Bank, *, settings: Settings) -> bank.Bank:
     """What was learned, found by another `settings.key`."""
     slots = block.selected.slots
-    at, samples = tuple(np.array(slots).T), [block.selected.samples[u][s] for u, s in slots]
-    codecs = encode.codecs_of(block.codec, slots)
-    found_by = encode.search_keys(model, samples, codecs, learned.prompts[at], settings=settings)
+    at, codecs = tuple(np.array(slots).T), encode.codecs_of(block.codec, slots)
+    found_by = encode.search_keys(model, block.selected.learned, codecs, learned.prompts[at], settings=settings)
     return learned._replace(keys=learned.keys.at[at].set(found_by))
 
 

@@ -121,12 +121,14 @@ def load(folder: Path | str, model: Model | None = None, *, settings: Settings |
     saved = store.load(folder, model=None if model is None else identity(model))
     about = saved.about
     about.require("task", "users", "samples", *(("preset",) if settings is None else ()))
-    if saved.codec is None:
+    block = saved.block
+    if block.codec is None:
         raise ValueError("the bank was saved without a codec: a question cannot be coded as its search keys are")
-    if settings is None and about.preset not in PRESETS:
-        raise ValueError(f"preset {about.preset!r}: a bank is asked by one of {', '.join(PRESETS)}")
-    block, count = saved.block, len(saved.block.bank.count)
-    if len(about.users) != count:
+    if settings is None:
+        if about.preset not in PRESETS:
+            raise ValueError(f"preset {about.preset!r}: a bank is asked by one of {', '.join(PRESETS)}")
+        settings = PRESETS[about.preset]
+    if len(about.users) != len(block.bank.count):
         raise ValueError(f"the bank is one for {len(about.users)} users: only banks of one user each can be asked")
     samples = about.of_slots(block.bank)
     is_known = [[sample is not None for sample in row] for row in samples]
@@ -134,8 +136,8 @@ def load(folder: Path | str, model: Model | None = None, *, settings: Settings |
     if (valid & ~np.array(is_known)).any():
         raise ValueError("the bank does not say of every OVT what it was learned from: save it with all samples")
     users = [User(name, tuple(filter(None, row)), ()) for name, row in zip(about.users, samples, strict=True)]
-    whole = Block(tasks.task(about.task), users, Selected(samples, valid), block.codec)
-    return Memory(whole, block.bank, PRESETS[about.preset] if settings is None else settings, about, saved.version)
+    whole = Block(tasks.task(str(about.task)), users, Selected(samples, jnp.asarray(valid)), block.codec)
+    return Memory(whole, block.bank, settings, about, saved.version)
 
 
 def identity(model: Model) -> store.Identity:

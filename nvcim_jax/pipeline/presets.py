@@ -14,6 +14,10 @@ from nvcim_jax.core.similarity import aligned, aligned_mean, mips, pairwise_mean
 from nvcim_jax.data.wording import PLAIN, Wording
 from nvcim_jax.description import described
 from nvcim_jax.hardware import crossbar, mitigation
+from nvcim_jax.memory.programming import Score, Write
+
+# Of an OVT, from the code of its sample's content and its own.
+SearchKey = Callable[[Float[Array, "tokens code"], Float[Array, "tokens code"]], Float[Array, "tokens code"]]
 
 
 def fixed_rate(start: PyTree, *, rate: float) -> PyTree:
@@ -26,12 +30,16 @@ def relative_rate(start: PyTree, *, share: float) -> PyTree:
     return jax.tree.map(lambda leaf: share * jnp.sqrt(jnp.mean(leaf**2)), start)
 
 
-def prompt_key(content: Float[Array, "tokens code"], prompt: Float[Array, "tokens code"]):
+def prompt_key(
+    content: Float[Array, "tokens code"], prompt: Float[Array, "tokens code"]
+) -> Float[Array, "tokens code"]:
     """The OVT is its own key, as in the paper."""
     return prompt
 
 
-def content_key(content: Float[Array, "tokens code"], prompt: Float[Array, "tokens code"]):
+def content_key(
+    content: Float[Array, "tokens code"], prompt: Float[Array, "tokens code"]
+) -> Float[Array, "tokens code"]:
     """The mean of the sample's content tokens in every row, scaled to length one.
 
     A mean-pooled dot product with such a key ranks like the cosine of the means. Equal rows are as small as a mean
@@ -42,12 +50,12 @@ def content_key(content: Float[Array, "tokens code"], prompt: Float[Array, "toke
     return jnp.broadcast_to(mean / jnp.where(norm > 0, norm, 1), content.shape)
 
 
-def flat_mips(query: Float[Array, "rows code"], copies) -> Float[Array, ""]:
+def flat_mips(query: Float[Array, "rows code"], copies: tuple[Float[Array, "_ code"], ...]) -> Float[Array, ""]:
     """MIPS over all values of the finest copy."""
     return mips(query, copies[0], reduce=aligned)
 
 
-def mean_mips(query: Float[Array, "rows code"], copies) -> Float[Array, ""]:
+def mean_mips(query: Float[Array, "rows code"], copies: tuple[Float[Array, "_ code"], ...]) -> Float[Array, ""]:
     """MIPS between mean rows, in the finest copy."""
     return mips(query, copies[0], reduce=pairwise_mean)
 
@@ -56,15 +64,15 @@ def mean_mips(query: Float[Array, "rows code"], copies) -> Float[Array, ""]:
 class Settings:
     """What a run of NVCiM-PT can vary; hashable, so it is static under jit."""
 
-    start: Callable  # of the virtual tokens
+    start: tuning.Start  # of the virtual tokens
     method: tuning.Method  # which trains them, in the model's space or in the code's
-    fit_codec: Callable
-    learning_rate: Callable
+    fit_codec: codec.Fit
+    learning_rate: Callable[[PyTree], PyTree]  # of each array that is trained, from what it starts as
     training: tuning.Training
     train_sigma: float  # training noise as a multiple of the device's sigma
     clip: float  # quantile of the start's magnitudes beyond which codes are clipped; 1 leaves them free
-    key: Callable  # what an OVT is found by
-    score: Callable  # the scaled search
+    key: SearchKey  # what an OVT is found by
+    score: Score  # the scaled search
     start_text: str | None = None  # what the virtual tokens say at first; None: the sample's own words
     start_answer: bool = True  # whether its answer is among them
     tokens: int = 16
@@ -72,7 +80,7 @@ class Settings:
     longest: int = 192  # tokens of a question that tuning reads; of a longer one it reads the end
     cut: bool = True  # longer ones, with a warning; else they are refused
     wording: Wording = PLAIN  # around a question, and where the virtual tokens stand
-    write: Callable = crossbar.write_values
+    write: Write = crossbar.write_values
     probes: int = 0  # of the loss's curvature, which `write` is then given as `sensitivity`
 
     def described(self) -> dict[str, object]:
@@ -167,7 +175,7 @@ def mitigated(settings: Settings, name: str, *, budget: float = SWV_BUDGET) -> S
 
 
 @cache  # the same function object, so that its compiled program is found again
-def _by_cell(name: str, budget: float) -> Callable:
+def _by_cell(name: str, budget: float) -> Write:
     swv = partial(mitigation.selective_write_verify, budget=budget)
     writes = {"none": mitigation.plain, "swv": swv, "cxdnn": mitigation.cxdnn, "correctnet": mitigation.correctnet}
     return partial(mitigation.write_and_read, write=writes[name])

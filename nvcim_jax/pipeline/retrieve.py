@@ -55,7 +55,7 @@ def sensitivities(
 ) -> Float[Array, "users slots tokens code"]:
     """How much an error of each stored value costs: curvature of the loss of the OVT's own sample (SWIM's measure)."""
     slots = block.selected.slots
-    pairs = [pair(model, block.selected.samples[u][s], settings) for u, s in slots]
+    pairs = [pair(model, sample, settings) for sample in block.selected.learned]
     batch = text.batch([[each[:2]] for each in pairs], [[each[2]] for each in pairs])
     batch = jax.tree.map(lambda leaf: leaf[:, 0], batch)
     own, at = keys.of_slots(key, block.users, slots, "curvature"), tuple(np.array(slots).T)

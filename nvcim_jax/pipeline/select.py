@@ -29,9 +29,14 @@ class Selected(NamedTuple):
         return [(u, s) for u, row in enumerate(self.samples) for s, sample in enumerate(row) if sample is not None]
 
     @property
+    def learned(self) -> list[Sample]:
+        """The samples themselves, in the order of `slots`."""
+        return [sample for row in self.samples for sample in row if sample is not None]
+
+    @property
     def domains(self) -> list[str]:
         """The domains of the samples, in the order that a bank's `origin.domain` counts them."""
-        return sorted({sample.domain for row in self.samples for sample in row if sample and sample.domain})
+        return sorted({sample.domain for sample in self.learned if sample.domain})
 
 
 def buffered(users: Sequence[User], size: int) -> list[User]:
@@ -66,6 +71,7 @@ def select(key: PRNGKeyArray, model: Model, users: Sequence[User], *, extra_doma
 
 
 def _uncovered(user: User, chosen: list[Sample | None]) -> list[Sample | None]:
-    covered = {sample.domain for sample in chosen if sample is not None} | {None}
-    first_of = {sample.domain: sample for sample in reversed(user.history) if sample.domain not in covered}
+    covered = {sample.domain for sample in chosen if sample is not None}
+    named = [(sample.domain, sample) for sample in reversed(user.history) if sample.domain is not None]
+    first_of = {domain: sample for domain, sample in named if domain not in covered}
     return [first_of[domain] for domain in sorted(first_of)]

@@ -10,6 +10,8 @@ from nvcim_jax.llm.config import Config
 from nvcim_jax.tuning.lora import in_layers
 from nvcim_jax.tuning.method import Adapted, Noise
 
+Vectors = dict[str, Float[Array, "layers _"]]  # by module
+
 
 @dataclass(frozen=True)
 class Ia3:
@@ -18,7 +20,7 @@ class Ia3:
     outputs: tuple[str, ...] = ("attention/k", "attention/v")
     inputs: tuple[str, ...] = ("down",)
 
-    def init(self, key: PRNGKeyArray, tokens: Float[Array, "start dim"], codec: Codec, config: Config):
+    def init(self, key: PRNGKeyArray, tokens: Float[Array, "start dim"], codec: Codec, config: Config) -> Vectors:
         sizes = config.kernel_sizes()
         for target in (*self.outputs, *self.inputs):
             if target not in sizes:
@@ -26,11 +28,9 @@ class Ia3:
         wide = {target: sizes[target][1] for target in self.outputs} | {t: sizes[t][0] for t in self.inputs}
         return {target: jnp.ones((config.layers, width)) for target, width in wide.items()}
 
-    def apply(
-        self, trained: dict[str, Float[Array, "layers width"]], codec: Codec, config: Config, noise: Noise
-    ) -> Adapted:
+    def apply(self, trained: Vectors, codec: Codec, config: Config, noise: Noise) -> Adapted:
         side = lambda target: "scale_in" if target in self.inputs else "scale_out"  # noqa: E731
         return Adapted(layers=in_layers({target: {side(target): own} for target, own in noise(trained).items()}))
 
-    def stored(self, trained: dict[str, Float[Array, "layers width"]], codec: Codec, config: Config):
+    def stored(self, trained: Vectors, codec: Codec, config: Config) -> Vectors:
         return trained

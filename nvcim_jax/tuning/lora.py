@@ -30,7 +30,9 @@ class Lora:
     alpha: float = 16.0
     targets: tuple[str, ...] = ("attention/q", "attention/v")
 
-    def init(self, key: PRNGKeyArray, tokens: Float[Array, "start dim"], codec: Codec, config: Config):
+    def init(
+        self, key: PRNGKeyArray, tokens: Float[Array, "start dim"], codec: Codec, config: Config
+    ) -> dict[str, Factors]:
         keys, sizes = jax.random.split(key, len(self.targets)), config.kernel_sizes()
         factors = {}
         for own, target in zip(keys, self.targets, strict=True):

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from nvcim_jax.llm import names
 from nvcim_jax.llm.config import PROMPT_SPACE, Config
 from nvcim_jax.llm.decoder import Prefix
-from nvcim_jax.tuning.ia3 import Ia3
+from nvcim_jax.tuning.ia3 import Ia3, Vectors
 from nvcim_jax.tuning.lora import Factors, Lora
 from nvcim_jax.tuning.peft_files import CONFIG, WEIGHTS, read, write
 from nvcim_jax.tuning.peft_modules import STEM, Kernel, adapted, held
@@ -65,7 +65,7 @@ def import_prompt(
         raise ValueError(f"{folder}: its prompt lives in {space!r}, the models here take {PROMPT_SPACE!r}: convert it")
     adapter.only({_PROMPT})
     prompt, dim = adapter.tensor(_PROMPT), adapter.told.get("token_dim")
-    expected = (adapter.number("num_virtual_tokens"), *([dim] if dim else prompt.shape[-1:]))
+    expected = (adapter.whole("num_virtual_tokens"), *([dim] if dim else prompt.shape[-1:]))
     if prompt.shape != expected:
         raise ValueError(f"{folder}: the prompt is {prompt.shape}, its {CONFIG} says {expected}")
     return jnp.asarray(adapter.tensor(_PROMPT, expected if config is None else (expected[0], config.dim)))
@@ -101,9 +101,9 @@ def import_prefix(folder: Path | str, config: Config, *, base_model: str | None 
     adapter.only({_PROMPT})
     sizes = {"num_layers": config.layers, "num_attention_heads": config.kv_heads}
     for name, ours in (sizes | {"token_dim": config.kv_heads * config.head_dim}).items():
-        if adapter.number(name) != ours:
+        if adapter.whole(name) != ours:
             raise ValueError(f"{folder}: {name} is {adapter.told[name]}, not {ours}: an adapter for another model")
-    shape = (adapter.number("num_virtual_tokens"), config.layers, 2, config.kv_heads, config.head_dim)
+    shape = (adapter.whole("num_virtual_tokens"), config.layers, 2, config.kv_heads, config.head_dim)
     flat = adapter.tensor(_PROMPT, (shape[0], int(np.prod(shape[1:]))))
     keys, values = flat.reshape(shape).transpose(2, 1, 0, 3, 4)
     return Prefix(jnp.asarray(keys), jnp.asarray(values))
@@ -143,7 +143,7 @@ def import_lora(
     adapter = read(folder, "LORA", base_model)
     adapter.refuse(**dict.fromkeys(_BEYOND_LORA, ()), bias=("none",))
     adapter.refuse(init_lora_weights=(True, "gaussian", "orthogonal", "eva"))  # others start from changed weights
-    rank, alpha, factors = adapter.number("r"), adapter.number("lora_alpha", float), {}
+    rank, alpha, factors = adapter.whole("r"), adapter.number("lora_alpha"), {}
     for kernel in adapted(adapter, config, family, (_A, _B)):
         a = kernel.stacked(adapter, _A, (rank, kernel.inputs)).swapaxes(1, 2)
         b = kernel.stacked(adapter, _B, (kernel.outputs, rank)).swapaxes(1, 2)
@@ -167,7 +167,7 @@ def _side_by_side(kernel: Kernel, factors: dict[str, Factors], own: int, rank: i
 
 def export_ia3(
     folder: Path | str,
-    vectors: dict[str, Float[Array, "layers width"]],
+    vectors: Vectors,
     method: Ia3,
     config: Config,
     family: str,
@@ -197,7 +197,7 @@ def export_ia3(
 
 def import_ia3(
     folder: Path | str, config: Config, family: str, *, base_model: str | None = None
-) -> tuple[Ia3, dict[str, Float[Array, "layers width"]]]:
+) -> tuple[Ia3, Vectors]:
     """An IA3 adapter as a method and its vectors.
 
     ValueError if the folder holds another method, is damaged, or is for another model.
@@ -216,7 +216,7 @@ def import_ia3(
     return Ia3(tuple(sides[False]), tuple(sides[True])), vectors
 
 
-def _one_after_another(kernel: Kernel, vectors: dict[str, Array]) -> Float[np.ndarray, "layers outputs"]:
+def _one_after_another(kernel: Kernel, vectors: Vectors) -> Float[np.ndarray, "layers outputs"]:
     """What stretches all that leaves a module; ones where a part is left as it is."""
     full = np.ones((len(kernel.paths), kernel.outputs), np.float32)
     for part, vector in vectors.items():
@@ -225,7 +225,7 @@ def _one_after_another(kernel: Kernel, vectors: dict[str, Array]) -> Float[np.nd
     return full
 
 
-def _alike(kernel: Kernel, vectors: dict[str, Array], inputs: tuple[str, ...]) -> Float[np.ndarray, "layers inputs"]:
+def _alike(kernel: Kernel, vectors: Vectors, inputs: tuple[str, ...]) -> Float[np.ndarray, "layers inputs"]:
     """What stretches all that enters a module. ValueError unless it is the same for all its parts."""
     own = [_shaped(part, vectors[part], (len(kernel.paths), kernel.inputs)) for part in vectors if part in inputs]
     if len(own) != len(kernel.parts) or not all(np.array_equal(own[0], other) for other in own):

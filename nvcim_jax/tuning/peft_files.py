@@ -26,14 +26,23 @@ class Adapter(NamedTuple):
     tensors: dict[str, np.ndarray]
     metadata: dict[str, str]
 
-    def number(self, name: str, kind: type = int) -> int | float:
+    def whole(self, name: str) -> int:
+        """A setting that must be a whole number from 1 to MOST. ValueError if it is none."""
+        value = self.told.get(name)
+        if type(value) is not int or not 1 <= value <= MOST:
+            raise self._no_number(name, "int")
+        return value
+
+    def number(self, name: str) -> float:
         """A setting that must be a number from 1 / MOST to MOST. ValueError if it is none."""
         value = self.told.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | kind) or not 1 / MOST <= value <= MOST:
-            raise ValueError(
-                f"{self.folder / CONFIG} is damaged: {name} is {short(value)}, no positive {kind.__name__} up to {MOST}"
-            )
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 1 / MOST <= value <= MOST:
+            raise self._no_number(name, "float")
         return value
+
+    def _no_number(self, name: str, kind: str) -> ValueError:
+        found = short(self.told.get(name))
+        return ValueError(f"{self.folder / CONFIG} is damaged: {name} is {found}, no positive {kind} up to {MOST}")
 
     def flag(self, name: str) -> bool:
         """A setting that is true, false or absent. ValueError if it is none of them."""

@@ -34,7 +34,9 @@ class Prefix:
     tokens: int = 16
     hidden: int | None = None
 
-    def init(self, key: PRNGKeyArray, tokens: Float[Array, "start dim"], codec: Codec, config: Config):
+    def init(
+        self, key: PRNGKeyArray, tokens: Float[Array, "start dim"], codec: Codec, config: Config
+    ) -> decoder.Prefix | Network:
         shape = (config.layers, self.tokens, config.kv_heads, config.head_dim)
         if self.hidden is None:
             keys, values = 0.02 * jax.random.normal(key, (2, *shape))
@@ -51,7 +53,7 @@ class Prefix:
         return Adapted(prefix=noise(self.stored(trained, codec, config)))
 
     def stored(self, trained: decoder.Prefix | Network, codec: Codec, config: Config) -> decoder.Prefix:
-        if self.hidden is None:
+        if isinstance(trained, decoder.Prefix):
             return trained
         inner = jnp.tanh(trained.tokens @ trained.inward + trained.inward_bias[None])
         out = inner @ trained.outward + trained.outward_bias[None]

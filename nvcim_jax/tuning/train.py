@@ -7,13 +7,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from nvcim_jax.core.codec import Codec
 from nvcim_jax.data.text import Batch
 from nvcim_jax.hardware.devices import Condition
 from nvcim_jax.llm import decoder
 from nvcim_jax.llm.config import Config
+from nvcim_jax.llm.layers import precision
 from nvcim_jax.tuning.method import Adapted, Method, Samples, device_noise, label_loss
 
 
@@ -39,7 +40,7 @@ class Job(NamedTuple):
     Learning rates and limits have the structure of the start: one number for each of its arrays.
     """
 
-    keys: PRNGKeyArray  # [rows]
+    keys: Key[Array, "rows"]
     start: PyTree  # leaves have a leading row axis, as all below
     codec: Codec
     learning_rate: PyTree  # leaves [rows]
@@ -131,7 +132,7 @@ def advance(
     if per_step % at_once:
         raise ValueError(f"{per_step} samples a step, {at_once} at once: give a number that divides the former")
     asked = jax.vmap(lambda ids: decoder.embed(params, config, ids), in_axes=1, out_axes=1)(job.batch.ids)
-    seen = Samples(asked, *job.batch[1:])
+    seen = Samples(asked, *jax.tree.map(jnp.asarray, job.batch[1:]))
 
     def total(values, step, turn):
         adapted = _read(config, method, training, job, condition, values, step)
@@ -144,7 +145,7 @@ def advance(
     def step(state: State) -> State:
         turn = (state.step * per_step + jnp.arange(per_step)) % pool
         once = lambda turn: jax.grad(total, has_aux=True)(state.values, state.step, turn)  # noqa: E731
-        with jax.default_matmul_precision(jax.config.jax_default_matmul_precision or "bfloat16"):
+        with jax.default_matmul_precision(precision() or "bfloat16"):
             return _updated(state, job, training, *_averaged(once, turn, at_once))
 
     return jax.lax.while_loop(lambda state: (state.step < until) & ~jnp.all(state.stopped), step, state)
@@ -194,7 +195,7 @@ def _updated(state: State, job: Job, training: Training, gradient, losses) -> St
     runs, broken = ~state.stopped & finite, state.broken | (~state.stopped & ~finite)
     gradient = jax.tree.map(lambda leaf: jnp.where(_rowwise(finite, leaf), leaf, 0), gradient)
     change, optimiser = _ADAM.update(gradient, state.optimiser)
-    scale = -_schedule(training)(state.step)
+    scale = jnp.negative(_schedule(training)(state.step))
     moved = jax.tree.map(
         lambda value, change, rate, limit: _within(value + scale * _rowwise(rate, value) * change, limit),
         state.values, change, job.learning_rate, job.limit,

@@ -100,7 +100,7 @@ class About:
             users=users,
             samples=samples,
             domains=_texts(told, "domains"),
-            devices=tuple(name or "" for name in _texts(told, "devices", or_null=True)),
+            devices=_texts(told, "devices", or_null=True),
             settings=_settings(told),
             provenance=_object(told.get("provenance", {}), "provenance"),
             more={name: told[name] for name in told if name not in known},
@@ -152,12 +152,12 @@ def _list(value: Any, name: str) -> Sequence[Any]:
     return value
 
 
-def _texts(told: dict[str, Any], name: str, *, or_null: bool = False) -> tuple[str | None, ...]:
-    values = _list(told.get(name, ()), name)
-    for value in values:
-        if _text(value, f"an entry of {name}") is None and not or_null:
-            raise ValueError(f"an entry of {name} is null: a text is needed")
-    return tuple(values)
+def _texts(told: dict[str, Any], name: str, *, or_null: bool = False) -> tuple[str, ...]:
+    """The texts in a list; null, where it is allowed, is an empty one."""
+    texts = [_text(value, f"an entry of {name}") for value in _list(told.get(name, ()), name)]
+    if None in texts and not or_null:
+        raise ValueError(f"an entry of {name} is null: a text is needed")
+    return tuple(text or "" for text in texts)
 
 
 def _samples(told: dict[str, Any]) -> tuple[tuple[Sample | None, ...], ...]:

@@ -38,7 +38,7 @@ class Damaged(StoreError):
 class Checked(NamedTuple):
     """What was read of one version, and which rows of each array differ from their digests."""
 
-    arrays: dict[str, jax.Array]
+    arrays: schema.Arrays
     about: About
     damaged: dict[str, list[range]]
     digests: dict[str, list[str]]  # that each block of rows should have; of schema 1 none
@@ -69,7 +69,7 @@ def write(path: Path, arrays: schema.Arrays, about: dict[str, Any]) -> None:
     context = ocp.Context()
     context.array.saving.use_compression = False  # codes shrink by 8 % at six times the time
     with context:
-        ocp.save(path, arrays, custom_metadata=metadata)
+        ocp.save(str(path), arrays, custom_metadata=metadata)
     with suppress(OSError):  # of a file system without permissions
         _close(path)
 
@@ -137,7 +137,7 @@ def _metadata(folder: Path, path: Path) -> tuple[int, dict[str, Any]]:
         raise Damaged(f"{folder}: the metadata is damaged: try `nvcim bank repair`") from error
     metadata = whole.get("custom_metadata") if isinstance(whole, dict) else None
     number = metadata.get("schema") if isinstance(metadata, dict) else None
-    if type(number) is not int or number < 1:
+    if not isinstance(metadata, dict) or type(number) is not int or number < 1:
         raise StoreError(f"{folder} is no bank")
     if number > schema.SCHEMA:
         raise StoreError(
@@ -162,13 +162,13 @@ def _arrays(folder: Path, path: Path, shapes: schema.Shapes, size: int, mesh: Me
         for name, (shape, dtype) in shapes.items()
     }
     try:
-        found = ocp.metadata(path).metadata or {}
+        found = ocp.metadata(str(path)).metadata or {}
         if not found:
             raise OSError("its table of arrays cannot be read")
         stored = {name: (tuple(each.shape), each.dtype) for name, each in found.items()}
         if stored != shapes:
             raise StoreError(f"{folder} holds other arrays than its metadata tells: it is no bank of this program")
-        return ocp.load(path, abstract)
+        return ocp.load(str(path), abstract)
     except StoreError:
         raise
     except Exception as error:  # Orbax and tensorstore raise whatever their layers raise

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -47,7 +48,7 @@ def leftovers(folder: Path | str) -> list[str]:
 
 
 @contextmanager
-def locked(folder: Path, *, create: bool = False):
+def locked(folder: Path, *, create: bool = False) -> Iterator[None]:
     """Hold the folder's lock, which the system drops with the process. StoreError if it cannot be had, with the reason.
 
     The lock is a file that is opened, never written to, and never followed if it is a link.

@@ -16,7 +16,9 @@ def without(bank: Bank, bad: np.ndarray) -> Bank:
     kept = taken(bank) & ~bad
     order = np.argsort(~kept, axis=1, kind="stable")
     rows = np.arange(len(order))[:, None]
-    return Bank(*jax.tree.map(lambda leaf: leaf[rows, order], bank[:3]), kept.sum(axis=1).astype(bank.count.dtype))
+    return Bank(
+        *jax.tree.map(lambda leaf: leaf[rows, order], bank[:3]), count=kept.sum(axis=1).astype(bank.count.dtype)
+    )
 
 
 def taken_over(saved: Saved, user: int, older: Saved, *, is_new: bool) -> tuple[Saved, int]:
@@ -64,7 +66,7 @@ def _appended(saved: Saved, user: int, older: Saved, row: int, slot: int) -> Sav
     """`saved` with one more OVT of a user, in a bank that grows where it is full."""
     bank, at = saved.bank, int(saved.bank.count[user])
     if at == bank.capacity:
-        bank = Bank(*jax.tree.map(_doubled, bank[:3]), bank.count)
+        bank = Bank(*jax.tree.map(_doubled, bank[:3]), count=bank.count)
     jax.tree.map(lambda leaf, other: leaf[user].__setitem__(at, other[row, slot]), bank[:3], older.bank[:3])
     bank.count[user] += 1
     about = saved.about

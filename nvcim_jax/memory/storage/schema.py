@@ -23,7 +23,7 @@ INTEGERS = (jnp.int8, jnp.int16, jnp.int32, jnp.uint8, jnp.uint16, jnp.uint32)
 TYPES = {
     jnp.dtype(kind).name: jnp.dtype(kind) for kind in (jnp.bfloat16, jnp.float16, jnp.float32, jnp.bool_, *INTEGERS)
 }  # that are read again as they were saved
-Arrays = dict[str, jax.Array]
+Arrays = dict[str, Any]  # of JAX or NumPy
 Shapes = dict[str, tuple[tuple[int, ...], np.dtype]]
 
 
@@ -114,7 +114,7 @@ def check(schema: int, shapes: Shapes) -> None:
     if len(shapes.get(codes, ((), None))[0]) not in (3, 4):
         raise ValueError(f"{codes} is missing, or no array of [users,] slots, rows and values")
     *users, slots, rows, dim = shapes[codes][0]
-    expected = {codes: (*users, slots, rows, dim), "keys": (*users, slots, rows, dim)}
+    expected: dict[str, tuple[int, ...]] = {codes: (*users, slots, rows, dim), "keys": (*users, slots, rows, dim)}
     if schema > 1:
         expected |= {"count": (*users,)} | {f"origin_{name}": (*users, slots) for name in Origin._fields}
         expected["origin_key"] = (*users, slots, 2)

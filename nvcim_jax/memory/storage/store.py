@@ -171,7 +171,8 @@ def require_sound(folder: Path, bank: Bank, codec: Codec | None, about: About | 
 
 def finite(bank: Bank) -> np.ndarray:
     """Which slots hold numbers that can be searched, none of them NaN, infinite or huge: [users,] slots."""
-    return np.logical_and(*(is_searchable(leaf).all(axis=(-2, -1)) for leaf in (bank.prompts, bank.keys)))
+    prompts, keys = (is_searchable(leaf).all(axis=(-2, -1)) for leaf in (bank.prompts, bank.keys))
+    return np.logical_and(prompts, keys)
 
 
 def _require_finite(bank: Bank, codec: Codec | None) -> None:
