@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 
 import pytest
 
@@ -52,13 +53,17 @@ def test_lines_and_tables_of_the_same_samples_are_the_same_users(tmp_path):
     assert users[0].history == (Sample("1, 2\n3?", 'a "b"', "1, 2\n3?", "x"),) and users[1].history[0].domain is None
 
 
-def test_samples_are_in_order_of_time(tmp_path):
-    """Half past midnight in UTC+2 is before 23:00 UTC; a number is seconds or milliseconds; those without a time come first."""
+def test_samples_are_in_order_of_time(tmp_path, monkeypatch):
+    """Half past midnight in UTC+2 is before 23:00 UTC, which is meant without a zone; those without a time come first."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
     times = ["2024-05-02T00:30+02:00", "2024-05-01T23:00:00Z", 1714600000, 1714500000000, "1714400000", None,
-             "2024-05-03", "20240503", ""]  # fmt: skip
-    lines = [{"question": f"q{at}", "answer": "a", "time": time} for at, time in enumerate(times)]
+             "2024-05-03", "20240503", "", "2024-05-01 22:45"]  # fmt: skip
+    lines = [{"question": f"q{at}", "answer": "a", "time": said} for at, said in enumerate(times)]
     told = pairs(nv.read_history(write(tmp_path / "a.jsonl", *lines)))["me"]
-    assert [question for question, _ in told] == ["q5", "q8", "q4", "q3", "q2", "q0", "q1", "q6", "q7"]
+    monkeypatch.undo()
+    time.tzset()
+    assert [question for question, _ in told] == ["q5", "q8", "q4", "q3", "q2", "q0", "q9", "q1", "q6", "q7"]
 
 
 def test_the_latest_are_kept_whatever_their_place(tmp_path):
@@ -70,16 +75,17 @@ def test_the_latest_are_kept_whatever_their_place(tmp_path):
 
 def test_each_answer_of_a_chat_is_a_sample(tmp_path):
     first = {"messages": turns("s:be kind", "u:one", "u:more", "s:still", "a:1", "a:and", "u:two", "a:2"), "topic": "x"}
+    first["date"] = "1970-01-01T00:00:07"
     second = {"messages": [{"role": "user", "content": "early", "time": 5}, *turns("a:0")], "created_at": 9}
-    expected = [("one\nmore", "1\nand"), ("two", "2"), ("early", "0")]
+    expected = [("early", "0"), ("one\nmore", "1\nand"), ("two", "2")]  # a message's own time counts before its chat's
     for path in (
         write(tmp_path / "a.jsonl", first, second),
         write(tmp_path / "list.json", [first, second]),
     ):
         users = nv.read_history(path)
-        assert pairs(users) == {"me": expected} and [sample.domain for sample in users[0].history] == ["x", "x", None]
+        assert pairs(users) == {"me": expected} and [sample.domain for sample in users[0].history] == [None, "x", "x"]
     alone = write(tmp_path / "one.json", second)
-    assert pairs(nv.read_history(alone)) == {"me": expected[2:]}
+    assert pairs(nv.read_history(alone)) == {"me": expected[:1]}
     folder = tmp_path / "folder"
     (folder / "deeper.json").mkdir(parents=True)
     write(folder / "b.json", second)
@@ -87,7 +93,6 @@ def test_each_answer_of_a_chat_is_a_sample(tmp_path):
     write(folder / ".hidden.json", "no JSON")
     write(folder / "notes.txt", "no JSON")
     assert pairs(nv.read_history(folder)) == {"me": expected}
-    assert pairs(nv.read_history(alone, tmp_path / "a.jsonl"))["me"][0] == ("one\nmore", "1\nand")  # no time is first
 
 
 def test_what_nobody_said_is_left_out_and_told(tmp_path):
@@ -106,6 +111,8 @@ def test_columns_are_named_where_they_are_there(tmp_path):
     assert pairs(nv.read_history(own, columns=named)) == {"me": [("why?", "so")]}
     fixed = write(tmp_path / "b.jsonl", {"question": "how?", "answer": "thus"})  # as `nvcim chat` keeps corrections
     assert pairs(nv.read_history(own, fixed, columns=named)) == {"me": [("why?", "so"), ("how?", "thus")]}
+    about = write(tmp_path / "c.jsonl", {"prompt": "a word", "question": "why?", "answer": "so"})
+    assert nv.read_history(about, columns={"domain": "prompt"})[0].history == (Sample("why?", "so", "why?", "a word"),)
     with pytest.raises(DataError, match="there is no column 'Tag'"):
         nv.read_history(own, columns=named | {"domain": "Tag"})
     with pytest.raises(ValueError, match="columns name 'label': what can be named is question, answer, time, user"):
