@@ -1,14 +1,18 @@
 """What `ask` and `chat` share: a saved bank, the terms under which it is asked, what is printed of a search."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from rich.table import Table
 
 from nvcim_jax.cli.shared import checked_device, console, device_name, load, number
 from nvcim_jax.cli.terminal import plain
+from nvcim_jax.people import Sample
+
+if TYPE_CHECKING:
+    from nvcim_jax.memory.storage.about import About
 
 OF_BANK = "the bank's"
 
@@ -84,7 +88,7 @@ def open_bank(
     return Opened(loaded, saved, saved.users[user].id, terms(saved.about, device, sigma, preset))
 
 
-def terms(about, device: str | None, sigma: float | None, preset: str | None) -> Terms:
+def terms(about: "About", device: str | None, sigma: float | None, preset: str | None) -> Terms:
     """ValueError for what neither the bank nor the options say, or say wrongly."""
     from nvcim_jax.hardware.devices import Condition
 
@@ -99,7 +103,7 @@ def terms(about, device: str | None, sigma: float | None, preset: str | None) ->
     return Terms(device, sigma, preset or about.preset, condition)
 
 
-def show_ranking(ranking, samples, terms: Terms) -> None:
+def show_ranking(ranking: Sequence[tuple[int, float]], samples: Sequence[Sample | None], terms: Terms) -> None:
     """What a search found, the best first: slots with their scores, and the samples that they were learned from."""
     title = f"search on {terms.device}, sigma {terms.sigma}, as {terms.preset} does"
     table = Table("", "score", "OVT learned from", "its answer", title=title)

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from nvcim_jax.cli.shared import path
+
+if TYPE_CHECKING:
+    from nvcim_jax.data.users import Users
 
 TaskName = Annotated[
     str | None,
@@ -54,7 +57,7 @@ def source(task: str | None, data: Path | None, history: Sequence[Path] | None, 
     return Source(tasks.task("LaMP-2" if task is None else task), data, (), {})
 
 
-def find_user(source: Source, name: str | None):
+def find_user(source: Source, name: str | None) -> "Users":
     """The one user called `name`, by default the first with a history, as `nv.Users`."""
     from nvcim_jax.data import synthetic
     from nvcim_jax.data.users import read_history, read_lamp, toy_users
