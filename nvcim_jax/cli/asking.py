@@ -100,7 +100,7 @@ def terms(about: "About", device: str | None, sigma: float | None, preset: str |
     if not 0 <= sigma <= 10:
         raise ValueError(f"the bank says that it was learned for sigma {sigma}: give --sigma, from 0 to 10")
     condition = Condition(checked_device(device, sigma), sigma)
-    return Terms(device, sigma, preset or about.preset, condition)
+    return Terms(device, sigma, preset or about.preset or "its settings", condition)
 
 
 def show_ranking(ranking: Sequence[tuple[int, float]], samples: Sequence[Sample | None], terms: Terms) -> None:
