@@ -54,8 +54,8 @@ def stages(model, task, users) -> tuple[dict[str, float], harness.Row]:
     answers = lap("generate", partial(generate, model, queries, front, new_tokens=answer_room(model, block.users)))
     metric = metric_of(task)
     score = float(np.mean([metric(answer, query.answer) for answer, query in zip(answers, queries, strict=True)]))
-    pairs = [pair(model, sample, RECOMMENDED) for row in block.selected.samples for sample in row if sample]
-    width = RECOMMENDED.tokens + text.bucket(max(len(question) + len(answer) - 1 for question, answer, _ in pairs))
+    pairs = [pair(model, sample, RECOMMENDED)[:2] for row in block.selected.samples for sample in row if sample]
+    width = RECOMMENDED.tokens + text.bucket(max(len(question) + len(answer) - 1 for question, answer in pairs))
     return seconds, {"score": score, "rows": int(block.selected.valid.sum()), "width": width}
 
 
