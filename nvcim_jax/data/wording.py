@@ -40,6 +40,7 @@ class Wording:
 
 
 PLAIN = Wording()
+TEMPLATED = Wording("auto")
 
 
 class Turn(NamedTuple):

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 from nvcim_jax import tuning
 from nvcim_jax.core import codec
 from nvcim_jax.core.similarity import aligned, aligned_mean, mips, pairwise_mean, stored_wmsdp
-from nvcim_jax.data.wording import PLAIN, Wording
+from nvcim_jax.data.wording import TEMPLATED, Wording
 from nvcim_jax.description import described
 from nvcim_jax.hardware import crossbar, mitigation
 from nvcim_jax.memory.programming import Score, Write
@@ -79,7 +79,7 @@ class Settings:
     buffer: int = 25
     longest: int = 192  # tokens of a question that tuning reads; of a longer one it reads the end
     cut: bool = True  # longer ones, with a warning; else they are refused
-    wording: Wording = PLAIN  # around a question, and where the virtual tokens stand
+    wording: Wording = TEMPLATED  # around a question, and where the virtual tokens stand
     write: Write = crossbar.write_values
     probes: int = 0  # of the loss's curvature, which `write` is then given as `sensitivity`
 
