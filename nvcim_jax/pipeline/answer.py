@@ -212,7 +212,7 @@ def generate(
         own = jax.tree.map(lambda leaf, rows=rows: leaf[rows], adapted)
         params, inputs = _placed(model, own, [asked[row] for row in rows], width)
         out = llm.generate(params, model.config, inputs, new_tokens=new_tokens, end=model.ends, pad=pad)
-        answers += [text.decode(model.tokenizer, row, model.ends) for row in np.asarray(out)[: len(part)]]
+        answers += [text.decode(model.tokenizer, row, model.ends) for row in np.asarray(out)[: len(part)].tolist()]
         report(len(part))
     return answers
 

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nvcim_jax import llm, tuning
 from nvcim_jax.data import synthetic, text
@@ -26,7 +27,7 @@ def test_an_answer_alone_is_the_bare_answer_from_the_same_program(model):
 
 def test_positions_without_a_front_by_hand():
     nowhere = answer.NOWHERE
-    found = answer._without_front(jnp.array([[0, 1, 2, 3, 4, nowhere]]), 2)
+    found = answer._without_front(np.array([[0, 1, 2, 3, 4, nowhere]]), 2)
     assert found.tolist() == [[nowhere, nowhere, 0, 1, 2, nowhere]]
-    behind = answer._without_front(jnp.array([[0, 1, 2, 3, 4, nowhere]]), 2, 1)
+    behind = answer._without_front(np.array([[0, 1, 2, 3, 4, nowhere]]), 2, 1)
     assert behind.tolist() == [[0, nowhere, nowhere, 1, 2, nowhere]]
