@@ -69,8 +69,7 @@ def measure(args):
     warm, out = stages(model, task, synthetic.users(task, args.users, first=synthetic.HELD_OUT + 500))
     for name in warm:
         yield {"stage": name, "warm_s": warm[name], "cold_s": cold[name]}
-    rows = tuning.ROWS * -(-out["rows"] // tuning.ROWS)
-    rate = rows * RECOMMENDED.training.steps * out["width"] / warm["tune"]
+    rate = out["rows"] * RECOMMENDED.training.steps * out["width"] / warm["tune"]
     peak = harness.matmul_rate()
     share = rate * operations_per_token(model.config) / peak
     yield {
