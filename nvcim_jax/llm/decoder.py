@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, DTypeLike, Float, Int, PyTree
 
 from nvcim_jax.llm.config import Config
@@ -204,7 +205,7 @@ class Decoder(nn.Module):
     def __call__(self, ids: Int[Array, "batch tokens"]) -> Float[Array, "batch tokens vocab"]:
         return self.unembed(self.hidden(self.embed(ids), causal_positions(ids.shape), None, 0, None)[0])
 
-    def embed(self, ids: Int[Array, "batch tokens"]) -> Float[Array, "batch tokens dim"]:
+    def embed(self, ids: Int[Array | np.ndarray, "batch tokens"]) -> Float[Array, "batch tokens dim"]:
         x = _lookup(self.embedding.embedding, ids)
         if jax.default_backend() == "cpu":  # which is slow with activations of other types, whatever the weights
             x = x.astype(jnp.float32)
@@ -261,7 +262,9 @@ def causal_positions(shape: tuple[int, ...], start: int = 0) -> Int[Array, "batc
     return jnp.broadcast_to(start + jnp.arange(shape[1], dtype=jnp.int32), shape)
 
 
-def embed(params: PyTree, config: Config, ids: Int[Array, "batch tokens"]) -> Float[Array, "batch tokens dim"]:
+def embed(
+    params: PyTree, config: Config, ids: Int[Array | np.ndarray, "batch tokens"]
+) -> Float[Array, "batch tokens dim"]:
     """Token embeddings as they enter the first layer (`config.PROMPT_SPACE`): the space in which virtual tokens live.
 
     Float32 on a CPU, elsewhere in the type of the weights; all activations follow the type of the embeddings.

@@ -22,10 +22,10 @@ TYPES = {"qweight": ("I32",), "qzeros": ("I32",), "scales": ("F16", "BF16", "F32
 
 
 def dequantise(
-    qweight: Int32[Array, "words out"],
-    qzeros: Int32[Array, "groups zero_words"],
-    scales: Float[Array, "groups out"],
-    g_idx: Int32[Array, "in"],
+    qweight: Int32[Array | np.ndarray, "words out"],
+    qzeros: Int32[Array | np.ndarray, "groups zero_words"],
+    scales: Float[Array | np.ndarray, "groups out"],
+    g_idx: Int32[Array | np.ndarray, "in"],
     *,
     bits: int,
     checkpoint_format: str,

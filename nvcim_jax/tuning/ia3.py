@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nvcim_jax.core.codec import Codec
@@ -10,7 +11,7 @@ from nvcim_jax.llm.config import Config
 from nvcim_jax.tuning.lora import in_layers
 from nvcim_jax.tuning.method import Adapted, Noise
 
-Vectors = dict[str, Float[Array, "layers _"]]  # by module
+Vectors = dict[str, Float[Array | np.ndarray, "layers _"]]  # by module
 
 
 @dataclass(frozen=True)

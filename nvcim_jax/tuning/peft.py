@@ -33,7 +33,7 @@ _BEYOND_LORA = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", 
                 "arrow_config", "kasa_config", "monteclora_config", "velora_config")  # fmt: skip
 
 
-def export_prompt(folder: Path | str, prompt: Float[Array, "tokens dim"], *, base_model: str) -> None:
+def export_prompt(folder: Path | str, prompt: Float[Array | np.ndarray, "..."], *, base_model: str) -> None:
     """Write a prompt tuning adapter for `base_model` to a new `folder`, complete or not at all.
 
     The prompt is in the space of the model's embeddings as they enter the first layer. ValueError if it is no matrix of

@@ -302,7 +302,7 @@ def test_gradients_are_finite_with_everything_switched_on():
     busy = Device(
         jnp.array([0.25, 0.5, 1.0, 2.0]), jnp.float32(0.01), jnp.array([1.0, 20.0]), jnp.float32(0.05), jnp.array([0.01, 0.01])
     )  # fmt: skip
-    stored, query = codes((4, 10), -128, 127), codes(10, -8, 7)
+    stored, query = codes((4, 10), -127, 127), codes(10, -8, 7)
     layout = Layout(bits=8)
 
     @jax.jit

@@ -138,7 +138,7 @@ def load(
     return Saved(bank, own, about, version)
 
 
-def count_uses(folder: Path | str, version: int, user: int, slots: Sequence[int]) -> str | None:
+def count_uses(folder: Path | str, version: int, user: int, slots: Sequence[int] | np.ndarray) -> str | None:
     """Count one more use of the OVTs in `slots` of a user, in the version that was loaded.
 
     Returns why that was not possible (the folder cannot be written, somebody is saving or has saved another version),

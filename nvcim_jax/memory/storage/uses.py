@@ -38,7 +38,7 @@ def counted(folder: Path, version: int) -> Counts:
         return {}
 
 
-def count(folder: Path, version: int, user: int, slots: Sequence[int]) -> None:
+def count(folder: Path, version: int, user: int, slots: Sequence[int] | np.ndarray) -> None:
     """Count one more use of each of `slots`, while the folder is locked. Raises OSError."""
     counts = counted(folder, version)
     for slot in map(int, slots):
