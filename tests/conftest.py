@@ -1,4 +1,4 @@
-"""Strictness for every test: annotations are checked at runtime, ranks and dtypes may not be mixed silently."""
+"""Strictness for every test: annotations are checked at runtime, ranks may not be mixed silently."""
 
 import atexit
 import os
