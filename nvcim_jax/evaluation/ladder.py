@@ -151,9 +151,9 @@ def gather(key: jax.Array, model: Model, given: Users, *, buffer: int) -> Crowd:
 
 
 def _answers(crowd: Crowd, report, queries: Sequence[Sample], prompts, settings: Settings) -> list[str]:
-    how = {"new_tokens": answer_room(crowd.model, crowd.users), "wording": settings.wording}
-    told = partial(_times, report, how["new_tokens"])
-    return generate(crowd.model, queries, tuning.Adapted(front=prompts), report=told, **how)
+    room, front = answer_room(crowd.model, crowd.users), tuning.Adapted(front=prompts)
+    told = partial(_times, report, room)
+    return generate(crowd.model, queries, front, new_tokens=room, wording=settings.wording, report=told)
 
 
 def _stored(crowd: Crowd, answer, block: Block, banks, settings: Settings, draws: int):

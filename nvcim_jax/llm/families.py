@@ -120,41 +120,24 @@ def _gemma(hf) -> Config:
     return Config(**_sizes(hf, norm="rms_plus_one", embedding_scale=float(hf.hidden_size) ** 0.5))
 
 
-def _gemma2(hf) -> Config:
+def _gemma2(hf, **differences) -> Config:
     _require(hf, use_bidirectional_attention=(None, False), attention_bias=(False,))
-    return Config(
-        **_sizes(
-            hf,
-            activation=_activation(hf.hidden_activation),
-            norm="rms_plus_one",
-            norm_out=True,
-            embedding_scale=float(hf.hidden_size) ** 0.5,
-            attention_scale=float(hf.query_pre_attn_scalar) ** -0.5,
-            attention_cap=hf.attn_logit_softcapping,
-            logit_cap=hf.final_logit_softcapping,
-            windows=_windows(hf),
-        )
-    )
+    told = {
+        "activation": _activation(hf.hidden_activation),
+        "norm": "rms_plus_one",
+        "norm_out": True,
+        "embedding_scale": float(hf.hidden_size) ** 0.5,
+        "attention_scale": float(hf.query_pre_attn_scalar) ** -0.5,
+        "attention_cap": hf.attn_logit_softcapping,
+        "logit_cap": hf.final_logit_softcapping,
+        "windows": _windows(hf),
+    }
+    return Config(**_sizes(hf, **told | differences))
 
 
 def _gemma3(hf) -> Config:
-    _require(hf, use_bidirectional_attention=(None, False), attention_bias=(False,))
     turns = {kind: rope(hf.rope_parameters[kind], hf, hf.head_dim) for kind in LAYER_TYPES}
-    return Config(
-        **_sizes(
-            hf,
-            rope=turns["full_attention"],
-            local_rope=turns["sliding_attention"],
-            norm="rms_plus_one",
-            norm_out=True,
-            norm_qk=True,
-            embedding_scale=float(hf.hidden_size) ** 0.5,
-            attention_scale=float(hf.query_pre_attn_scalar) ** -0.5,
-            attention_cap=hf.attn_logit_softcapping,
-            logit_cap=hf.final_logit_softcapping,
-            windows=_windows(hf),
-        )
-    )
+    return _gemma2(hf, rope=turns["full_attention"], local_rope=turns["sliding_attention"], norm_qk=True)
 
 
 def _olmo2(hf) -> Config:

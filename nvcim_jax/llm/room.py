@@ -60,6 +60,16 @@ def require(needed: int, memory: int | None, what: str) -> int:
     return left
 
 
+def rows(each: int, most: int) -> int:
+    """Rows of `each` bytes that go through a model at once: as many as `AT_ONCE` holds, from one to `most`."""
+    return min(max(AT_ONCE // each, 1), most)
+
+
+def block(count: int, most: int) -> int:
+    """Rows of each of equal blocks of at most `most` that hold `count`, the last of them hardly filled up."""
+    return -(-count // -(-count // most))
+
+
 def gradient(config: Config, tokens: int, labels: int) -> Row:
     """What the loss of `labels` and its gradient take of a row of `tokens`, virtual ones counted.
 

@@ -203,8 +203,7 @@ def generate(
     answers = []
     width = text.bucket(max(len(each.ids) for each in asked))
     each = room.answer(model.config, width + tuning.taken(adapted), new_tokens)
-    most = min(ROWS, max(room.AT_ONCE // each, 1))
-    block = -(-len(asked) // -(-len(asked) // most))  # all blocks alike, and the last hardly filled up
+    block = room.block(len(asked), room.rows(each, ROWS))
     room.require(block * each, model.memory, f"answering questions of {width} tokens")
     for start in range(0, len(asked), block):
         part = asked[start : start + block]

@@ -22,6 +22,7 @@ from nvcim_jax import files
 from nvcim_jax.data.text import bucket
 from nvcim_jax.description import described
 from nvcim_jax.hardware.devices import Condition
+from nvcim_jax.llm import room
 from nvcim_jax.llm.config import Config, Packed, Rope
 from nvcim_jax.llm.decoder import NOWHERE
 from nvcim_jax.tuning import train
@@ -71,7 +72,7 @@ def run(
         **{name: jax.tree.map(np.asarray, part) for name, part in job._asdict().items() if name != "keys"}
     )
     order = np.argsort(_lengths(job), kind="stable")
-    block = -(-count // -(-count // training.rows))  # all blocks alike, and the last hardly filled up
+    block = room.block(count, training.rows)
     condition = condition._replace(sigma=jnp.float32(condition.sigma))
     program = partial(train.advance, config=config, method=method, training=training)
     if folder is not None:

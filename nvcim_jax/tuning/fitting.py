@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from nvcim_jax.llm import room
 from nvcim_jax.llm.config import Config
-from nvcim_jax.llm.room import AT_ONCE
 from nvcim_jax.tuning.train import Training
 
 
@@ -23,8 +22,9 @@ def fitted(
     row = room.gradient(config, tokens, labels)
     per_step, each = training.per_step or pool, training.draws * row.kept
     most = training.at_once or per_step
-    at_once = max(n for n in range(1, most + 1) if per_step % n == 0 and (n == 1 or n * each <= AT_ONCE))
-    rows = min(max(AT_ONCE // (at_once * each), 1), training.rows)
+    fits = room.rows(each, most)
+    at_once = max(n for n in range(1, fits + 1) if per_step % n == 0)
+    rows = room.rows(at_once * each, training.rows)
     samples = rows * at_once * training.draws
     left = room.require(samples * row.recomputed, memory, f"tuning on samples of {tokens} tokens")
     recompute = training.recompute or samples * row.kept > left

@@ -11,7 +11,6 @@ from nvcim_jax import tuning
 from nvcim_jax.hardware.catalogue import device
 from nvcim_jax.hardware.devices import Condition
 from nvcim_jax.llm import decoder, room
-from nvcim_jax.tuning import fitting
 from tests.llm.test_decoder import TINY
 from tests.tuning.test_train import job
 
@@ -30,10 +29,10 @@ def test_small_models_train_as_they_are_told():
 def test_rows_then_samples_give_way_to_what_goes_through_at_once(monkeypatch):
     each = room.gradient(TINY, 40, 4).kept
     for limit, rows, at_once in ((48 * 6, 48, None), (12, 2, None), (6, 1, None), (5, 1, 3), (3, 1, 3), (1, 1, 1)):
-        monkeypatch.setattr(fitting, "AT_ONCE", limit * each)
+        monkeypatch.setattr(room, "AT_ONCE", limit * each)
         found = fitted()
         assert (found.rows, found.at_once) == (rows, at_once)
-    monkeypatch.setattr(fitting, "AT_ONCE", 6 * each)
+    monkeypatch.setattr(room, "AT_ONCE", 6 * each)
     assert fitted(tuning.Training(draws=3)).at_once == 2
     assert fitted(tuning.Training(per_step=2)).rows == 3
 
