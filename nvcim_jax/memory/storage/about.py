@@ -5,7 +5,7 @@ A bank may come from anybody, so what is read is checked field by field, and aga
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import jax
@@ -63,6 +63,13 @@ class About:
         """The name of a user, domain or device by its number in `bank.origin`; "" where it is unknown."""
         names = getattr(self, kind)
         return names[number] if 0 <= number < len(names) else ""
+
+    def numbered(self, kind: str, name: str) -> tuple[int, "About"]:
+        """The number that `bank.origin` has for a user, domain or device called `name`, and the description that
+        lists it: this one, or one in which the name is the last."""
+        names = getattr(self, kind)
+        listed = self if name in names else replace(self, **{kind: (*names, name)})
+        return getattr(listed, kind).index(name), listed
 
     def sample(self, user: int, number: int) -> Sample | None:
         """What an OVT was learned from, by `bank.origin`'s user and sample."""

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from nvcim_jax.memory.bank import Bank
-from nvcim_jax.memory.storage.about import About, taken
+from nvcim_jax.memory.storage.about import taken
 from nvcim_jax.memory.storage.store import Saved
 
 
@@ -71,8 +71,9 @@ def _appended(saved: Saved, user: int, older: Saved, row: int, slot: int) -> Sav
     bank.count[user] += 1
     about = saved.about
     for kind, field in (("users", "user"), ("domains", "domain"), ("devices", "device")):
-        number, about = _numbered(about, kind, older.about, int(getattr(bank.origin, field)[user, at]))
-        getattr(bank.origin, field)[user, at] = number
+        name = older.about.name(kind, int(getattr(bank.origin, field)[user, at]))
+        if name:
+            getattr(bank.origin, field)[user, at], about = about.numbered(kind, name)
     whose = int(bank.origin.user[user, at])
     sample = older.about.sample(int(older.bank.origin.user[row, slot]), int(older.bank.origin.sample[row, slot]))
     if sample is not None:
@@ -86,13 +87,3 @@ def _appended(saved: Saved, user: int, older: Saved, row: int, slot: int) -> Sav
 
 def _doubled(leaf: np.ndarray) -> np.ndarray:
     return np.concatenate([leaf, np.zeros_like(leaf)], axis=1)
-
-
-def _numbered(about: About, kind: str, older: About, number: int) -> tuple[int, About]:
-    """The number that a name of `older` has in `about`, to which it is added if need be."""
-    name, names = older.name(kind, number), getattr(about, kind)
-    if not name:
-        return number, about
-    if name not in names:
-        about = replace(about, **{kind: (*names, name)})
-    return getattr(about, kind).index(name), about

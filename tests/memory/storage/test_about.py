@@ -49,6 +49,12 @@ def test_names_and_samples_by_number():
     assert WHOLE.of_slots(block) == [[ONE, None], [TWO, ONE]]  # the last slot's origin is of user 0, sample 0
 
 
+def test_a_name_that_is_listed_keeps_its_number_and_a_new_one_is_the_last():
+    assert WHOLE.numbered("users", "Bob") == (1, WHOLE)
+    number, more = WHOLE.numbered("domains", "baking")
+    assert number == 1 and more.domains == ("jazz", "baking") and WHOLE.domains == ("jazz",)
+
+
 @pytest.mark.parametrize(
     ("told", "said"),
     [
