@@ -126,8 +126,21 @@ def asking(memory: Memory, queries: Sequence[Sample | str], user: str | None = N
     if not queries:
         raise ValueError("there is no question: ask at least one")
     own = memory.of(user)
-    person = own.users[0]._replace(queries=tuple(_question(own.task, each) for each in queries))
+    person = own.users[0]._replace(queries=tuple(question(own.task, each) for each in queries))
     return own._replace(block=own.block._replace(users=[person]))
+
+
+def question(task: lamp.Task, query: Sample | str) -> Sample:
+    """A question as a sample without an answer, a text in the wording of the task. ValueError for an empty one."""
+    if isinstance(query, Sample):
+        whole, content = query.question, query.content
+    else:
+        whole = query if query.startswith(task.pieces[0]) else lamp.ask(task, query)
+        content = lamp.content(task, whole)
+    if not content.strip():
+        said = f"holds the words of {task.name} and nothing more" if whole.strip() else "is empty"
+        raise ValueError(f"the question {said}: ask something")
+    return query if isinstance(query, Sample) else Sample(whole, "", content)
 
 
 def condition_of(memory: Memory, device: str | Device | None = None, sigma: float | None = None) -> Condition:
@@ -163,18 +176,6 @@ def _found(samples: Sequence[Sample | None], best: int, scores: np.ndarray, prom
     ranking = tuple((slot, float(scores[slot])) for slot in (best, *slots))
     margin = ranking[0][1] - ranking[1][1] if ranking[1:] else np.inf
     return Found(samples[best], best, ranking[0][1], margin, ranking, prompt)
-
-
-def _question(task: lamp.Task, query: Sample | str) -> Sample:
-    if isinstance(query, Sample):
-        whole, content = query.question, query.content
-    else:
-        whole = query if query.startswith(task.pieces[0]) else lamp.ask(task, query)
-        content = lamp.content(task, whole)
-    if not content.strip():
-        said = f"holds the words of {task.name} and nothing more" if whole.strip() else "is empty"
-        raise ValueError(f"the question {said}: ask something")
-    return query if isinstance(query, Sample) else Sample(whole, "", content)
 
 
 def answer_room(model: Model, users: Sequence[User]) -> int:

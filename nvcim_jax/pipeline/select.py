@@ -35,7 +35,7 @@ class Selected(NamedTuple):
 
     @property
     def domains(self) -> list[str]:
-        """The domains of the samples, in the order that a bank's `origin.domain` counts them."""
+        """The domains of the samples, in the order in which `learn.tune_bank` numbers them."""
         return sorted({sample.domain for sample in self.learned if sample.domain})
 
 

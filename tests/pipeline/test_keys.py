@@ -26,11 +26,12 @@ def checked(monkeypatch):
         yield
 
 
-def test_learning_and_answering_use_no_key_twice(model, checked):
+def test_learning_growing_and_answering_use_no_key_twice(model, checked):
     users = nv.toy_users("LaMP-2", 1)
     short = replace(users, people=tuple(user._replace(history=user.history[:3]) for user in users))
-    learn_key, answer_key = jax.random.split(jax.random.key(0))
+    learn_key, grow_key, answer_key = jax.random.split(jax.random.key(0), 3)
     memory = nv.learn(learn_key, model, short, "NVM-3", sigma=0.1, settings=SMALL)
+    memory = nv.grow(grow_key, model, memory, users[0].history[3:4])
     (answer,) = nv.answer(answer_key, model, memory, short[0].queries[:1])
     assert answer.text
     with pytest.raises(jax.errors.KeyReuseError):
