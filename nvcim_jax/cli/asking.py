@@ -1,4 +1,4 @@
-"""What `ask` and `chat` share: a saved bank, the terms under which it is asked, what is printed of a search."""
+"""What commands on a saved bank share: opening it, the terms under which it is asked, what is printed of it."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -111,6 +111,15 @@ def show_ranking(ranking: Sequence[tuple[int, float]], samples: Sequence[Sample 
         sample = samples[slot]
         told = (sample.content, sample.answer) if sample else (f"slot {slot}", "")
         table.add_row("" if at else "->", f"{score:.3f}", *told)
+    console.print(table)
+
+
+def show_ovts(user: str, samples: Sequence[Sample | None]) -> None:
+    """The samples that a user's OVTs were learned from, by slot."""
+    table = Table("slot", "sample", "answer", title=f"the OVTs of user {user}")
+    for slot, sample in enumerate(samples):
+        if sample:
+            table.add_row(str(slot), sample.content, sample.answer)
     console.print(table)
 
 

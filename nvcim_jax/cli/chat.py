@@ -49,7 +49,7 @@ def chat(
 ) -> None:
     """Talk to a saved bank. /why shows what was found, /fix TEXT keeps a better answer, /quit leaves.
 
-    Ctrl-C stops an answer. Corrections go to BANK.corrections.jsonl, which `nvcim learn --history` reads.
+    Ctrl-C stops an answer. Corrections go to BANK.corrections.jsonl, which `nvcim grow --history` puts into the bank.
     """
     with plain_errors():
         import jax
@@ -154,7 +154,9 @@ def _fix(moment: Moment | None, text: str, bank: Path, opened: Opened) -> None:
     except (ValueError, OSError) as error:
         console.print(f"nothing is kept: {error}", style="red", soft_wrap=True)
         return
-    console.print(f"kept in {kept}: learn it with --history {kept} beside your own", style="dim", soft_wrap=True)
+    console.print(
+        f"kept in {kept}: nvcim grow puts it into the bank, with --history {kept}", style="dim", soft_wrap=True
+    )
 
 
 def _corrections(bank: Path) -> Path:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
+from nvcim_jax.cli.asking import show_ovts
 from nvcim_jax.cli.shared import (
     EMBEDDED,
     Data,
@@ -97,7 +97,7 @@ def learn(
             memory.save(out, learned.noted(seed=seed, weights=weights or "default", **said))
         _discard(unfinished, out)
         command, samples = _command(out, device, model, weights), learned.block.selected.samples[0]
-        _show_learned(people[0].id, samples)
+        show_ovts(people[0].id, samples)
         worth = _worth(answer_key, loaded, learned) if hold_out else None
         console.print(f"ask it: {command}", soft_wrap=True)
         if json:
@@ -126,14 +126,6 @@ def _command(out: Path, device: str, model: str, weights: str | None) -> str:
     words += ["--model", model] if model != EMBEDDED else []
     words += ["--weights", weights] if weights else []
     return shlex.join(words)
-
-
-def _show_learned(user: str, samples) -> None:
-    table = Table("slot", "sample", "answer", title=f"the OVTs of user {user}")
-    for slot, sample in enumerate(samples):
-        if sample:
-            table.add_row(str(slot), sample.content, sample.answer)
-    console.print(table)
 
 
 def _worth(key, model, memory) -> dict:

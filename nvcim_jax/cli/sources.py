@@ -10,6 +10,7 @@ from nvcim_jax.cli.shared import path
 
 if TYPE_CHECKING:
     from nvcim_jax.data.users import Users
+    from nvcim_jax.people import User
 
 TaskName = Annotated[
     str | None,
@@ -71,14 +72,25 @@ def find_user(source: Source, name: str | None) -> "Users":
         if number < 0:
             raise ValueError(f"user {name!r}: the embedded world's users are numbers, such as {synthetic.HELD_OUT}")
         return toy_users(source.task, 1, first=number)
-    ids = [user.id for user in everyone]
-    if name is None:
-        at = next((at for at, user in enumerate(everyone) if user.history), 0)
-    elif name not in ids:
-        raise ValueError(f"{everyone.source} has no user {name!r}; the first ids are {', '.join(ids[:5])}")
-    else:
-        at = ids.index(name)
+    first = next((at for at, user in enumerate(everyone) if user.history), 0)
+    at = first if name is None else _at(everyone, name)
     return everyone[at : at + 1]
+
+
+def user_in(source: Source, name: str) -> "User":
+    """The user called `name` in a history; one that names no users is all of this user's."""
+    from nvcim_jax.data.history import ONLY
+    from nvcim_jax.data.users import read_history
+
+    everyone = read_history(*source.history, columns=source.columns)
+    return everyone[0 if [user.id for user in everyone] == [ONLY] else _at(everyone, name)]
+
+
+def _at(everyone: "Users", name: str) -> int:
+    ids = [user.id for user in everyone]
+    if name not in ids:
+        raise ValueError(f"{everyone.source} has no user {name!r}; the first ids are {', '.join(ids[:5])}")
+    return ids.index(name)
 
 
 def _columns(named: Sequence[str]) -> dict[str, str | None]:

@@ -15,7 +15,7 @@ from typer.main import get_command
 
 from nvcim_jax import cli, llm
 from nvcim_jax.evaluation import cases, figures, main_job
-from nvcim_jax.pipeline import learn, retrieve
+from nvcim_jax.pipeline import grow, learn, retrieve
 from tests.helpers.attacks import Attack, command, outcomes
 from tests.helpers.banks import untrained
 
@@ -63,7 +63,7 @@ def declared(words):
 
 def arguments(words, bank):
     """What every argument without a default is given where it is not attacked."""
-    given = {"bank": bank, "question": "She kneaded the dough", "out": "new"}
+    given = {"bank": bank, "question": "She kneaded the dough", "out": "new", "history": "file.jsonl"}
     needed = [param for param in declared(words) if param.required]
     return {param.name: given[param.name] for param in needed}
 
@@ -130,6 +130,7 @@ def run(model, bank, monkeypatch, tmp_path, tmp_path_factory):
     (here / "full").mkdir()
     (here / "full" / "results.json").write_text("mine")
     (here / "file").write_text("mine")
+    (here / "file.jsonl").write_text('{"question": "why?", "answer": "so"}')
     (here / "file.toml").write_text("mine = true")
     (here / "folder.toml").mkdir()
     (here / "link").symlink_to(here / "folder")
@@ -147,7 +148,13 @@ def run(model, bank, monkeypatch, tmp_path, tmp_path_factory):
     monkeypatch.setattr(llm, "load", lambda name, **how: model if name == cli.EMBEDDED else load(name, **how))
     for draw in ("curves", "dots"):
         monkeypatch.setattr(figures, draw, lambda path, *_, **__: path.write_bytes(b""))
-    for module, name in ((main_job, "blocks"), (learn, "learn"), (retrieve, "program"), (cases, "case")):
+    for module, name in (
+        (main_job, "blocks"),
+        (learn, "learn"),
+        (grow, "fill"),
+        (retrieve, "program"),
+        (cases, "case"),
+    ):
         monkeypatch.setattr(module, name, stop)
 
     def listing():
@@ -185,7 +192,7 @@ def is_sound(made) -> bool:
 
 def test_there_are_as_many_attacks_as_were_tried(bank):
     assert len(list(attacks(bank, None))) > 653
-    assert {"run", "learn", "ask", "chat", "devices", "vary", "cost", "show", "verify", "repair", "export"} == {
+    assert {"run", "learn", "grow", "ask", "chat", "devices", "vary", "cost", "show", "verify", "repair", "export"} == {
         words[-1] for words in commands()
     }
 

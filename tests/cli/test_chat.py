@@ -3,10 +3,13 @@
 import json
 import re
 import shlex
+import shutil
 import stat
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import nvcim_jax as nv
@@ -29,12 +32,25 @@ def toy(model):
         yield
 
 
+@contextmanager
+def without_steps():
+    usual = PRESETS["recommended"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "recommended", replace(usual, training=replace(usual.training, steps=0)))
+        yield
+
+
+@pytest.fixture
+def untuned():
+    with without_steps():
+        yield
+
+
 @pytest.fixture(scope="module")
 def learned(toy, tmp_path_factory):
     """A bank of the example's history, without tuning, and what the command printed."""
-    bank, usual = tmp_path_factory.mktemp("own") / "bank", PRESETS["recommended"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PRESETS, "recommended", replace(usual, training=replace(usual.training, steps=0)))
+    bank = tmp_path_factory.mktemp("own") / "bank"
+    with without_steps():
         said = nvcim("learn", "--history", HISTORY, "--hold-out", 4, "--out", bank, "--json")
     return bank, said
 
@@ -92,6 +108,39 @@ def test_a_chat_answers_explains_and_keeps_what_it_is_told(bank):
     assert user.history[-1] == nv.Sample(FILM, "romance [ok] \x1b[2J", FILM)
 
 
+def test_corrections_go_into_the_bank_and_the_same_question_again_replaces_them(bank, untuned, tmp_path):
+    own, kept = shutil.copytree(bank, tmp_path / "bank"), tmp_path / "bank.corrections.jsonl"
+    before = store.load(own).bank
+    nvcim("chat", own, told=f"{FILM}\n/fix romance")
+    said = nvcim("grow", own, "--history", kept, "--json")
+    told, saved = json.loads(said.splitlines()[-1]), store.load(own)
+    assert f"1 new, 0 made room: version 2 of {own}" in said
+    assert told["ovts"][-1] == {"content": FILM, "answer": "romance"}
+    count = int(saved.bank.count[0])
+    assert (saved.version, told["version"], count, len(told["ovts"])) == (2, 2, int(before.count[0]) + 1, count)
+    np.testing.assert_array_equal(saved.bank.prompts[0, : count - 1], before.prompts[0, : count - 1])
+    assert saved.bank.origin.uses.sum() == before.origin.uses.sum() + 1  # what the chat counted is not lost
+    assert re.search(rf"-> .* {re.escape(FILM)} .* romance ", nvcim("ask", own, FILM))
+    nvcim("chat", own, told=f"{FILM}\n/fix thriller")
+    assert "2 new, 1 made room: version 3" in nvcim("grow", own, "--history", kept)
+    assert store.load(own).about.samples[0][count - 1].answer == "thriller"
+
+
+def test_samples_for_a_bank_may_name_its_user_or_nobody(bank, untuned, tmp_path):
+    own, history = shutil.copytree(bank, tmp_path / "bank"), tmp_path / "more.jsonl"
+    history.write_text('{"question": "why?", "answer": "so", "user": "Bob"}\n')
+    assert "has no user 'me'; the first ids are Bob" in nvcim("grow", own, "--history", history, code=2)
+    assert "--evict youngest: choose one of oldest, least-used" in nvcim(
+        "grow", own, "--history", history, "--evict", "youngest", code=2
+    )
+    lines = [f'{{"question": "{number}?", "answer": "so"}}\n' for number in range(9)]
+    history.write_text("".join(lines))
+    assert "9 samples are more than the 8 slots" in nvcim("grow", own, "--history", history, code=2)
+    assert store.load(own).version == 1
+    said = nvcim("grow", own, "--history", history, "--evict", "none")
+    assert "9 new, 0 made room: version 2" in said and store.load(own).bank.capacity == 16
+
+
 def test_ctrl_c_stops_an_answer_and_nothing_else(bank, monkeypatch):
     stream = answer.stream
 
@@ -126,7 +175,7 @@ def test_the_guide_shows_what_the_commands_print(tmp_path, monkeypatch):
         typed = "\n".join(re.findall(r"^> (.*)$", printed, re.M))
         said = nvcim(*shlex.split(command), told=typed)
         assert masked(printed) in masked(said), command
-    assert len(shown) == 3
+    assert len(shown) == 4
 
 
 def masked(text: str) -> str:

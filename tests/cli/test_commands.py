@@ -19,7 +19,7 @@ from nvcim_jax.pipeline.presets import RECOMMENDED
 from tests.helpers.command import nvcim
 
 
-@pytest.mark.parametrize("command", ["run", "learn", "ask", "chat", "devices", "vary", "cost"])
+@pytest.mark.parametrize("command", ["run", "learn", "grow", "ask", "chat", "devices", "vary", "cost"])
 def test_help_shows_an_example(command):
     assert f"nvcim {command}" in nvcim(command, "--help")
 
@@ -90,6 +90,7 @@ def test_run_leaves_results_that_can_be_repeated(tmp_path):
         (["learn", "--out", "x", "--user", "Ann"], "users are numbers"),
         (["ask", "/nonexistent", "why?"], "is no bank"),
         (["chat", "/nonexistent"], "is no bank"),
+        (["grow", "/nonexistent", "--history", "a.jsonl"], "is no bank"),
         (["learn", "--out", "x", "--history", "a.jsonl", "--data", "d"], "give one of them"),
         (["learn", "--out", "x", "--history", "a.jsonl", "--task", "LaMP-3"], "is of the task free, not LaMP-3"),
         (["learn", "--out", "x", "--history", "/nonexistent.csv"], "nonexistent.csv is missing"),
