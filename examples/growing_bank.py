@@ -1,39 +1,36 @@
-"""A bank that grows OVT by OVT in its own memory, is saved version over version, and is searched.
+"""A memory that grows by what its person does next: new OVTs beside the old ones, room made for them, kept on disk.
 
-Run `python examples/growing_bank.py`: five seconds.
+Run `python examples/growing_bank.py`: half a minute.
 """
 
 import tempfile
 
 import jax
-import jax.numpy as jnp
 
-from nvcim_jax.memory import bank, growth, search
-from nvcim_jax.memory.storage import store
+import nvcim_jax as nv
+from nvcim_jax.memory import bank
 
-folder = f"{tempfile.mkdtemp()}/bank"
-codes = jax.random.normal(jax.random.key(0), (6, 16, 48))  # of six OVTs, each its own search key here
-
-
-def ovt(number):
-    """An OVT that says when it was learned; in a pipeline the codes come from tuning."""
-    return bank.Ovt(codes[number], codes[number], bank.unknown()._replace(time=jnp.uint32(number + 1)))
+folder = f"{tempfile.mkdtemp()}/memory"
+model, users = nv.load_model("toy"), nv.toy_users("LaMP-2")
+new = users[0].queries  # the person's next questions, with the answers that they liked
+learn_key, answer_key, *grow_keys = jax.random.split(jax.random.key(0), 5)
 
 
-grown = bank.empty(capacity=4, rows=16, dim=48)
-for number in range(4):
-    grown = growth.append(grown, ovt(number))  # the bank that is given is used up
-version = store.save(folder, grown)
-print(f"version {version}: {grown.count} OVTs in {grown.capacity} slots, {bank.arrays(4, 16)} crossbar arrays")
+def kept(memory):
+    """Save over the version before, and say what there is."""
+    memory = nv.save(folder, memory)
+    print(f"version {memory.version}: {memory.bank.count[0]} OVTs in {memory.bank.capacity} slots")
+    return memory
 
-grown = growth.add(grown, ovt(4), victim=bank.oldest)  # a full bank: the oldest OVT makes room
-version = store.save(folder, bank.append(bank.grown(grown, 8), ovt(5)), over=version)
-saved = store.load(folder)  # every digest checked
-print(f"version {saved.version}: {saved.bank.count} OVTs in {saved.bank.capacity} slots")
 
-found = search.top_k(search.build(saved.bank.keys, saved.bank.count), codes, k=1)
-print(f"slots found for codes 0 to 5: {found.slots[:, 0]}; those of time {saved.bank.origin.time[found.slots[:, 0]]}")
-try:
-    store.save(folder, grown, over=1)
-except store.StoreError as error:
-    print(f"refused: {str(error).removeprefix(folder)}")
+memory = kept(nv.learn(learn_key, model, users, "NVM-3", sigma=0.1))
+memory = nv.load(folder, model)  # another day
+memory = kept(nv.grow(grow_keys[0], model, memory, new[:2]))  # two free slots; what was learned keeps its bits
+answers = nv.answer(answer_key, model, memory, new[:2])
+print(f"found what is new: {[told.found == sample for told, sample in zip(answers, new[:2], strict=True)]}")
+
+memory, before = nv.counted(memory, answers), memory.block.selected.samples[0]
+memory = kept(nv.grow(grow_keys[1], model, memory, new[2:4], victim=bank.least_used))  # a full bank: two make room
+after = memory.block.selected.samples[0]
+print(f"made room: slots {[slot for slot, sample in enumerate(before) if sample not in after]}")
+memory = kept(nv.grow(grow_keys[2], model, memory, new[4:5], victim=None))  # or the bank gets more slots

@@ -14,7 +14,8 @@ SHOWN = {  # what must be printed, in this order
     "own_history": r"answered: A short history of .*\n.*\n.*\n.*answered: my buddy .*\n.*\n.*\n.*answered: comedy\n",
     "own_tuning_method": r"LowRank\(rank=4\): \d OVTs, mean loss 0\.\d+, [6-8] of 8 questions right",
     "monte_carlo": r"sigma 0\.00: found 1\.000 .*\nsigma 0\.05: found 0\.9.*\nsigma 0\.10: .*\nsigma 0\.15: found 0\.[67]",
-    "growing_bank": r"version 1: 4 OVTs .*\nversion 2: 5 OVTs in 8 slots\n.*of time \[4 2 3 4 5 6\]\nrefused: .*holds version 2",
+    "growing_bank": r"version 1: 6 OVTs .*\nversion 2: 8 OVTs .*\nfound what is new: \[True, True\]\nversion 3: 8 OVTs in 8 slots\n"
+    r"made room: slots \[0, 1\]\nversion 4: 9 OVTs in 16 slots",
 }
 
 
