@@ -112,7 +112,7 @@ def fill(
     memory.require(model)
     condition, own = condition_of(memory, device, sigma), _own(memory.bank, at)
     kept = memory.block.selected.samples[at][: int(own.count)]
-    person = memory.users[at]._replace(history=tuple(filter(None, (*kept, *samples))))
+    person = memory.users[at]._replace(history=(*memory.users[at].history, *samples))
     codec = jax.tree.map(lambda leaf: np.asarray(leaf)[at : at + 1], memory.codec)
     block = Block(memory.task, [person], Selected([list(samples)], jnp.ones((1, len(samples)), bool)), codec)
     new = _own(tune_bank(key, model, block, condition, settings=memory.settings, report=report), 0)
@@ -149,7 +149,8 @@ def _own(banks: bank.Bank, at: int) -> bank.Bank:
 def _holding(memory: Memory, at: int, own: bank.Bank, samples: Sequence[Sample | None]) -> Memory:
     """The memory in which the bank of one user is `own`, whose slots were learned from `samples`, one after the other.
 
-    Samples are then numbered by slot, so that nothing is said any more of those that made room.
+    Samples are then numbered by slot, and the user's history holds no others, as in a memory that was on disk: nothing
+    is said any more of those that made room.
     """
     rows = [samples if user == at else row for user, row in enumerate(memory.block.selected.samples)]
     rows = [[*row, *[None] * (own.capacity - len(row))] for row in rows]

@@ -23,16 +23,21 @@ def everyone():
 
 
 @pytest.fixture(scope="module")
-def memory(model, everyone):
-    short = replace(everyone, people=tuple(user._replace(history=user.history[:SEEN]) for user in everyone))
-    return nv.learn(KEY, model, short, "NVM-3", sigma=0.1, settings=SMALL)
-
-
-@pytest.fixture(scope="module")
 def new(everyone):
     """Two new samples of the second user, one of them of a domain that nobody had."""
     first, second = everyone[1].history[SEEN : SEEN + 2]
     return first, second._replace(domain="aardvarks")
+
+
+@pytest.fixture(scope="module")
+def memory(model, everyone, new):
+    """A memory of both users, which has read more of the second than it has OVTs of: often the last words of `new`."""
+    short = replace(everyone, people=tuple(user._replace(history=user.history[:SEEN]) for user in everyone))
+    learned = nv.learn(KEY, model, short, "NVM-3", sigma=0.1, settings=SMALL)
+    read = tuple(sample._replace(content=" ".join(sample.content.split()[-5:])) for sample in new) * 5
+    first, second = learned.users
+    users = [first, second._replace(history=second.history + read)]
+    return learned._replace(block=learned.block._replace(users=users))
 
 
 @pytest.fixture(scope="module")
