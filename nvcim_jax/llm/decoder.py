@@ -78,7 +78,7 @@ def empty_cache(
 
 
 class Attention(nn.Module):
-    """Grouped-query attention over the tokens given and those in the cache, asked by all tokens or by those `at`."""
+    """Grouped-query attention: queries of all given tokens or of those `at`, keys and values with the cache's."""
 
     config: Config
     window: int | None
@@ -123,7 +123,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, one after the other or side by side, each with a norm and beside a residual."""
+    """Attention and feed-forward, one after the other or side by side, each with a norm and a residual connection."""
 
     config: Config
     window: int | None
@@ -161,13 +161,13 @@ def _scaled(x: Array, scale: float) -> Array:
     return x if scale == 1.0 else x * jnp.asarray(scale, x.dtype)
 
 
-@partial(jax.checkpoint, static_argnums=0)  # less is kept for the way back, and what is cheap is done again
+@partial(jax.checkpoint, static_argnums=0)  # fewer residuals: what is cheap is recomputed in the backward pass
 def _activate(name, up, gate):
     return ACTIVATIONS[name](up) if gate is None else ACTIVATIONS[name](gate) * up
 
 
 def _again(block, x, *given):
-    """What the block says, keeping x alone for the way back."""
+    """The block under remat: of its activations only x is kept for the backward pass."""
     free = block.clone(parent=None)
     run = recomputed(lambda beside, x: free.apply({"params": beside[0]}, x, *beside[1]))
     return run((block.variables["params"], given), x)
@@ -285,8 +285,8 @@ def hidden(
 ) -> tuple[Float[Array, "batch some dim"], Cache]:
     """Last hidden states, and the keys and values of all tokens seen, written from `slot` on into `cache`.
 
-    With `at`, only the states at those token indices: the last layer is then computed for them alone. `recompute`
-    keeps no activations inside a layer for the way back, which then computes them again.
+    With `at`, only the states at those token indices: the last layer is then computed for them alone. `recompute` is
+    remat: no activations inside a layer are kept for the backward pass, which computes them again.
     """
     inputs = (embeddings, positions, cache, slot, at)
     return _asked(params, config, Decoder.hidden, *inputs, recompute=recompute)
@@ -298,7 +298,7 @@ def unembed(params: PyTree, config: Config, x: Float[Array, "batch tokens dim"])
 
 
 def _asked(params: PyTree, config: Config, method: Callable, *inputs: Any, recompute: bool = False) -> Any:
-    """What a method of the decoder says."""
+    """What a method of the decoder returns."""
     return Decoder(config, recompute).apply({"params": params}, *inputs, method=method)
 
 

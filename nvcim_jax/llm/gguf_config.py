@@ -35,7 +35,7 @@ _MOST_FACTORS = 2**13
 
 
 class Architecture(NamedTuple):
-    """How a file of llama.cpp's says what a config.json of `model_type` says."""
+    """How a GGUF file names the fields that a config.json of `model_type` has."""
 
     model_type: str
     needed: dict[str, str]

@@ -1,7 +1,7 @@
 """How much memory a pass through the decoder takes, and how much there is.
 
-What backward needs is counted from the sizes of the layers; `tests/llm/test_room.py` holds the counts against what the
-compiler allocates.
+What the backward pass needs is counted from the sizes of the layers; `tests/llm/test_room.py` holds the counts against
+what the compiler allocates.
 """
 
 import re
@@ -19,7 +19,7 @@ SHARE = 0.5  # of the free memory that is taken where nobody says how much
 
 
 class Row(NamedTuple):
-    """Bytes that one row of a batch takes: with activations kept for backward, and computed again there."""
+    """Bytes that one row of a batch takes: with activations kept for the backward pass, and with remat."""
 
     kept: int
     recomputed: int

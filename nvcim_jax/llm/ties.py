@@ -1,4 +1,4 @@
-"""Ties between values, for work to be done when it is due.
+"""Data dependencies that a compiler keeps, so that work is done when it is due.
 
 The compiler of a CPU drops `jax.lax.optimization_barrier`, and with it that of jax.checkpoint, before it looks for work
 done twice and puts it in order. What must wait for a value has to depend on it.
@@ -17,12 +17,12 @@ def nought(value: PyTree, dtype: DTypeLike) -> Shaped[Array, ""]:
 
 
 def recomputed(function: Callable[[PyTree, Array], PyTree]) -> Callable[[PyTree, Array], PyTree]:
-    """`function(beside, x)`, of which nothing but its arguments is kept for the way back, where it is done again."""
+    """`function(beside, x)` under remat: its arguments are its only residuals, backward computes it again from them."""
 
-    def back(kept, change):
-        beside, x = kept
-        return jax.vjp(function, beside, x + nought(change, x.dtype))[1](change)
+    def backward(residuals, cotangent):
+        beside, x = residuals
+        return jax.vjp(function, beside, x + nought(cotangent, x.dtype))[1](cotangent)
 
     again = jax.custom_vjp(function)
-    again.defvjp(lambda beside, x: (function(beside, x), (beside, x)), back)
+    again.defvjp(lambda beside, x: (function(beside, x), (beside, x)), backward)
     return again

@@ -65,7 +65,7 @@ def run(
     """`train.tune` for any number of rows, on the host: `training.rows` at once, those of similar length together.
 
     With a `folder`, what is finished is kept there every few seconds, and a run that was interrupted or killed goes on
-    from it, bit by bit as if nothing had happened; another job's leavings are refused with ValueError.
+    from it, bit by bit as if nothing had happened. ValueError if the folder holds what another job kept.
     """
     count = job.keys.shape[0]
     job = job._replace(

@@ -1,4 +1,4 @@
-"""IA3 (Liu et al., 2022): vectors that stretch keys, values and what goes into the feed-forward's last product."""
+"""IA3 (Liu et al., 2022): vectors that scale keys, values and the input of the feed-forward's last product."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ Vectors = dict[str, Float[Array | np.ndarray, "layers _"]]  # by module
 
 @dataclass(frozen=True)
 class Ia3:
-    """A vector for what leaves each of `outputs` and what enters each of `inputs`, in every layer; ones at first."""
+    """A vector that scales each output of `outputs` and each input of `inputs`, in every layer; ones at first."""
 
     outputs: tuple[str, ...] = ("attention/k", "attention/v")
     inputs: tuple[str, ...] = ("down",)

@@ -29,7 +29,7 @@ class Kernel(NamedTuple):
         return {f"{STEM}{path}.{leaf}": values for path, values in zip(self.paths, stack, strict=True)}
 
     def stacked(self, adapter: Adapter, leaf: str, shape: tuple[int, int]) -> Float[np.ndarray, "layers a b"]:
-        """The way back; ValueError if a layer's tensor is absent or of another shape."""
+        """The stack of values that `tensors` gave; ValueError if a layer's tensor is absent or of another shape."""
         return np.stack([adapter.tensor(f"{STEM}{path}.{leaf}", shape) for path in self.paths])
 
 

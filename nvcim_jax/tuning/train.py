@@ -27,7 +27,7 @@ class Training:
     per_step: int | None = None  # samples of a row's pool in each step, taken in turn; None for all
     draws: int = 1  # of the device noise in each step; their losses are averaged
     at_once: int | None = None  # samples of a row in one pass, None for all; the gradients of the passes are averaged
-    recompute: bool = False  # activations on the way back, instead of keeping them: slower, far less memory
+    recompute: bool = False  # remat: activations are computed again in the backward pass: slower, far less memory
     through_peak: bool = False  # gradients through max|S| of Eq. 4
     pull: float = 0.0  # penalty that keeps an OVT near its sample's content, and so to be found by it
     rows: int = 48  # at most, in one compiled program; `run` trains more of them one block after the other
