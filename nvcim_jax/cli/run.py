@@ -121,7 +121,7 @@ def _read(tasks, users: int, data: Path | None, loaded, rows, draws: int, hours:
         if passed_over:
             console.print(f"{each.name}: {passed_over} users without a history were passed over", style="yellow")
     units = sum(ladder.work(people, loaded, 1, draws, rows) for _, people, _ in crowd) * (1 if data else users / few)
-    # The embedded model, of a million parameters, takes two cores about a millisecond a unit.
+    # The toy model, of a million parameters, takes two cores about a millisecond a unit.
     size = sum(leaf.size for leaf in jax.tree.leaves(loaded.params))
     seconds = units * size / (1e9 if jax.default_backend() == "cpu" else 1e11)
     announce(seconds, hours, f"{users} users of {len(tasks)} tasks under {draws} draws")

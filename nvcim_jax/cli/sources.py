@@ -1,4 +1,4 @@
-"""Where `learn` takes its user from: the embedded world, a LaMP folder, or people's own histories."""
+"""Where `learn` takes its user from: the toy world, a LaMP folder, or people's own histories."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +33,7 @@ Column = Annotated[
 
 
 class Source(NamedTuple):
-    """A task, and where its users are: `data` or `history`, else the embedded world."""
+    """A task, and where its users are: `data` or `history`, else the toy world."""
 
     task: Any  # data.lamp.Task
     data: Path | None

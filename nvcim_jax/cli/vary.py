@@ -35,7 +35,7 @@ from nvcim_jax.cli.shared import (
 
 app = typer.Typer()
 RESULTS = ("vary.json", "vary.png")
-SECONDS_TO_LEARN = 0.2  # a user of the embedded world, with the embedded model on two cores
+SECONDS_TO_LEARN = 0.2  # a user of the toy world, with the toy model on two cores
 
 
 @app.command(

@@ -2,7 +2,7 @@
 
 Formats and templates are those of the LaMP benchmark (Salemi et al., 2024). A history item becomes a
 question and an answer with the task's own template; an item that already carries `input` and `output`
-(the embedded world writes them where LaMP has no labelled pair) is taken as it stands.
+(the toy world writes them where LaMP has no labelled pair) is taken as it stands.
 """
 
 from pathlib import Path

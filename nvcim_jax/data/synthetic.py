@@ -1,4 +1,4 @@
-"""The embedded world: seeded, readable LaMP-shaped data in which a habit depends on the user and the domain.
+"""The toy world: seeded, readable LaMP-shaped data in which a habit depends on the user and the domain.
 
 A domain is a vocabulary; a population habit exists for every domain and task, and a user keeps it with
 probability `CONFORMITY`, else has a habit of their own. Words leak between the domains of an area, so that

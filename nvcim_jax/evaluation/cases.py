@@ -60,14 +60,14 @@ def embedded(key: jax.Array, model: Model, users: Users, *, settings: Settings) 
 
 
 def saved(folder: Path, model: Model, data: Path | None) -> tuple[Block, Bank, Settings]:
-    """A saved bank with the questions of its users, from `data` or the embedded world. ValueError if one is unknown."""
+    """A saved bank with the questions of its users, from `data` or the toy world. ValueError if one is unknown."""
     found = memory.load(folder, model)
     people = owners(found.about, found.block.selected.samples, data)
     return found.block._replace(users=people), found.bank, found.settings
 
 
 def owners(about: About, samples: Sequence[Sequence[Sample | None]], data: Path | None) -> list[User]:
-    """The users of a bank, whose slots hold OVTs of `samples`, from `data` or the embedded world.
+    """The users of a bank, whose slots hold OVTs of `samples`, from `data` or the toy world.
 
     ValueError if they come from elsewhere: by what the bank says, or because somebody of that name has another history.
     """
