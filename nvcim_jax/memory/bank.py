@@ -17,7 +17,7 @@ from nvcim_jax.hardware.crossbar import PAPER_TILE, check_fits
 
 
 class Origin(NamedTuple):
-    """Where an OVT comes from. Numbers of users, samples, domains and devices count in the lists of a bank's `about`.
+    """Where an OVT comes from. User, sample, domain and device are indices into the lists of a bank's `about`.
 
     In a bank every field has the leading axis of slots.
     """
@@ -33,10 +33,10 @@ class Origin(NamedTuple):
 
 
 class Ovt(NamedTuple):
-    """One set of virtual tokens as it is coded, the key that it is found by, and its origin."""
+    """One set of virtual tokens as its code, the search key that it is found by, and its origin."""
 
     prompt: Float[Array, "rows dim"]
-    key: Float[Array, "rows dim"]
+    key: Float[Array, "rows dim"]  # the search key
     origin: Origin
 
 
@@ -47,7 +47,7 @@ class Bank(NamedTuple):
     """
 
     prompts: Float[Array, "*users slots rows dim"]
-    keys: Float[Array, "*users slots rows dim"]
+    keys: Float[Array, "*users slots rows dim"]  # search keys
     origin: Origin
     count: Int[Array, "*users"]
 
@@ -71,7 +71,7 @@ def unknown(slots: tuple[int, ...] = ()) -> Origin:
 
 
 def empty(capacity: int, rows: int, dim: int) -> Bank:
-    """A bank of free slots for OVTs of `rows` x `dim` codes. ValueError if there are none or a code fits no array."""
+    """A bank of free slots for codes of `rows` x `dim`. ValueError for no slots, and for a code that fits no array."""
     if capacity < 1:
         raise ValueError(f"a capacity of {capacity}: a bank needs at least one slot")
     check_fits(rows, dim)

@@ -1,4 +1,4 @@
-"""Changes of a growing bank, compiled, in the bank's own memory: the bank that is given is used up."""
+"""The changes of a growing bank, compiled and in place: the bank that is given is donated, so do not use it again."""
 
 import jax
 
@@ -13,6 +13,6 @@ used = jax.jit(bank.used, donate_argnums=0)
 
 
 def append(grown: bank.Bank, ovt: bank.Ovt) -> bank.Bank:
-    """`bank.append` in the bank's own memory. ValueError if it is full."""
+    """`bank.append`, in place. ValueError if the bank is full."""
     bank.require_room(grown)
     return _append(grown, ovt)

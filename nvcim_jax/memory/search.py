@@ -97,7 +97,7 @@ def _build(keys: PyTree, count: Int[Array, ""] | int, *, fold: Fold, format: str
 def put(
     index: Index, slot: Int[Array, ""] | int, key: PyTree, count: Int[Array, ""] | int, *, fold: Fold = similarity.fold
 ) -> Index:
-    """`index` with `key` in `slot`, in time that does not depend on its size. The given index is used up.
+    """`index` with `key` in `slot`, in time that does not depend on its size. The given index is donated.
 
     Raises ValueError for a key that holds NaN, infinite or huge values.
     """

@@ -49,7 +49,7 @@ Law = Callable[..., Gaussian]
 def value_law(values: Float[Array, "rows dim"], device: Device, *, sigma: Float[Array, ""] | float) -> Gaussian:
     """What `crossbar.write_values` returns of a matrix, in the matrix's own unit (Eq. 4).
 
-    The mean is the int16 code; under differentiation rounding is passed over. ValueError if it does not fit an array.
+    The mean is the int16 code, its gradient straight-through. ValueError if the matrix does not fit an array.
     """
     check_fits(*values.shape)
     codes = to_codes(values)

@@ -126,7 +126,7 @@ def fill(
 def _told(
     about: About, samples: Sequence[Sample], device: str | Device | None, origin: bank.Origin
 ) -> tuple[About, bank.Origin]:
-    """What is said about a memory with new samples of now, and the origin of their OVTs, which counts in its lists."""
+    """The description with new samples of now, and the origin of their OVTs, with indices into its lists."""
     name = about.device or "" if device is None else device if isinstance(device, str) else ""
     about = about if about.devices else replace(about, devices=("",))  # of the OVTs there are, it is unknown
     number, about = about.numbered("devices", name)

@@ -21,7 +21,7 @@ MISSING = "save it with an nvcim_jax.memory.storage.about.About that does, or le
 
 @dataclass(frozen=True)
 class About:
-    """What a bank says about itself; the numbers in `bank.origin` count in its lists.
+    """What a bank says about itself; the numbers in `bank.origin` are indices into its lists.
 
     `settings` are those it was learned with (preset, device, sigma, seed, ...); `more` keeps fields of other programs.
     """
@@ -65,8 +65,8 @@ class About:
         return names[number] if 0 <= number < len(names) else ""
 
     def numbered(self, kind: str, name: str) -> tuple[int, "About"]:
-        """The number that `bank.origin` has for a user, domain or device called `name`, and the description that
-        lists it: this one, or one in which the name is the last."""
+        """The index of a user, domain or device called `name`, and the description that lists it: this one, or one
+        with the name added at the end."""
         names = getattr(self, kind)
         listed = self if name in names else replace(self, **{kind: (*names, name)})
         return getattr(listed, kind).index(name), listed
@@ -114,7 +114,7 @@ class About:
         )
 
     def check(self, bank: Bank) -> None:
-        """ValueError if `bank`, of NumPy arrays, counts in other lists than these, or past its own slots."""
+        """ValueError if `bank`, of NumPy arrays, has an index that is not in these lists, or more OVTs than slots."""
         if (bank.count < 0).any() or (bank.count > bank.capacity).any():
             raise ValueError(f"a bank of {bank.capacity} slots cannot hold {bank.count} OVTs")
         if bank.count.ndim and self.users and len(self.users) != bank.count.shape[0]:
