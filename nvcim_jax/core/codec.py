@@ -18,7 +18,7 @@ Layer = tuple[Float[Array, "inputs outputs"], Float[Array, "outputs"]]
 
 
 class Codec(NamedTuple):
-    """Layers of the way in and of the way out; GELU between layers, nothing after the last."""
+    """The layers of an encoder and of a decoder, with GELU between layers and nothing after the last."""
 
     encoder: tuple[Layer, ...]
     decoder: tuple[Layer, ...]

@@ -121,7 +121,7 @@ def check_codes(integers: Int[Array, "..."], low: int, high: int) -> None:
 
 
 def saturated(integers: Int[Array, "..."], low: int, high: int) -> Int[Array, "..."]:
-    """Codes within `low` to `high` as int32: ValueError where they are known to lie outside, else cut off there."""
+    """Codes as int32, clipped to `low` to `high`. Outside these, known codes raise ValueError; traced ones saturate."""
     check_codes(integers, low, high)
     known = jnp.iinfo(integers.dtype)
     return jnp.clip(integers, max(low, known.min), min(high, known.max)).astype(jnp.int32)

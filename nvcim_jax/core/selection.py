@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 
 class Clusters(NamedTuple):
-    """A partition of the points; clusters from the asked-for number on are empty."""
+    """A partition of the points. Clusters beyond the number that was asked for are empty."""
 
     assignment: Int[Array, "points"]
     centroids: Float[Array, "clusters dim"]
@@ -40,7 +40,8 @@ def kmeans(
 ) -> Clusters:
     """Lloyd's algorithm from k-means++ seeds, the best of `restarts` (Eq. 1).
 
-    `count` clusters (it may be traced) out of room for `most`; points that are not `valid` take no part.
+    There is room for `most` clusters, of which `count` are used; `count` may be traced. Points that are not `valid`
+    are left out.
     """
     runs = jax.vmap(lambda k: _kmeans_once(k, points, valid, count, most, iterations))(jax.random.split(key, restarts))
     return jax.tree.map(lambda leaf: leaf[jnp.argmin(runs.inertia)], runs)

@@ -17,7 +17,7 @@ def ideal(sums: Float[Array, "..."], highest: int) -> Float[Array, "..."]:
 
 @dataclass(frozen=True)
 class Adc:
-    """A uniform converter of `bits` bits for 0 to `top`; what lies outside saturates, and the gradient is the clip's.
+    """A uniform converter of `bits` bits from 0 to `top`. Sums outside saturate; the gradient is that of clipping.
 
     Without `top` the range is the smallest that covers `highest` in steps of one level or, if the bits do not
     suffice, in even steps: with enough bits a sum of whole levels passes exactly. ValueError for a range that holds

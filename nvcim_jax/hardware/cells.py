@@ -75,7 +75,7 @@ def program(key: PRNGKeyArray, levels: Levels, device: Device, *, sigma: Float[A
 
 
 def anew(key: PRNGKeyArray, held: Held, seen: Held, levels: Levels, std: Held, full: int) -> Held:
-    """A pulse that erases the cell and writes it anew, as far off as the first one."""
+    """A pulse that erases the cell and writes it anew, with a deviation like that of the first pulse."""
     return _pulse(key, levels, std)
 
 
@@ -104,10 +104,10 @@ def program_verify(
 ) -> Verified:
     """Pulse each cell until a read lies within `tolerance` of its level, `most` times at most.
 
-    `pulse` says what the pulses after the first one do. If they write `anew`, a cell whose pulse hits with probability
-    p is still off after n with `(1 - p)^n`; `step` corrects what is off. Reads carry the device's read noise, and a
-    stuck cell takes every pulse in vain. ValueError for less than one pulse and for a tolerance that is a plain number
-    below zero or NaN.
+    `pulse` says what the pulses after the first one do: write the cell `anew`, or correct it by a `step`. With `anew`,
+    a cell that one pulse brings within the tolerance with probability p is still off after n pulses with probability
+    `(1 - p)^n`. Reads carry the device's read noise, and a stuck cell takes every pulse in vain. ValueError for less
+    than one pulse and for a tolerance that is a plain number below zero or NaN.
     """
     _check_known("tolerance", tolerance, least=0.0)
     if most < 1:

@@ -44,18 +44,17 @@ class Workload(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Of all codes."""
+        """Bytes that all codes take."""
         return self.ovts * sum(self.rows_of_scales) * self.dim * self.code_bits // 8
 
 
 class Fit(NamedTuple):
-    """How codes lie in arrays: the cells of one, the arrays that a virtual token goes down, and the rows of cells in
-    each of them, of which `at_once` fire together."""
+    """How codes lie in arrays."""
 
-    cells: int
-    down: int
-    rows: int
-    at_once: int
+    cells: int  # of one code
+    down: int  # arrays that one virtual token spans
+    rows: int  # of cells in each of these arrays
+    at_once: int  # of the rows, which fire together
 
 
 def fit(workload: Workload, cell: Cell, array: Array = Array()) -> Fit:  # noqa: B008

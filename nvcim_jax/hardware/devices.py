@@ -23,8 +23,8 @@ class Device(NamedTuple):
 
     @property
     def factors(self) -> Float[Array, "4"]:
-        """f1 to f4 of Eq. 4, the largest magnitudes first; more or fewer levels than four are met quarter by quarter
-        (root mean square)."""
+        """f1 to f4 of Eq. 4, the largest magnitudes first. With another number of levels than four, each is the root
+        mean square over a quarter of the levels."""
         if self.levels.shape[0] == 4:
             return self.levels[::-1]
         quarters = jnp.repeat(self.levels, max(1, 4 // self.levels.shape[0])).reshape(4, -1)
@@ -39,7 +39,7 @@ class Condition(NamedTuple):
 
 
 def stack(devices: Sequence[Device]) -> Device:
-    """Devices of equally many levels as one, with a leading axis. What only some of them do, the others do by zero.
+    """Devices of equally many levels as one, with a leading axis. An effect that only some have is zero in the others.
 
     ValueError if the level counts differ, or if only some give conductances (none can be made up).
     """
