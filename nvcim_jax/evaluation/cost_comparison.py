@@ -27,7 +27,7 @@ MEASURED = Path(__file__).with_name("converter_bits.json")
 
 
 class Rival(NamedTuple):
-    """What arrays are held against: the CPU's work, the products of the arrays (None: as asked), where the CPU reads.
+    """A baseline for the arrays: the CPU's work, the products of the arrays (None: as asked), where the CPU reads.
 
     What is searched often stays in DRAM; caches are the model's, whose weights pass through between two searches.
     """

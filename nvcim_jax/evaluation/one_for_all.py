@@ -1,4 +1,4 @@
-"""The rival of OVTs in Fig. 1: one prompt for a whole buffer, at the compute of the user's own OVTs."""
+"""The baseline of OVTs in Fig. 1: one prompt for a whole buffer, at the compute of the user's own OVTs."""
 
 from collections.abc import Sequence
 from dataclasses import replace

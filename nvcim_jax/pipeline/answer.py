@@ -155,7 +155,7 @@ def condition_of(memory: Memory, device: str | Device | None = None, sigma: floa
 def find(key: PRNGKeyArray, model: Model, asked: Memory, condition: Condition) -> list[Found]:
     """Program the bank of the one user in `asked`, search it for each of the user's questions, read the best back.
 
-    How, `asked.settings` say.
+    The settings are those of `asked`.
     """
     asked.require(model)
     settings = asked.settings
@@ -231,7 +231,7 @@ def stream(
     """The answer to one query, piece by piece as its tokens are known.
 
     With `alone` it is the answer without the virtual tokens of `adapted`, from the program that is compiled for the
-    answer with them: they stand where no token looks.
+    answer with them: they are masked.
     """
     asked = text.asked(model.tokenizer, query, wording, model.config.context - tuning.taken(adapted) - new_tokens)
     params, inputs = _placed(model, adapted, [asked], text.bucket(len(asked.ids)))

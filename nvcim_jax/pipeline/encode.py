@@ -68,7 +68,7 @@ def search_keys(
     *,
     settings: Settings,
 ) -> Float[Array, "rows tokens code"]:
-    """What the OVTs of `samples` are found by, row by row."""
+    """The search keys of the OVTs of `samples`, row by row."""
     content = content_codes(model, [[sample] for sample in samples], codecs, settings.tokens)[:, 0]
     return jax.vmap(settings.key)(content, codes)
 

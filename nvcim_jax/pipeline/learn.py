@@ -105,7 +105,7 @@ def tune(
     folder: Path | None = None,
     report: Report = lambda progress: None,
 ) -> tuning.Tuned:
-    """Whatever `settings.method` trains, one of it for each of `rows`.
+    """Train what `settings.method` trains, once for each of `rows`.
 
     A step sees a row's whole pool unless `settings.training.per_step` says otherwise. ValueError for more virtual
     tokens than an array has columns and for samples without an answer. A warning names the rows whose loss is not
@@ -153,7 +153,7 @@ def _warn_of_broken(tuned: tuning.Tuned, block: Block, rows: Rows) -> None:
 
 
 def rekeyed(model: Model, block: Block, learned: bank.Bank, *, settings: Settings) -> bank.Bank:
-    """What was learned, found by another `settings.key`."""
+    """A learned bank with the search keys that `settings.key` makes."""
     slots = block.selected.slots
     at, codecs = tuple(np.array(slots).T), encode.codecs_of(block.codec, slots)
     found_by = encode.search_keys(model, block.selected.learned, codecs, learned.prompts[at], settings=settings)

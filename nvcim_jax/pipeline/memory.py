@@ -71,7 +71,7 @@ class Memory(NamedTuple):
         return self._replace(block=Block(self.task, self.users[at : at + 1], selected, own[1]), bank=own[0])
 
     def noted(self, **settings: Any) -> "Memory":
-        """The memory, whose description names more of what it was learned with: a seed, ..."""
+        """The memory with more settings in its description: a seed, ..."""
         return self._replace(about=replace(self.about, settings={**self.about.settings, **settings}))
 
     def require(self, model: Model) -> None:
@@ -86,7 +86,7 @@ class Memory(NamedTuple):
 def remembered(
     model: Model, block: Block, bank: Bank, *, settings: Settings, source: str | None, said: dict[str, Any]
 ) -> Memory:
-    """A memory of now, with the description that goes to disk. `said` are more settings: device, sigma, seed, ..."""
+    """A memory learned now, with the description that goes to disk. `said` are more settings: device, sigma, ..."""
     seconds = jnp.full_like(bank.origin.time, int(time.time()))
     preset = next((name for name, each in PRESETS.items() if each == settings), None)
     about = About(

@@ -16,7 +16,7 @@ from nvcim_jax.description import described
 from nvcim_jax.hardware import crossbar, mitigation
 from nvcim_jax.memory.programming import Score, Write
 
-# Of an OVT, from the code of its sample's content and its own.
+# The search key of an OVT, from the code of its sample's content and its own code.
 SearchKey = Callable[[Float[Array, "tokens code"], Float[Array, "tokens code"]], Float[Array, "tokens code"]]
 
 
@@ -33,7 +33,7 @@ def relative_rate(start: PyTree, *, share: float) -> PyTree:
 def prompt_key(
     content: Float[Array, "tokens code"], prompt: Float[Array, "tokens code"]
 ) -> Float[Array, "tokens code"]:
-    """The OVT is its own key, as in the paper."""
+    """The OVT is its own search key, as in the paper."""
     return prompt
 
 
