@@ -51,7 +51,7 @@ class Workload(NamedTuple):
 class Fit(NamedTuple):
     """How codes lie in arrays."""
 
-    cells: int  # of one code
+    cells: int  # of one value
     down: int  # arrays that one virtual token spans
     rows: int  # of cells in each of these arrays
     at_once: int  # of the rows, which fire together
