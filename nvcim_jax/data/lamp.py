@@ -1,4 +1,4 @@
-"""LaMP files as users with a labelled history: the five tasks, their templates, the reader.
+"""LaMP files as users with a labelled history: the seven tasks, their templates, the reader.
 
 Formats and templates are those of the LaMP benchmark (Salemi et al., 2024). A history item becomes a
 question and an answer with the task's own template; an item that already carries `input` and `output`
@@ -66,10 +66,22 @@ TASKS = {
             ("1", "2", "3", "4", "5"),
         ),
         Task(
+            "LaMP-4",
+            "rouge1",
+            ("Generate a headline for the following article: ",),
+            ("text", "title"),
+        ),
+        Task(
             "LaMP-5",
             "rouge1",
             ("Generate a title for the following abstract of a paper: ",),
             ("abstract", "title"),
+        ),
+        Task(
+            "LaMP-6",
+            "rouge1",
+            ("Generate a subject for the following email: ",),
+            ("text", "title"),
         ),
         Task(
             "LaMP-7",
@@ -161,7 +173,7 @@ def parse(
         domain = fields.optional_text(entry, "domain", where)
         asked.add(name)
         histories.setdefault(user, history)
-        queries.setdefault(user, []).append(Sample(question, golds[name], content(task, question), domain))
+        queries.setdefault(user, []).append(Sample(question, golds[name], content(task, question), domain, name))
     return [User(user, history, tuple(queries[user])) for user, history in histories.items()]
 
 

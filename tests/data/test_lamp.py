@@ -43,6 +43,41 @@ def test_the_official_template_of_citation():
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "instruction", "item", "answer"),
+    [
+        ("LaMP-4", "Generate a headline for the following article: ", {"text": "T", "title": "H"}, "H"),
+        ("LaMP-5", "Generate a title for the following abstract of a paper: ", {"abstract": "T", "title": "H"}, "H"),
+        ("LaMP-6", "Generate a subject for the following email: ", {"text": "T", "title": "H"}, "H"),
+    ],
+)
+def test_the_official_forms_of_titles(name, instruction, item, answer):
+    task = lamp.task(name)
+    questions = [{"id": "7", "input": f"{instruction}Q", "profile": [{"id": "0", **item}]}]
+    golds = {"task": name.replace("-", "_"), "golds": [{"id": "7", "output": "G"}]}
+    (user,) = lamp.parse(questions, golds, task)
+    assert user.queries == (Sample(f"{instruction}Q", "G", "Q", id="7"),)
+    assert user.history == (Sample(f"{instruction}T", answer, "T"),)
+
+
+def test_there_are_seven_tasks_in_their_order():
+    assert list(lamp.TASKS) == [f"LaMP-{number}" for number in range(1, 8)]
+
+
+def test_a_question_keeps_its_id(tmp_path):
+    golds = GOLD | {"golds": [{"id": "b", "output": "comedy"}, {"id": 1, "output": "action"}]}
+    asked = [
+        entry(user_id="7"),
+        entry(id="b", user_id="7"),
+    ]
+    (user,) = lamp.parse(asked, golds, MOVIES)
+    assert [query.id for query in user.queries] == ["1", "b"] and [query.answer for query in user.queries] == [
+        "action",
+        "comedy",
+    ]
+    assert {sample.id for sample in user.history} == {None}
+
+
 def test_citation_samples_are_turned_with_their_answer():
     task = lamp.task("LaMP-1")
     sample = Sample(lamp.ask(task, "T", "A", "B"), "[2]", "T A B")
@@ -142,12 +177,12 @@ def test_a_bad_folder_is_named(tmp_path):
 
 
 def test_an_unknown_task_lists_the_known_ones():
-    with pytest.raises(ValueError, match="LaMP-4.*LaMP-1, LaMP-2"):
-        lamp.task("LaMP-4")
+    with pytest.raises(ValueError, match="LaMP-8.*LaMP-1, LaMP-2, LaMP-3, LaMP-4"):
+        lamp.task("LaMP-8")
 
 
 def test_what_the_world_writes_is_what_the_reader_reads(tmp_path):
-    for task in lamp.TASKS.values():
+    for task in synthetic.TASKS.values():
         synthetic.write(tmp_path / task.name, task, 3)
         assert lamp.read(tmp_path / task.name, task) == synthetic.users(task, 3)
 
