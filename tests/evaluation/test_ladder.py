@@ -165,7 +165,7 @@ def result(**scores):
     users = [User(str(at), (), ()) for at in range(len(scores["base"]))]
     names = {"base": methods.BASE, "known": methods.KNOWN, "own": methods.OWN, "one": methods.ONE, "best": methods.whole("recommended"),
              "flat": "recommended: flat MIPS"}  # fmt: skip
-    return main_job.TaskResult(TASK, users, {names[name]: np.array(own) for name, own in scores.items()}, {}, [])
+    return main_job.TaskResult(TASK, users, {names[name]: np.array(own) for name, own in scores.items()}, {}, [], {})
 
 
 def test_differences_are_the_first_less_the_second_over_the_same_users():
