@@ -70,14 +70,15 @@ def _range(value: Interval, style: str) -> str:
 
 def _official(console: Terminal, results: Sequence[TaskResult]) -> None:
     """What LaMP's evaluation reports, of the base model, of one prompt for all and of every whole preset."""
-    chosen = {methods.BASE: methods.BASE, methods.ONE: methods.ONE}
-    chosen |= {methods.whole(group): group for group in methods.SEARCHES}
+    chosen = {methods.BASE: methods.BASE, methods.ONE: "one for all"}
+    chosen |= {methods.whole(group): group.replace("-", " ") for group in methods.SEARCHES}
     shown = {label: name for label, name in chosen.items() if label in results[0].answers}
     if not shown:
         return
-    table = Table(
-        "task", "LaMP's metric", *shown.values(), title="all questions together; of MAE and RMSE less is better"
-    )
+    title = "as LaMP scores, all questions together; of MAE and RMSE less is better"
+    table = Table("task", "metric", title=title)
+    for name in shown.values():
+        table.add_column(name, no_wrap=" " not in name)
     for result in results:
         columns = [main_job.official(result, label) for label in shown]
         for at, metric in enumerate(columns[0]):

@@ -66,7 +66,7 @@ def test_run_leaves_results_that_can_be_repeated(tmp_path):
     assert (tmp_path / "a/results.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in (tmp_path / "a").glob("bank*")] == ["bank-LaMP-3-0"]
     told = first["tasks"]["LaMP-3"]["methods"]["base model"]["official"]
-    assert set(told) == {"MAE", "RMSE"} and "LaMP's metric" in text
+    assert set(told) == {"MAE", "RMSE"} and "as LaMP scores" in text
     queries = synthetic.users(cli_task("LaMP-3"), 1)[0].queries
     base, golds = (
         json.loads((tmp_path / f"a/predictions/{name}/LaMP_3.json").read_text()) for name in ("base-model", "golds")
