@@ -117,6 +117,14 @@ def test_items_without_a_date_come_first_and_equal_dates_stay_in_order(tmp_path)
     assert [sample.content for sample in user.history] == ["film 1", "film 4", "film 2", "film 0", "film 3"]
 
 
+def test_items_with_an_empty_text_are_left_out_and_told():
+    film = {"tag": "comedy", "description": "A man bakes."}
+    profile = [film, {**film, "description": " "}, {**film, "tag": ""}, {**film, "input": "Q", "output": "\n"}]
+    with pytest.warns(UserWarning, match="questions: 3 profile items with an empty text were left out"):
+        (user,) = lamp.parse([entry(profile=profile)], GOLD, MOVIES)
+    assert [sample.content for sample in user.history] == ["A man bakes."]
+
+
 def test_the_history_of_a_user_is_the_profile_of_the_first_question():
     golds = GOLD | {"golds": [{"id": 1, "output": "comedy"}, {"id": "2", "output": "action"}]}
     later = [{"tag": "classic", "description": "A ship sinks."}]
