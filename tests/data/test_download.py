@@ -57,7 +57,7 @@ def test_two_versions_are_never_mixed(server, tmp_path, tags):
     with pytest.raises(OSError):
         fetch(server, tmp_path / "a.part")
     server.version = tags[1]
-    server.pages["/file"] = new = BODY[::-1] + b"longer"
+    server.pages["/file"] = new = BODY[::-1] + (b"" if tags[1] else b"longer")  # else only its size can tell
     fetch(server, tmp_path / "a.part")
     assert (tmp_path / "a.part").read_bytes() == new
 
