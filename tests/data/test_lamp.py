@@ -200,6 +200,10 @@ def test_real_files(outside):
     assert len(reviews) == 50 and sum(bool(user.history) for user in reviews) == 30
     titles = lamp.read(outside / "data/lamp/LaMP_5", lamp.task("LaMP-5"))
     assert len(titles) == 300 and all(user.queries[0].answer for user in titles)
+    assert [user.queries[0].id for user in titles] == [user.id for user in titles] and titles[0].id == "410"
+    authors = lamp.read(outside / "data/lamp/LaMP_5_acl", lamp.task("LaMP-5"))  # in the time-based form
+    ids = [query.id for user in authors for query in user.queries]
+    assert len(authors) == 67 and len(set(ids)) == len(ids) == 286
 
 
 def test_a_real_malformed_file_is_refused_by_entry_and_field(outside):
