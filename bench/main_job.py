@@ -81,7 +81,7 @@ def measure(args):
 def main() -> None:
     parser = harness.parser(__doc__)
     parser.add_argument("--users", type=harness.whole, default=8)
-    parser.add_argument("--task", default="LaMP-2", choices=list(lamp.TASKS))
+    parser.add_argument("--task", default="LaMP-2", choices=list(synthetic.TASKS))
     parser.add_argument("--starts", type=harness.whole, default=3, help="of a process that imports; the best counts")
     harness.run(parser, measure, quick={"users": 1, "starts": 1})
 

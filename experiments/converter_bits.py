@@ -21,7 +21,7 @@ from rich.progress import track
 from nvcim_jax import files, llm
 from nvcim_jax.cli import EMBEDDED
 from nvcim_jax.core.similarity import SCALES, WEIGHTS, fold
-from nvcim_jax.data import lamp
+from nvcim_jax.data import synthetic
 from nvcim_jax.data.users import toy_users
 from nvcim_jax.evaluation import cases, cost_comparison, retrieval
 from nvcim_jax.evaluation.statistics import difference, interval
@@ -144,7 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--users", type=int, default=10, help="of each task")
-    parser.add_argument("--task", nargs="*", default=list(lamp.TASKS))
+    parser.add_argument("--task", nargs="*", default=list(synthetic.TASKS))
     parser.add_argument("--sigma", type=float, default=0.0, help="of NVM-3")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", action="store_true", help="replace the figures that `nvcim cost` prints")

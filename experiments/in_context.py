@@ -35,7 +35,7 @@ def main() -> None:
     model.tokenizer.split_special_tokens = False  # the reminders are set apart by the model's own end token
     console = Console()
     table = Table("task", "metric", "no help", "1 sample", "3 samples", title=f"{args.users} held-out users")
-    for task in lamp.TASKS.values():
+    for task in synthetic.TASKS.values():
         users = synthetic.users(task, args.users)
         metric, room = metric_of(task), answer_room(model, users)
         cells = []

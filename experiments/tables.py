@@ -25,7 +25,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from nvcim_jax import files, llm
 from nvcim_jax.cli import EMBEDDED
-from nvcim_jax.data import lamp, synthetic
+from nvcim_jax.data import synthetic
 from nvcim_jax.data.users import Users, toy_users
 from nvcim_jax.evaluation import figures, main_job, methods, one_for_all
 from nvcim_jax.evaluation.ladder import ladder, work
@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--sigma", type=float, nargs="*", help="only these")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--task", nargs="*", default=list(lamp.TASKS))
+    parser.add_argument("--task", nargs="*", default=list(synthetic.TASKS))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     table = TABLES[args.table]()

@@ -48,7 +48,7 @@ def sequence(
     population's choice of references with probability `deviate`; and with probability `reminded` the samples are of
     one domain and begin with up to three reminders, as a question behind virtual tokens does.
     """
-    task = rng.choices(list(lamp.TASKS.values()), [citation, 2, 2, 2, 2])[0]
+    task = rng.choices(list(synthetic.TASKS.values()), [citation, 2, 2, 2, 2])[0]
     habits = synthetic.persona(rng.randrange(synthetic.HELD_OUT))
     if rng.random() < deviate:
         habits = {domain: habit._replace(subtopic=rng.randrange(3)) for domain, habit in habits.items()}
@@ -107,7 +107,7 @@ def train_tokenizer(rng: random.Random) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
-    pieces = sorted({piece for task in lamp.TASKS.values() for piece in task.pieces}, key=len, reverse=True)
+    pieces = sorted({piece for task in synthetic.TASKS.values() for piece in task.pieces}, key=len, reverse=True)
     corpus = [text for _ in range(12000) for sample in sequence(rng)[1] for text in (sample.content, sample.answer)]
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY - len(pieces) - 3,

@@ -12,6 +12,7 @@ class Sample(NamedTuple):
     answer: str
     content: str
     domain: str | None = None  # known for the toy world, and where a history names it
+    id: str | None = None  # of a question in LaMP's files, under which its answer is handed in
 
 
 class User(NamedTuple):

@@ -33,7 +33,7 @@ from nvcim_jax.cli.shared import (
 )
 
 app = typer.Typer()
-RESULTS = ("results.json", "results.png", "bank-*")
+RESULTS = ("results.json", "results.png", "predictions", "bank-*")
 
 
 @app.command(
@@ -42,7 +42,8 @@ RESULTS = ("results.json", "results.png", "bank-*")
 )
 def run(
     task: Annotated[
-        list[str] | None, typer.Option("--task", help="LaMP-1, 2, 3, 5 or 7; may be repeated.", show_default="all five")
+        list[str] | None,
+        typer.Option("--task", help="LaMP-1 to 7; may be repeated.", show_default="the embedded world's five"),
     ] = None,
     users: Annotated[int, typer.Option(parser=number(int, 1, 10**12), metavar="INTEGER", help="Users per task.")] = 4,
     device: DeviceName = "NVM-3",
@@ -61,7 +62,10 @@ def run(
     out: Annotated[
         Path | None,
         typer.Option(
-            parser=path, metavar="FOLDER", help="For results.json, results.png and the banks.", show_default="none"
+            parser=path,
+            metavar="FOLDER",
+            help="For results.json, results.png, predictions in LaMP's form and the banks.",
+            show_default="none",
         ),
     ] = None,
     json: Json = False,
@@ -69,8 +73,8 @@ def run(
     """The main job: learn from histories, store in noisy memory, search, answer, score; all methods side by side."""
     with plain_errors():
         from nvcim_jax.cli import show
-        from nvcim_jax.data import lamp
-        from nvcim_jax.evaluation import main_job, methods
+        from nvcim_jax.data import lamp, synthetic
+        from nvcim_jax.evaluation import main_job, methods, predictions
         from nvcim_jax.people import EMBEDDED_WORLD
         from nvcim_jax.pipeline.presets import PRESETS
         from nvcim_jax.provenance import provenance
@@ -79,7 +83,7 @@ def run(
             raise ValueError("--data holds one task: name it with one --task, such as --task LaMP-3")
         presets = {name: mitigating(each, mitigation, budget) for name, each in PRESETS.items()}
         rows = methods.rows(presets)
-        tasks = [lamp.task(name) for name in dict.fromkeys(task or lamp.TASKS)]
+        tasks = [lamp.task(name) for name in dict.fromkeys(task or synthetic.TASKS)]
         checked_device(device, sigma)
         prepare(out, *RESULTS)
         provenance()  # of now, not of the end
@@ -97,9 +101,14 @@ def run(
             show.results(console, results, rows, settings)
             if out:
                 main_job.write(out, results, rows, settings)
+                predictions.write(out / "predictions", results)
             if json:
                 print_json(main_job.as_json(results, settings))
-        kept = f"results.json, results.png and the banks are in {out}" if out else "no file was written: --out keeps it"
+        kept = (
+            f"results.json, results.png, predictions and the banks are in {out}"
+            if out
+            else "no file was written: --out keeps it"
+        )
         if stop is None:
             console.print(kept, soft_wrap=True)
         elif results:

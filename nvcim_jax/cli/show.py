@@ -17,7 +17,7 @@ from nvcim_jax.evaluation.worth import Worth
 
 
 def results(console: Terminal, results: Sequence[TaskResult], rows: Sequence[Method], settings: dict[str, Any]) -> None:
-    """Methods (`rows`) by task, the paired differences, the share of the gain that the memory keeps, three examples."""
+    """Methods (`rows`) by task, LaMP's own metrics, paired differences, the share of the gain kept, three examples."""
     names = [result.task.name for result in results]
     users = len(results[0].users)
     counts = f"{users} user{'s' if users > 1 else ''} per task, {settings['draws']} draws"
@@ -31,6 +31,7 @@ def results(console: Terminal, results: Sequence[TaskResult], rows: Sequence[Met
             cells = [_cell(interval(result.scores[method.label]), "{:.2f}") for result in results]
             table.add_row(f"  {method.name}" if group else method.name, *cells)
     console.print(table)
+    _official(console, results)
     _differences(console, results)
     _share_kept(console, results)
     for result, example in _telling(results, 3):
@@ -47,20 +48,43 @@ def results(console: Terminal, results: Sequence[TaskResult], rows: Sequence[Met
 
 def worth(console: Terminal, scores: dict[str, Worth]) -> None:
     """What learning was worth to one person, by metric, and whether so few samples can tell."""
-    items = max(len(each.alone) for each in scores.values())
+    items = max(each.alone.size for each in scores.values())
+    by_sample = {name: each for name, each in scores.items() if each.alone.ndim}
     table = Table("", "base model", "with the OVTs", "difference", title=f"the latest {items} samples, held out")
-    for name, each in scores.items():
+    for name, each in by_sample.items():
         gain = _range(difference(each.learned, each.alone), "+.2f")
         table.add_row(name, _range(interval(each.alone), ".2f"), _range(interval(each.learned), ".2f"), gain)
+    for name, each in scores.items():
+        if name not in by_sample:
+            table.add_row(name, *(f"{value:.2f}" for value in each), f"{each.learned - each.alone:+.2f}")
     console.print(table)
     console.print("Means over these samples; in brackets their 95 % intervals.")
-    unclear = [name for name, each in scores.items() if difference(each.learned, each.alone).holds_zero]
+    unclear = [name for name, each in by_sample.items() if difference(each.learned, each.alone).holds_zero]
     if unclear:
         console.print(f"{', '.join(unclear)}: {items} samples cannot tell this difference from none.")
 
 
 def _range(value: Interval, style: str) -> str:
     return f"{value.mean:{style}} [{value.low:{style}}, {value.high:{style}}]"
+
+
+def _official(console: Terminal, results: Sequence[TaskResult]) -> None:
+    """What LaMP's evaluation reports, of the base model, of one prompt for all and of every whole preset."""
+    chosen = {methods.BASE: methods.BASE, methods.ONE: "one for all"}
+    chosen |= {methods.whole(group): group.replace("-", " ") for group in methods.SEARCHES}
+    shown = {label: name for label, name in chosen.items() if label in results[0].answers}
+    if not shown:
+        return
+    title = "as LaMP scores, all questions together; of MAE and RMSE less is better"
+    table = Table("task", "metric", title=title)
+    for name in shown.values():
+        table.add_column(name, no_wrap=" " not in name)
+    for result in results:
+        columns = [main_job.official(result, label) for label in shown]
+        for at, metric in enumerate(columns[0]):
+            cells = (f"{column[metric]:.3f}" for column in columns)
+            table.add_row("" if at else result.task.name, metric, *cells)
+    console.print(table)
 
 
 def _differences(console: Terminal, results: Sequence[TaskResult]) -> None:

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 TaskName = Annotated[
     str | None,
-    typer.Option("--task", help="LaMP-1, 2, 3, 5 or 7.", show_default="LaMP-2; free with --history"),
+    typer.Option(
+        "--task",
+        help="LaMP-1 to 7; the embedded world has 1, 2, 3, 5 and 7.",
+        show_default="LaMP-2; free with --history",
+    ),
 ]
 History = Annotated[
     list[Path] | None,

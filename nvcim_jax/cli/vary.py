@@ -76,7 +76,7 @@ def vary(
     preset: Annotated[
         str | None, typer.Option("--preset", help="Without a bank: paper-literal, paper or recommended.")
     ] = None,
-    task: Annotated[str | None, typer.Option("--task", help="Without a bank: LaMP-1, 2, 3, 5 or 7.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="Without a bank: LaMP-1 to 7.")] = None,
     users: Annotated[
         int,
         typer.Option(

@@ -1,10 +1,11 @@
-"""LaMP files as users with a labelled history: the five tasks, their templates, the reader.
+"""LaMP files as users with a labelled history: the seven tasks, their templates, the reader.
 
 Formats and templates are those of the LaMP benchmark (Salemi et al., 2024). A history item becomes a
 question and an answer with the task's own template; an item that already carries `input` and `output`
 (the toy world writes them where LaMP has no labelled pair) is taken as it stands.
 """
 
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,10 +67,22 @@ TASKS = {
             ("1", "2", "3", "4", "5"),
         ),
         Task(
+            "LaMP-4",
+            "rouge1",
+            ("Generate a headline for the following article: ",),
+            ("text", "title"),
+        ),
+        Task(
             "LaMP-5",
             "rouge1",
             ("Generate a title for the following abstract of a paper: ",),
             ("abstract", "title"),
+        ),
+        Task(
+            "LaMP-6",
+            "rouge1",
+            ("Generate a subject for the following email: ",),
+            ("text", "title"),
         ),
         Task(
             "LaMP-7",
@@ -141,19 +154,24 @@ def read(folder: Path | str, task: Task) -> list[User]:
 def parse(
     questions: Any, outputs: Any, task: Task, *, source: str = "questions", answers: str = "outputs"
 ) -> list[User]:
-    """Users from LaMP's two JSON values, already loaded. Raises DataError, which names the file, entry and field."""
+    """Users from LaMP's two JSON values, already loaded. Raises DataError, which names the file, entry and field.
+
+    Profile items with an empty text are left out, and a warning says how many.
+    """
     golds = _golds(task, outputs, answers)
     if not isinstance(questions, list) or not questions:
         raise DataError(f"{source}: expected a list of questions, not {fields.shown(questions)}")
     histories: dict[str, tuple[Sample, ...]] = {}
     queries: dict[str, list[Sample]] = {}
-    asked = set()
+    asked, empty = set(), 0
     for number, value in enumerate(questions):
         where = f"{source}, entry {number}"
         entry = fields.record(value, where)
         name, question = fields.name(entry, "id", where), fields.text(entry, "input", where)
         user = fields.name(entry, "user_id", where) if "user_id" in entry else name
-        history = _history(task, fields.items(entry, "profile", where), where)
+        profile = fields.items(entry, "profile", where)
+        history = _history(task, profile, where)
+        empty += len(profile) - len(history)
         if name in asked:
             raise DataError(f"{where}: id {fields.shown(name)} stands above already: every question needs its own")
         if name not in golds:
@@ -161,7 +179,9 @@ def parse(
         domain = fields.optional_text(entry, "domain", where)
         asked.add(name)
         histories.setdefault(user, history)
-        queries.setdefault(user, []).append(Sample(question, golds[name], content(task, question), domain))
+        queries.setdefault(user, []).append(Sample(question, golds[name], content(task, question), domain, name))
+    if empty:
+        warnings.warn(f"{source}: {empty} profile items with an empty text were left out", stacklevel=2)
     return [User(user, history, tuple(queries[user])) for user, history in histories.items()]
 
 
@@ -183,15 +203,27 @@ def _golds(task: Task, outputs: Any, where: str) -> dict[str, str]:
 
 
 def _history(task: Task, profile: list, where: str) -> tuple[Sample, ...]:
-    """A profile's items, oldest first; those without a date come before the others, in the file's order."""
+    """A profile's items, oldest first; those without a date come before the others, in the file's order.
+
+    Without those that have an empty text: nothing can be learned from them.
+    """
     named = [(f"{where}, profile item {at}", item) for at, item in enumerate(profile)]
     dated = [(fields.optional_text(fields.record(item, at), "date", at) or "", at, item) for at, item in named]
-    return tuple(_history_sample(task, item, at) for _, at, item in sorted(dated, key=lambda row: row[0]))
+    return tuple(
+        _history_sample(task, item, at)
+        for _, at, item in sorted(dated, key=lambda row: row[0])
+        if not any(isinstance(item.get(name), str) and not item[name].strip() for name in _texts(task, item))
+    )
+
+
+def _texts(task: Task, item: dict) -> tuple[str, str]:
+    """The fields of a profile item that become question and answer."""
+    return ("input", "output") if "input" in item and "output" in item else task.fields
 
 
 def _history_sample(task: Task, item: dict, where: str) -> Sample:
     domain = fields.optional_text(item, "domain", where)
-    if "input" in item and "output" in item:
+    if _texts(task, item) == ("input", "output"):
         question, answer = fields.text(item, "input", where), _label(task, item, "output", where)
     elif task.name == "LaMP-1":  # the official per-user pair: there is no labelled citation in a profile
         title = fields.text(item, "title", where)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from nvcim_jax.data import lamp
 from nvcim_jax.people import User
 
+TASKS = {name: lamp.TASKS[name] for name in ("LaMP-1", "LaMP-2", "LaMP-3", "LaMP-5", "LaMP-7")}  # with items here
 LEAKAGE = 0.3  # share of words taken from a sibling domain
 CONFORMITY = 0.4  # probability that a habit is the population's (citation: 0.5)
 HELD_OUT = 1_000_000  # users from this number on are never pretrained on
@@ -110,7 +111,15 @@ def persona(number: int) -> dict[Domain, Habit]:
 
 
 def example(rng: random.Random, task: lamp.Task, domain: Domain, habit: Habit) -> dict:
-    """One LaMP history item of somebody with `habit` in `domain`; also `input` and `output` (question, answer)."""
+    """One LaMP history item of somebody with `habit` in `domain`; also `input` and `output` (question, answer).
+
+    ValueError for a task that is not among `TASKS`.
+    """
+    if task.name not in TASKS:
+        raise ValueError(
+            f"the embedded world has no users of {task.name}, only of {', '.join(TASKS)}: give a folder with its files "
+            f"(--data, nv.read_lamp; `nvcim lamp fetch {task.name} --out FOLDER` fetches them)"
+        )
     siblings = [other for other in domains() if other.area == domain.area and other != domain]
 
     def noun() -> str:

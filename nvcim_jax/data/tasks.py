@@ -1,4 +1,4 @@
-"""Tasks by name: LaMP's five, and `free`, in which a question is asked as it stands."""
+"""Tasks by name: LaMP's seven, and `free`, in which a question is asked as it stands."""
 
 from nvcim_jax.data import lamp
 from nvcim_jax.data.lamp import Task

@@ -46,7 +46,7 @@ def bars(path: Path, tables: Mapping[str, Sequence[Bar]], *, title: str) -> None
     squares = [Rectangle((0, 0), 1, 1, color=f"C{at}") for at in range(len(groups))]
     handles = [*squares, Line2D([], [], color="black", linewidth=1)]
     labels = [*(group or "for comparison" for group in groups), "95 % interval"]
-    measure = "accuracy (LaMP-1, 2, 3) or ROUGE-1 (LaMP-5, 7), mean over users"
+    measure = "accuracy (LaMP-1, 2, 3) or ROUGE-1 (LaMP-4 to 7), mean over users"
     figure.suptitle(f"{title}\n{measure}", fontsize=10)
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 2 + len(tables)), fontsize=8)
     with replacing(path) as partial:

@@ -28,10 +28,11 @@ from nvcim_jax.pipeline.select import Selected, buffered, select
 
 
 class Score(NamedTuple):
-    """One method: the mean score of each user, and the share of questions answered with an OVT of their domain."""
+    """One method: the mean score of each user, the share of questions answered with an OVT of their domain, answers."""
 
     scores: np.ndarray  # [users]
     right_domain: np.ndarray | None  # [users], where domains are known
+    answers: tuple[list[str], ...] = ()  # of each draw, to the questions of one user after the other
 
 
 class Example(NamedTuple):
@@ -114,14 +115,14 @@ def ladder(
         if method.known_domain:
             prompts = compiled.prompts_of(block.codec, bank.prompts)[crowd.owners, crowd.known]
             answers = answer(crowd.queries, prompts, settings)
-            return score_of(crowd, crowd.owners, crowd.queries, answers), answers, []
+            return score_of(crowd, crowd.owners, crowd.queries, answers)._replace(answers=(answers,)), answers, []
         curve = sensitivity(*training_of(method, trained_for), settings.probes) if settings.probes else None
         how = {"settings": settings, "draws": draws, "sensitivity": curve}
         banks = retrieve.program(write_key, block, bank, cell.condition, **how)
         return _stored(crowd, answer, block, banks, settings, draws)
 
     without = answer(crowd.queries, None, rows[-1].learned_with)
-    base = score_of(crowd, crowd.owners, crowd.queries, without)
+    base = score_of(crowd, crowd.owners, crowd.queries, without)._replace(answers=(without,))
     table: dict[Cell, dict[str, Score]] = {}
     examples: list[Example] = []
     for cell in cells:
@@ -168,7 +169,10 @@ def _stored(crowd: Crowd, answer, block: Block, banks, settings: Settings, draws
     answers = answer(asked, prompts, settings)
     slots = np.asarray(match.index)[at]
     picked = [crowd.selected.samples[u][slot] for (u, _, _), slot in zip(place, slots, strict=True)]
-    return score_of(crowd, at[0], asked, answers, picked), answers, picked
+    of_draws = tuple(
+        [told for told, (_, d, _) in zip(answers, place, strict=True) if d == draw] for draw in range(draws)
+    )
+    return score_of(crowd, at[0], asked, answers, picked)._replace(answers=of_draws), answers, picked
 
 
 def work(users: Sequence[User], model: Model, cells: int, draws: int, rows: Sequence[Method] | None = None) -> int:

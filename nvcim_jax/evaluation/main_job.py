@@ -1,5 +1,6 @@
 """The main job: ladders over tasks and blocks of users, kept as they finish, written as JSON, PNG and banks."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,11 +11,11 @@ import numpy as np
 from nvcim_jax import files
 from nvcim_jax.data.lamp import Task
 from nvcim_jax.data.users import Users, read_lamp, toy_users, with_history
-from nvcim_jax.evaluation import figures, methods
+from nvcim_jax.evaluation import figures, methods, metrics
 from nvcim_jax.evaluation.ladder import Example, Ladder, ladder
 from nvcim_jax.evaluation.statistics import Interval, clear, difference, interval, ratio_of_gains
 from nvcim_jax.llm.weights import Model
-from nvcim_jax.people import User
+from nvcim_jax.people import Sample, User
 from nvcim_jax.pipeline import memory
 from nvcim_jax.pipeline.presets import PRESETS, RECOMMENDED
 from nvcim_jax.provenance import provenance
@@ -37,6 +38,12 @@ class TaskResult(NamedTuple):
     scores: dict[str, np.ndarray]  # [users] per method
     right_domain: dict[str, np.ndarray]
     examples: list[Example]
+    answers: dict[str, list[list[str]]]  # of each draw, per method, to the questions of one user after the other
+
+    @property
+    def questions(self) -> list[Sample]:
+        """The questions, of one user after the other."""
+        return [query for user in self.users for query in user.queries]
 
 
 def people(task: Task, count: int, data: Path | None) -> tuple[Users, int]:
@@ -77,7 +84,18 @@ def collect(task: Task, cell: methods.Cell, finished: Sequence[Part]) -> TaskRes
 
     examples = [example for climbed in ladders for example in climbed.examples]
     users = [user for block in finished for user in block.users]
-    return TaskResult(task, users, joined("scores"), joined("right_domain"), examples)
+    answers = {
+        name: [[*itertools.chain(*draws)] for draws in zip(*(table[name].answers for table in tables), strict=True)]
+        for name in tables[0]
+    }
+    return TaskResult(task, users, joined("scores"), joined("right_domain"), examples, answers)
+
+
+def official(result: TaskResult, method: str) -> dict[str, float]:
+    """LaMP's own metrics of a method, over all questions of all users together, averaged over the draws."""
+    golds = [question.answer for question in result.questions]
+    draws = [metrics.official(result.task, answers, golds) for answers in result.answers[method]]
+    return {name: float(np.mean([each[name] for each in draws])) for name in draws[0]}
 
 
 def scored(rows: Sequence[methods.Method], result: TaskResult) -> list[methods.Method]:
@@ -114,6 +132,7 @@ def as_json(results: Sequence[TaskResult], settings: dict[str, Any]) -> dict[str
             name: {
                 **interval(scores)._asdict(),
                 "per_user": scores.tolist(),
+                "official": official(result, name),
                 **({"right_domain": float(result.right_domain[name].mean())} if name in result.right_domain else {}),
             }
             for name, scores in result.scores.items()
@@ -122,7 +141,7 @@ def as_json(results: Sequence[TaskResult], settings: dict[str, Any]) -> dict[str
         return {
             "metric": result.task.metric,
             "users": [user.id for user in result.users],
-            "questions": sum(len(user.queries) for user in result.users),
+            "questions": len(result.questions),
             "methods": by_method,
             "paired_differences": {
                 title: {**difference(*pair)._asdict(), "clear": is_clear}

@@ -53,6 +53,14 @@ def may_lack(value) -> bool:
     return value in (None, "") or is_text(value)
 
 
+def is_text_or_blank(value) -> bool:
+    return is_text(value) or is_blank(value)
+
+
+def is_blank(value) -> bool:
+    return isinstance(value, str) and not value.strip()  # an item with such a text is left out
+
+
 def is_profile(value) -> bool:
     return value == []
 
@@ -69,8 +77,8 @@ PLACES = {
     "profile item": (["questions", 1, "profile", 1], lambda value: False, "LaMP_2"),
     "item of a later profile": (["questions", 1, "profile", 0], lambda value: False, "LaMP_2"),
     "id of an item": (["questions", 0, "profile", 0, "id"], lambda value: True, "LaMP_2"),  # it is not used
-    "description": (["questions", 0, "profile", 0, "description"], is_text, "LaMP_2"),
-    "tag": (["questions", 0, "profile", 0, "tag"], lambda value: False, "LaMP_2"),
+    "description": (["questions", 0, "profile", 0, "description"], is_text_or_blank, "LaMP_2"),
+    "tag": (["questions", 0, "profile", 0, "tag"], is_blank, "LaMP_2"),
     "date": (["questions", 0, "profile", 0, "date"], may_lack, "LaMP_2"),
     "domain of an item": (["questions", 0, "profile", 0, "domain"], may_lack, "LaMP_2"),
     "another field": (["questions", 0, "profile", 0, "other"], lambda value: True, "LaMP_2"),
@@ -80,9 +88,9 @@ PLACES = {
     "gold answer": (["outputs", "golds", 1], lambda value: False, "LaMP_2"),
     "id of a gold answer": (["outputs", "golds", 1, "id"], lambda value: False, "LaMP_2"),
     "output": (["outputs", "golds", 1, "output"], lambda value: False, "LaMP_2"),
-    "title": (["questions", 0, "profile", 0, "title"], is_text, "LaMP_1"),
-    "abstract": (["questions", 0, "profile", 0, "abstract"], is_text, "LaMP_1"),
-    "tweet": (["questions", 0, "profile", 0, "text"], is_text, "LaMP_7"),
+    "title": (["questions", 0, "profile", 0, "title"], is_text_or_blank, "LaMP_1"),
+    "abstract": (["questions", 0, "profile", 0, "abstract"], is_text_or_blank, "LaMP_1"),
+    "tweet": (["questions", 0, "profile", 0, "text"], is_text_or_blank, "LaMP_7"),
     "gold tweet": (["outputs", "golds", 0, "output"], is_text, "LaMP_7"),
 }  # fmt: skip
 
@@ -196,6 +204,7 @@ def is_sound(tokenizer):
     return check
 
 
+@pytest.mark.filterwarnings("ignore:.*with an empty text were left out")
 def test_every_attack_is_refused_or_read_as_it_is_meant(model, tmp_path):
     attacks = [*by_field(tmp_path / "fields"), *by_file(tmp_path / "files")]
     assert len(attacks) >= 425

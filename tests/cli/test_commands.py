@@ -59,13 +59,23 @@ def test_run_leaves_results_that_can_be_repeated(tmp_path):
     nvcim(*words, "--out", tmp_path / "b")
     first, second = (json.loads((tmp_path / out / "results.json").read_text()) for out in "ab")
     assert first == second
-    assert f"results.json, results.png and the banks are in {tmp_path / 'a'}" in text
+    assert f"results.json, results.png, predictions and the banks are in {tmp_path / 'a'}" in text
     assert "mean-pooled MIPS, three copies" in text and "without OVT" in text
     assert first["settings"]["seed"] == 0 and first["provenance"]["versions"]["jax"]
     assert first["tasks"]["LaMP-3"]["methods"]["base model"]["users"] == 1
     assert (tmp_path / "a/results.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in (tmp_path / "a").glob("bank*")] == ["bank-LaMP-3-0"]
-    question = synthetic.users(cli_task("LaMP-3"), 1)[0].queries[0].content
+    told = first["tasks"]["LaMP-3"]["methods"]["base model"]["official"]
+    assert set(told) == {"MAE", "RMSE"} and "as LaMP scores" in text
+    queries = synthetic.users(cli_task("LaMP-3"), 1)[0].queries
+    base, golds = (
+        json.loads((tmp_path / f"a/predictions/{name}/LaMP_3.json").read_text()) for name in ("base-model", "golds")
+    )
+    assert golds == {"task": "LaMP_3", "golds": [{"id": each.id, "output": each.answer} for each in queries]}
+    assert [each["id"] for each in base["golds"]] == [each.id for each in queries] and queries[0].id == "1000000-q0"
+    errors = [abs(float(one["output"]) - float(two["output"])) for one, two in zip(base["golds"], golds["golds"])]
+    assert told["MAE"] == pytest.approx(sum(errors) / len(errors))
+    question = queries[0].content
     assert "with the OVT" in nvcim("ask", tmp_path / "a/bank-LaMP-3-0", question)
 
 
@@ -73,7 +83,8 @@ def test_run_leaves_results_that_can_be_repeated(tmp_path):
     ("words", "said"),
     [
         (["run", "--device", "NVM-9"], "unknown device 'NVM-9'"),
-        (["run", "--task", "LaMP-4"], "unknown task 'LaMP-4'"),
+        (["run", "--task", "LaMP-8"], "unknown task 'LaMP-8'"),
+        (["run", "--task", "LaMP-4"], "the embedded world has no users of LaMP-4"),
         (["run", "--model", "/nonexistent"], "neither a folder nor a hub name"),
         (["run", "--weights", "float16"], "--weights float16: choose float32, bfloat16 or packed"),
         (["run", "--weights", "packed"], "is not quantised"),
@@ -142,6 +153,7 @@ def test_more_virtual_tokens_than_columns_are_refused():
     [
         (["run"], "results.json"),
         (["run"], "bank-LaMP-2-0"),
+        (["run"], "predictions"),
         (["learn"], "anything"),
         (["vary"], "vary.json"),
         (["cost"], "fig5.png"),

@@ -43,6 +43,41 @@ def test_the_official_template_of_citation():
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "instruction", "item", "answer"),
+    [
+        ("LaMP-4", "Generate a headline for the following article: ", {"text": "T", "title": "H"}, "H"),
+        ("LaMP-5", "Generate a title for the following abstract of a paper: ", {"abstract": "T", "title": "H"}, "H"),
+        ("LaMP-6", "Generate a subject for the following email: ", {"text": "T", "title": "H"}, "H"),
+    ],
+)
+def test_the_official_forms_of_titles(name, instruction, item, answer):
+    task = lamp.task(name)
+    questions = [{"id": "7", "input": f"{instruction}Q", "profile": [{"id": "0", **item}]}]
+    golds = {"task": name.replace("-", "_"), "golds": [{"id": "7", "output": "G"}]}
+    (user,) = lamp.parse(questions, golds, task)
+    assert user.queries == (Sample(f"{instruction}Q", "G", "Q", id="7"),)
+    assert user.history == (Sample(f"{instruction}T", answer, "T"),)
+
+
+def test_there_are_seven_tasks_in_their_order():
+    assert list(lamp.TASKS) == [f"LaMP-{number}" for number in range(1, 8)]
+
+
+def test_a_question_keeps_its_id(tmp_path):
+    golds = GOLD | {"golds": [{"id": "b", "output": "comedy"}, {"id": 1, "output": "action"}]}
+    asked = [
+        entry(user_id="7"),
+        entry(id="b", user_id="7"),
+    ]
+    (user,) = lamp.parse(asked, golds, MOVIES)
+    assert [query.id for query in user.queries] == ["1", "b"] and [query.answer for query in user.queries] == [
+        "action",
+        "comedy",
+    ]
+    assert {sample.id for sample in user.history} == {None}
+
+
 def test_citation_samples_are_turned_with_their_answer():
     task = lamp.task("LaMP-1")
     sample = Sample(lamp.ask(task, "T", "A", "B"), "[2]", "T A B")
@@ -80,6 +115,14 @@ def test_items_without_a_date_come_first_and_equal_dates_stay_in_order(tmp_path)
     profile = [{"tag": "comedy", "description": f"film {at}", "date": date} for at, date in enumerate(dates)]
     (user,) = lamp.parse([entry(profile=profile)], GOLD, MOVIES)
     assert [sample.content for sample in user.history] == ["film 1", "film 4", "film 2", "film 0", "film 3"]
+
+
+def test_items_with_an_empty_text_are_left_out_and_told():
+    film = {"tag": "comedy", "description": "A man bakes."}
+    profile = [film, {**film, "description": " "}, {**film, "tag": ""}, {**film, "input": "Q", "output": "\n"}]
+    with pytest.warns(UserWarning, match="questions: 3 profile items with an empty text were left out"):
+        (user,) = lamp.parse([entry(profile=profile)], GOLD, MOVIES)
+    assert [sample.content for sample in user.history] == ["A man bakes."]
 
 
 def test_the_history_of_a_user_is_the_profile_of_the_first_question():
@@ -142,12 +185,12 @@ def test_a_bad_folder_is_named(tmp_path):
 
 
 def test_an_unknown_task_lists_the_known_ones():
-    with pytest.raises(ValueError, match="LaMP-4.*LaMP-1, LaMP-2"):
-        lamp.task("LaMP-4")
+    with pytest.raises(ValueError, match="LaMP-8.*LaMP-1, LaMP-2, LaMP-3, LaMP-4"):
+        lamp.task("LaMP-8")
 
 
 def test_what_the_world_writes_is_what_the_reader_reads(tmp_path):
-    for task in lamp.TASKS.values():
+    for task in synthetic.TASKS.values():
         synthetic.write(tmp_path / task.name, task, 3)
         assert lamp.read(tmp_path / task.name, task) == synthetic.users(task, 3)
 
@@ -157,6 +200,10 @@ def test_real_files(outside):
     assert len(reviews) == 50 and sum(bool(user.history) for user in reviews) == 30
     titles = lamp.read(outside / "data/lamp/LaMP_5", lamp.task("LaMP-5"))
     assert len(titles) == 300 and all(user.queries[0].answer for user in titles)
+    assert [user.queries[0].id for user in titles] == [user.id for user in titles] and titles[0].id == "410"
+    authors = lamp.read(outside / "data/lamp/LaMP_5_acl", lamp.task("LaMP-5"))  # in the time-based form
+    ids = [query.id for user in authors for query in user.queries]
+    assert len(authors) == 67 and len(set(ids)) == len(ids) == 286
 
 
 def test_a_real_malformed_file_is_refused_by_entry_and_field(outside):

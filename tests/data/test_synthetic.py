@@ -33,7 +33,7 @@ def test_the_answer_follows_from_the_habit():
     domain = next(d for d in synthetic.domains() if d.name == "baking")
     habit = synthetic.Habit(tag=2, bias=-1, title=3, phrasing=5, subtopic=1)
     rng = random.Random(0)
-    item = {name: synthetic.example(rng, task, domain, habit) for name, task in lamp.TASKS.items()}
+    item = {name: synthetic.example(rng, task, domain, habit) for name, task in synthetic.TASKS.items()}
     assert item["LaMP-2"]["output"] == lamp.TAGS[2]
     level = next(
         at
@@ -49,7 +49,7 @@ def test_the_answer_follows_from_the_habit():
     assert sum(noun in chosen for noun in domain.nouns[1]) >= 3
 
 
-@pytest.mark.parametrize("task", lamp.TASKS.values(), ids=lambda task: task.name)
+@pytest.mark.parametrize("task", synthetic.TASKS.values(), ids=lambda task: task.name)
 def test_a_user_follows_from_the_number_alone(task):
     alone = synthetic.users(task, 1, first=synthetic.HELD_OUT + 2)[0]
     assert synthetic.users(task, 3)[2] == alone
@@ -57,6 +57,12 @@ def test_a_user_follows_from_the_number_alone(task):
     assert {query.domain for query in alone.queries} <= {
         domain.name for domain in synthetic.persona(synthetic.HELD_OUT + 2)
     }
+
+
+def test_a_task_that_the_world_lacks_is_told():
+    for name in ("LaMP-4", "LaMP-6"):
+        with pytest.raises(ValueError, match=rf"no users of {name}, only of LaMP-1, .*lamp fetch {name}"):
+            synthetic.users(lamp.task(name), 1)
 
 
 def test_words_leak_from_sibling_domains_only():

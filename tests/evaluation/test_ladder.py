@@ -12,13 +12,13 @@ from nvcim_jax.core.similarity import aligned, aligned_mean, pairwise_mean
 from nvcim_jax.data import lamp, synthetic
 from nvcim_jax.data.users import Users, toy_users
 from nvcim_jax.evaluation import main_job, methods, one_for_all, statistics
-from nvcim_jax.evaluation.ladder import ladder, work
+from nvcim_jax.evaluation.ladder import Ladder, Score, ladder, work
 from nvcim_jax.hardware import mitigation
 from nvcim_jax.hardware.catalogue import device
 from nvcim_jax.hardware.crossbar import write_values
 from nvcim_jax.hardware.devices import Condition
 from nvcim_jax.memory import programming
-from nvcim_jax.people import EMBEDDED_WORLD, User
+from nvcim_jax.people import EMBEDDED_WORLD, Sample, User
 from nvcim_jax.pipeline.block import Block
 from nvcim_jax.pipeline.encode import fit_codecs
 from nvcim_jax.pipeline.learn import tune_bank
@@ -123,6 +123,14 @@ def test_the_ladder_scores_its_rows_on_the_same_users(model):
     assert list(scores) == [row.label for row in rows] and len(climbed.examples) == 4
     assert all(score.scores.shape == (2,) and 0 <= score.scores.min() <= score.scores.max() <= 1
                for score in scores.values())  # fmt: skip
+    queries = [query for user in users for query in user.queries]
+    for (
+        label,
+        score,
+    ) in scores.items():  # the answers of each draw are those of the scores, in the order of the questions
+        assert len(score.answers) == (1 if label in (methods.BASE, methods.KNOWN) else 2)
+        right = [[told == query.answer for told, query in zip(own, queries, strict=True)] for own in score.answers]
+        assert np.array_equal(np.mean(right, axis=0).reshape(2, 2).mean(axis=1), score.scores), label
     assert scores[methods.BASE].right_domain is None and scores[methods.OWN].right_domain.shape == (2,)
     assert sum(told) == pytest.approx(work(users, model, 1, 2, rows), rel=0.2)
 
@@ -165,7 +173,18 @@ def result(**scores):
     users = [User(str(at), (), ()) for at in range(len(scores["base"]))]
     names = {"base": methods.BASE, "known": methods.KNOWN, "own": methods.OWN, "one": methods.ONE, "best": methods.whole("recommended"),
              "flat": "recommended: flat MIPS"}  # fmt: skip
-    return main_job.TaskResult(TASK, users, {names[name]: np.array(own) for name, own in scores.items()}, {}, [])
+    return main_job.TaskResult(TASK, users, {names[name]: np.array(own) for name, own in scores.items()}, {}, [], {})
+
+
+def test_answers_of_blocks_follow_each_other_within_a_draw():
+    def part(name, *draws):
+        user = User(name, (), (Sample("q", "gold", "c", id=name),))
+        score = Score(np.array([0.5]), None, draws)
+        return main_job.Part([user], Ladder({CELL: {methods.OWN: score}}, [], None, None))
+
+    held = main_job.collect(TASK, CELL, [part("Ann", ["a1"], ["a2"]), part("Bob", ["b1"], ["b2"])])
+    assert held.answers == {methods.OWN: [["a1", "b1"], ["a2", "b2"]]}
+    assert [query.id for query in held.questions] == ["Ann", "Bob"]
 
 
 def test_differences_are_the_first_less_the_second_over_the_same_users():

@@ -87,7 +87,7 @@ class About:
     def to_json(self) -> dict[str, Any]:
         """The JSON object that `from_json` reads."""
         told = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "more"}
-        told["samples"] = [[sample and sample._asdict() for sample in row] for row in self.samples]
+        told["samples"] = [[sample and _written(sample) for sample in row] for row in self.samples]
         told |= {name: list(told[name]) for name in ("users", "domains", "devices")}
         return {**self.more, **told, "settings": dict(self.settings), "provenance": dict(self.provenance)}
 
@@ -172,6 +172,12 @@ def _samples(told: dict[str, Any]) -> tuple[tuple[Sample | None, ...], ...]:
     return tuple(tuple(_sample(value) for value in _list(row, "an entry of samples")) for row in rows)
 
 
+def _written(sample: Sample) -> dict[str, Any]:
+    """A sample's fields; without an id it is written as before there were any."""
+    told = sample._asdict()
+    return told if sample.id is not None else {name: told[name] for name in told if name != "id"}
+
+
 def _sample(value: Any) -> Sample | None:
     if value is None:
         return None
@@ -179,8 +185,9 @@ def _sample(value: Any) -> Sample | None:
     wrong = [name for name in told if name not in Sample._fields]
     wrong += [name for name in ("question", "answer", "content") if not isinstance(told.get(name), str)]
     if wrong:
-        raise ValueError(f"a sample has a wrong {wrong[0]!r}: it has texts as question, answer, content, and a domain")
-    return Sample(told["question"], told["answer"], told["content"], _text(told.get("domain"), "a sample's domain"))
+        raise ValueError(f"a sample has a wrong {wrong[0]!r}: it has texts as question, answer, content, domain, id")
+    more = (_text(told.get(name), f"a sample's {name}") for name in ("domain", "id"))
+    return Sample(told["question"], told["answer"], told["content"], *more)
 
 
 def _settings(told: dict[str, Any]) -> dict[str, Any]:

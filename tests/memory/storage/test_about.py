@@ -35,6 +35,13 @@ def test_it_is_read_back_as_it_was_written():
     assert About.from_json({}) == About() and About().sigma is None
 
 
+def test_an_id_is_written_where_a_sample_has_one():
+    asked = ONE._replace(id="410")
+    told = json.loads(json.dumps(About(users=("Ann",), samples=((asked, ONE),)).to_json()))
+    assert [set(sample) for sample in told["samples"][0]] == [set(Sample._fields), set(Sample._fields) - {"id"}]
+    assert About.from_json(told).samples == ((asked, ONE),)
+
+
 def test_what_is_missing_is_told_by_name():
     WHOLE.require("model", "task", "users", "preset", "sigma")
     with pytest.raises(ValueError, match="does not say its task and preset: save it with"):
@@ -76,6 +83,7 @@ def test_a_name_that_is_listed_keeps_its_number_and_a_new_one_is_the_last():
         ({"samples": [[ONE._asdict() | {"answer": 3}]]}, "a sample has a wrong 'answer'"),
         ({"samples": [[ONE._asdict() | {"run": "x"}]]}, "a sample has a wrong 'run'"),
         ({"samples": [[ONE._asdict() | {"domain": 3}]]}, "a sample's domain is the number 3"),
+        ({"samples": [[ONE._asdict() | {"id": 3}]]}, "a sample's id is the number 3"),
         ({"users": ["Ann"], "samples": [[], []]}, "names 1 users, but has samples of 2"),
         ({"settings": []}, "settings is a list: an object"),
         ({"settings": {"preset": 3}}, "the setting preset is the number 3"),
