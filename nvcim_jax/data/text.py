@@ -46,9 +46,14 @@ def encode(tokenizer: Any, text: str, *, special: bool = False) -> Ids:
 
 
 def question_ids(tokenizer: Any, sample: Sample, room: int | None = None) -> Ids:
-    """The question up to the answer's place; one longer than `room` tokens, where given, loses its beginning."""
+    """The question up to the answer's place; one longer than `room` tokens, where given, loses its middle."""
     whole = encode(tokenizer, sample.question + ANSWER, special=True)
-    return whole if room is None else whole[-room:]
+    return whole if room is None else without_middle(whole, room)
+
+
+def without_middle(ids: Ids, room: int) -> Ids:
+    """The ids, or `room` of them: the first half and the last, so that what is asked stays, wherever it stands."""
+    return ids if len(ids) <= room else ids[: room // 2] + ids[len(ids) - (room - room // 2) :]
 
 
 class Asked(NamedTuple):
@@ -59,7 +64,7 @@ class Asked(NamedTuple):
 
 
 def asked(tokenizer: Any, sample: Sample, wording: Wording = PLAIN, room: int | None = None) -> Asked:
-    """The question as `wording` says; one longer than `room` tokens, where given, loses its own beginning.
+    """The question as `wording` says; one longer than `room` tokens, where given, loses its own middle.
 
     ValueError for a template that cannot be rendered or leaves no room.
     """
@@ -74,9 +79,9 @@ def asked(tokenizer: Any, sample: Sample, wording: Wording = PLAIN, room: int | 
             raise ValueError(
                 f"the chat template alone takes {len(before) + len(after)} tokens; there is room for {room}"
             )
-        question = question[-left:]
+        question = without_middle(question, left)
     places = {"front": 0, "second": min(len(before), 1), "turn": len(before)}
-    return Asked(before + question + after, places[wording.place])
+    return Asked(before + question + after, places[wording.place_in(tokenizer)])
 
 
 def answer_ids(tokenizer: Any, sample: Sample, wording: Wording = PLAIN) -> Ids:

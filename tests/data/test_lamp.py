@@ -211,10 +211,12 @@ def test_a_real_malformed_file_is_refused_by_entry_and_field(outside):
         lamp.read(outside / "data/lamp/LaMP_7", lamp.task("LaMP-7"))
 
 
-def test_a_question_that_is_too_long_loses_its_beginning(model):
+def test_a_question_that_is_too_long_loses_its_middle(model):
     sample = Sample("one two three four", "", "")
     whole = text.question_ids(model.tokenizer, sample, 100)
-    assert text.question_ids(model.tokenizer, sample, 3) == whole[-3:] != whole[:3]
+    assert len(whole) > 5 and text.question_ids(model.tokenizer, sample, 5) == whole[:2] + whole[-3:]
+    assert text.question_ids(model.tokenizer, sample, len(whole)) == whole
+    assert text.question_ids(model.tokenizer, sample, 1) == whole[-1:]
 
 
 def test_half_a_character_is_named(model):

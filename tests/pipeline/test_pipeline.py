@@ -158,7 +158,7 @@ def test_what_cannot_be_tuned_is_refused_or_counted(model, users):
     with pytest.raises(ValueError, match="has no answer: there is nothing to learn"):
         learn(model, silent, QUICK)
     short = replace(QUICK, longest=20)
-    with pytest.warns(UserWarning, match=r"\d+ of 18 samples are longer than 20 tokens.*lost their beginnings"):
+    with pytest.warns(UserWarning, match=r"\d+ of 18 samples are longer than 20 tokens.*lost their middles"):
         learn(model, users, short)
     with pytest.raises(ValueError, match="of 18 samples are longer than 20 tokens"):
         learn(model, users, replace(short, cut=False))
