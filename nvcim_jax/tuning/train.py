@@ -131,12 +131,12 @@ def advance(
     at_once = training.at_once or per_step
     if per_step % at_once:
         raise ValueError(f"{per_step} samples a step, {at_once} at once: give a number that divides the former")
-    asked = jax.vmap(lambda ids: decoder.embed(params, config, ids), in_axes=1, out_axes=1)(job.batch.ids)
-    seen = Samples(asked, *jax.tree.map(jnp.asarray, job.batch[1:]))
 
     def total(values, step, turn):
         adapted = _read(config, method, training, job, condition, values, step)
-        losses = label_loss(params, config, *_paired(adapted, seen, turn), recompute=training.recompute)
+        each, batch = _paired(adapted, job.batch, turn)
+        samples = Samples(decoder.embed(params, config, batch.ids), *batch[1:])
+        losses = label_loss(params, config, each, samples, recompute=training.recompute)
         losses = losses.reshape(job.keys.shape[0], -1).mean(axis=1)
         if training.pull:
             losses = losses + training.pull * _distance(adapted.front, job.content)
@@ -170,11 +170,12 @@ def _read(config, method, training, job, condition, values, step) -> Adapted:
     return jax.vmap(jax.vmap(one, in_axes=(0, None, None)))(keys, values, job.codec)
 
 
-def _paired(adapted: Adapted, seen, turn):
+def _paired(adapted, batch: Batch, turn):
     """Every draw of every row with every sample at `turn` of the row's pool, as one flat axis."""
     draws, flat = jax.tree.leaves(adapted)[0].shape[1], lambda leaf: leaf.reshape(-1, *leaf.shape[3:])
+    batch = jax.tree.map(jnp.asarray, batch)
     adapted = jax.tree.map(lambda leaf: flat(jnp.repeat(leaf[:, :, None], turn.shape[0], axis=2)), adapted)
-    return adapted, jax.tree.map(lambda leaf: flat(jnp.repeat(leaf[:, None, turn], draws, axis=1)), seen)
+    return adapted, jax.tree.map(lambda leaf: flat(jnp.repeat(leaf[:, None, turn], draws, axis=1)), batch)
 
 
 def _averaged(once, turn, at_once):
