@@ -10,7 +10,7 @@ from nvcim_jax.llm.folder import one_line
 Ids = list[int]
 
 TEMPLATES = ("none", "auto")
-PLACES = ("front", "second", "turn")
+PLACES = ("front", "second", "turn", "auto")
 _MARK = "Xq7Vw"  # stands for the question where the words around it are looked for
 
 
@@ -19,8 +19,8 @@ class Wording:
     """What stands around a question, and where the virtual tokens stand; hashable.
 
     `template` "auto" is the chat template of a tokenizer that has one. The `place` of virtual tokens is before
-    everything ("front"), behind the first token ("second") or before the question in the user's turn ("turn").
-    ValueError for other words.
+    everything ("front"), behind the first token ("second") or before the question in the user's turn ("turn"); "auto"
+    is in the turn where there is a template, else before everything. ValueError for other words.
     """
 
     template: str = "none"
@@ -37,6 +37,11 @@ class Wording:
         if self.place == "turn" and not templated:
             raise ValueError("place 'turn' is inside a chat template, of which there is none: choose front or second")
         return templated
+
+    def place_in(self, tokenizer: Any) -> str:
+        """The place for a tokenizer: "front", "second" or "turn". ValueError as `is_templated` says."""
+        templated = self.is_templated(tokenizer)
+        return self.place if self.place != "auto" else "turn" if templated else "front"
 
 
 PLAIN = Wording()

@@ -21,7 +21,7 @@ from nvcim_jax.memory.storage import store
 from nvcim_jax.memory.storage.about import About
 from nvcim_jax.people import User
 from nvcim_jax.pipeline.block import Block
-from nvcim_jax.pipeline.presets import PRESETS, Settings
+from nvcim_jax.pipeline.presets import NAMED, Settings
 from nvcim_jax.pipeline.select import Selected
 from nvcim_jax.provenance import provenance
 
@@ -88,7 +88,7 @@ def remembered(
 ) -> Memory:
     """A memory learned now, with the description that goes to disk. `said` are more settings: device, sigma, ..."""
     seconds = jnp.full_like(bank.origin.time, int(time.time()))
-    preset = next((name for name, each in PRESETS.items() if each == settings), None)
+    preset = next((name for name, each in NAMED.items() if each == settings), None)
     about = About(
         model=fingerprint(model),
         prompt_space=PROMPT_SPACE,
@@ -98,7 +98,12 @@ def remembered(
         samples=tuple(map(tuple, block.selected.samples)),
         domains=tuple(block.selected.domains),
         devices=(said.get("device") or "",),
-        settings={"preset": preset, **({} if preset else settings.described()), **said},
+        settings={
+            "preset": preset,
+            "place": settings.wording.place,
+            **({} if preset else settings.described()),
+            **said,
+        },
         provenance=provenance(),
     )
     return Memory(block, bank._replace(origin=bank.origin._replace(time=seconds)), settings, about)
@@ -125,9 +130,9 @@ def load(folder: Path | str, model: Model | None = None, *, settings: Settings |
     if block.codec is None:
         raise ValueError("the bank was saved without a codec: a question cannot be coded as its search keys are")
     if settings is None:
-        if about.preset not in PRESETS:
-            raise ValueError(f"preset {about.preset!r}: a bank is asked by one of {', '.join(PRESETS)}")
-        settings = PRESETS[about.preset]
+        if about.preset not in NAMED:
+            raise ValueError(f"preset {about.preset!r}: a bank is asked by one of {', '.join(NAMED)}")
+        settings = NAMED[about.preset]
     if len(about.users) != len(block.bank.count):
         raise ValueError(f"the bank is one for {len(about.users)} users: only banks of one user each can be asked")
     samples = about.of_slots(block.bank)
@@ -137,7 +142,13 @@ def load(folder: Path | str, model: Model | None = None, *, settings: Settings |
         raise ValueError("the bank does not say of every OVT what it was learned from: save it with all samples")
     users = [User(name, tuple(filter(None, row)), ()) for name, row in zip(about.users, samples, strict=True)]
     whole = Block(tasks.task(str(about.task)), users, Selected(samples, jnp.asarray(valid)), block.codec)
-    return Memory(whole, block.bank, settings, about, saved.version)
+    return Memory(whole, block.bank, _as_learned(settings, about), about, saved.version)
+
+
+def _as_learned(settings: Settings, about: About) -> Settings:
+    """The settings with the place of virtual tokens that a memory was learned with, whoever asks it."""
+    place = about.settings.get("place") or ("front" if about.preset else None)  # of presets before they said it
+    return settings if place is None else replace(settings, wording=replace(settings.wording, place=place))
 
 
 def identity(model: Model) -> store.Identity:

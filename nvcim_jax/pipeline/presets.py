@@ -75,13 +75,18 @@ class Settings:
     score: Score  # the scaled search
     start_text: str | None = None  # what the virtual tokens say at first; None: the sample's own words
     start_answer: bool = True  # whether its answer is among them
+    learn_from: str = "sample"  # what an OVT is tuned on: its representative "sample", or the "cluster" of it
     tokens: int = 16
     buffer: int = 25
-    longest: int = 192  # tokens of a question that tuning reads; of a longer one it reads the end
+    longest: int = 192  # tokens of a question that tuning reads; a longer one loses its middle
     cut: bool = True  # longer ones, with a warning; else they are refused
     wording: Wording = TEMPLATED  # around a question, and where the virtual tokens stand
     write: Write = crossbar.write_values
     probes: int = 0  # of the loss's curvature, which `write` is then given as `sensitivity`
+
+    def __post_init__(self):
+        if self.learn_from not in ("sample", "cluster"):
+            raise ValueError(f"learn_from {self.learn_from!r}: choose sample or cluster")
 
     def described(self) -> dict[str, object]:
         """The settings as JSON values; those that hold their default are left out."""
@@ -137,9 +142,25 @@ RECOMMENDED = Settings(
     clip=0.9,
     key=content_key,
     score=partial(stored_wmsdp, reduce=pairwise_mean),
+    wording=Wording("auto", "auto"),
+)
+
+# Of one prompt for many people (`common.learn_common`): more steps, for real models; and of what a person's own OVTs
+# need who start from it (`common.personalise`).
+COMMON = replace(
+    RECOMMENDED,
+    training=tuning.Training(steps=260, warmup=8, per_step=2),
+    learning_rate=partial(relative_rate, share=0.2),
+)
+PERSONAL = replace(
+    RECOMMENDED,
+    learn_from="cluster",
+    training=tuning.Training(steps=6, per_step=1),
+    learning_rate=partial(relative_rate, share=0.05),
 )
 
 PRESETS = {"paper-literal": PAPER_LITERAL, "paper": PAPER, "recommended": RECOMMENDED}
+NAMED = {**PRESETS, "common": COMMON, "personal": PERSONAL}  # that a memory on disk may say it was learned by
 
 
 def preset(name: str) -> Settings:

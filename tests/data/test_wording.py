@@ -78,13 +78,14 @@ SAMPLE = Sample("a b c d", "a b", "c d")
     ("wording", "room", "asked"),
     [
         (Wording(), None, ([5, 6, 7, 8, 10, 11], 0)),
-        (Wording(), 3, ([8, 10, 11], 0)),
+        (Wording(), 3, ([5, 10, 11], 0)),
         (Wording(place="second"), None, ([5, 6, 7, 8, 10, 11], 1)),
-        (Wording(place="second"), 3, ([5, 10, 11], 1)),  # the first token stays
+        (Wording(place="second"), 4, ([5, 6, 10, 11], 1)),  # the first token stays
         (Wording("auto"), None, ([1, 3, 4, 5, 6, 7, 8, 2, 9], 0)),
         (Wording("auto", "second"), None, ([1, 3, 4, 5, 6, 7, 8, 2, 9], 1)),
         (Wording("auto", "turn"), None, ([1, 3, 4, 5, 6, 7, 8, 2, 9], 3)),
-        (Wording("auto", "turn"), 7, ([1, 3, 4, 7, 8, 2, 9], 3)),  # the template stays whole
+        (Wording("auto", "auto"), None, ([1, 3, 4, 5, 6, 7, 8, 2, 9], 3)),
+        (Wording("auto", "turn"), 7, ([1, 3, 4, 5, 8, 2, 9], 3)),  # the template stays whole
     ],
 )
 def test_what_is_asked_and_where_virtual_tokens_stand(wording, room, asked):
@@ -92,14 +93,15 @@ def test_what_is_asked_and_where_virtual_tokens_stand(wording, room, asked):
 
 
 def test_a_model_without_a_template_is_asked_plainly():
-    assert text.asked(tokenizer(None), SAMPLE, Wording("auto")) == text.asked(tokenizer(None), SAMPLE)
+    for place in ("front", "auto"):
+        assert text.asked(tokenizer(None), SAMPLE, Wording("auto", place)) == text.asked(tokenizer(None), SAMPLE)
 
 
 @pytest.mark.parametrize(
     ("ask", "words"),
     [
         (lambda: Wording("chatty"), "template 'chatty': choose one of none, auto"),
-        (lambda: Wording(place="back"), "place 'back': choose one of front, second, turn"),
+        (lambda: Wording(place="back"), "place 'back': choose one of front, second, turn, auto"),
         (lambda: text.asked(tokenizer(), SAMPLE, Wording(place="turn")), "place 'turn' is inside a chat template"),
         (lambda: text.asked(tokenizer(None), SAMPLE, AUTO), "place 'turn' is inside a chat template"),
         (
@@ -117,5 +119,5 @@ def test_tuning_reads_a_sample_as_it_is_asked():
     config = llm.Config(12, 8, 8, 1, 1, 1, 8, 64, 1e-5, True, None)
     model = Model({}, config, tokenizer(), (2,))
     settings = replace(RECOMMENDED, wording=AUTO, longest=7)
-    assert pair(model, SAMPLE, settings) == ([1, 3, 4, 7, 8, 2, 9], text.answer_ids(tokenizer(), SAMPLE, AUTO), 3, True)
+    assert pair(model, SAMPLE, settings) == ([1, 3, 4, 5, 8, 2, 9], text.answer_ids(tokenizer(), SAMPLE, AUTO), 3, True)
     assert pair(model, SAMPLE, replace(settings, longest=9))[2:] == (3, False)

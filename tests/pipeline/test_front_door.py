@@ -150,3 +150,16 @@ def test_every_name_of_the_door_leads_somewhere():
         assert getattr(nv, name) is not None
     with pytest.raises(AttributeError, match="no_such_name"):
         nv.no_such_name  # noqa: B018
+
+
+def test_a_memory_keeps_the_place_of_its_virtual_tokens_whoever_asks_it(model, memory, tmp_path):
+    saved = nv.save(tmp_path / "now", memory)
+    assert saved.about.settings["place"] == "auto"
+    assert nv.load(tmp_path / "now", settings=nv.PAPER).settings.wording.place == "auto"
+    before = replace(memory.about, settings={"preset": "recommended"})  # as memories said it before there was a choice
+    nv.save(tmp_path / "before", memory._replace(about=before))
+    assert nv.load(tmp_path / "before").settings.wording.place == "front"
+    nowhere = replace(memory.about, settings={"preset": "recommended", "place": "above"})
+    nv.save(tmp_path / "nowhere", memory._replace(about=nowhere))
+    with pytest.raises(ValueError, match="place 'above': choose one of front, second, turn, auto"):
+        nv.load(tmp_path / "nowhere")
