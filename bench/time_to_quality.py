@@ -138,7 +138,8 @@ def trained(model, case: Case, settings: Settings, sigma: float, marks: tuple[in
     codecs = jax.tree.map(lambda leaf: leaf[case.owners], codec)
     ids = np.array(ids_of(model, case, settings), np.int32)
     start_keys, init_keys, noise_keys = (jax.random.split(own, len(ids)) for own in jax.random.split(key, 3))
-    begun = compiled.start(model.params, start_keys, init_keys, ids, codecs, config=model.config, settings=settings)
+    bound = {"config": model.config, "settings": settings}
+    begun = compiled.start(model.params, start_keys, init_keys, ids, None, codecs, **bound)
     batch = text.batch([[pair] for pair in pairs_of(model, case)])
     job = tuning.Job(noise_keys, begun[0], codecs, *begun[1:], batch)
     state = train.begin(job, training=settings.training)

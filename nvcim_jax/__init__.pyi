@@ -36,6 +36,8 @@ from .pipeline.answer import Answer as Answer
 from .pipeline.answer import answer as answer
 from .pipeline.answer import counted as counted
 from .pipeline.answer import stream_answer as stream_answer
+from .pipeline.common import learn_common as learn_common
+from .pipeline.common import personalise as personalise
 from .pipeline.grow import grow as grow
 from .pipeline.learn import learn as learn
 from .pipeline.memory import Memory as Memory

@@ -54,6 +54,15 @@ def learn(
     data: Data = None,
     history: History = None,
     column: Column = None,
+    common: Annotated[
+        Path | None,
+        typer.Option(
+            parser=path,
+            metavar="FOLDER",
+            show_default="none",
+            help="What `nvcim common` made: OVTs start from its prompt, for its device, sigma and task.",
+        ),
+    ] = None,
     hold_out: Annotated[
         int,
         typer.Option(
@@ -72,10 +81,12 @@ def learn(
         from nvcim_jax.core.selection import cluster_count
         from nvcim_jax.data.users import hold_out as held_out
         from nvcim_jax.pipeline import memory, presets
+        from nvcim_jax.pipeline.common import personalise
         from nvcim_jax.pipeline.learn import learn as learn_memory
         from nvcim_jax.provenance import provenance
 
-        settings, where = presets.preset(preset), source(task, data, history, column)
+        where = source(task, data, history, column)
+        settings = presets.PERSONAL if common else presets.preset(preset)
         checked_device(device, sigma)
         prepare(out, "*")
         provenance()  # of now, not of the end
@@ -83,19 +94,23 @@ def learn(
             people = find_user(where, user)
             people = held_out(people, hold_out) if hold_out else people
         loaded = load(model, weights, memory_size)
+        start = _start(common, loaded, preset, device, sigma) if common else None
         unfinished = Path(f"{out.resolve()}.unfinished")
         kept = f"{unfinished} keeps what is done: run the same command again to go on"
         ovts = cluster_count(min(len(people[0].history), settings.buffer))
         learn_key, answer_key = jax.random.split(jax.random.key(seed)) if hold_out else (jax.random.key(seed), None)
         with interrupts.caught(lambda: kept if unfinished.exists() else None):
             with tuning_bar(ovts * settings.training.steps) as report:
-                learned = learn_memory(
-                    learn_key, loaded, people, device,
-                    sigma=sigma, settings=settings, folder=unfinished, report=report,
-                )  # fmt: skip
+                if start is None:
+                    learned = learn_memory(
+                        learn_key, loaded, people, device,
+                        sigma=sigma, settings=settings, folder=unfinished, report=report,
+                    )  # fmt: skip
+                else:
+                    learned = personalise(learn_key, loaded, people, start, folder=unfinished, report=report)
             said = {"hold_out": hold_out} if hold_out else {}
             memory.save(out, learned.noted(seed=seed, weights=weights or "default", **said))
-        _discard(unfinished, out)
+        discard(unfinished, out)
         command, samples = _command(out, device, model, weights), learned.block.selected.samples[0]
         show_ovts(people[0].id, samples)
         worth = _worth(answer_key, loaded, learned) if hold_out else None
@@ -105,7 +120,22 @@ def learn(
             print_json({"bank": str(out), "user": people[0].id, "ovts": told, "held_out": worth, "ask": command})
 
 
-def _discard(unfinished: Path, out: Path) -> None:
+def _start(common: Path, loaded, preset: str, device: str, sigma: float):
+    """What was learned in common. ValueError if it was for another device or sigma, or a preset was asked for."""
+    from nvcim_jax.pipeline import memory
+
+    if preset != "recommended":
+        raise ValueError(f"--preset {preset} does not start from what is --common: give one of them")
+    start = memory.load(common, loaded)
+    if (start.about.device, start.about.sigma) != (device, sigma):
+        raise ValueError(
+            f"{common} was learned for {start.about.device} at sigma {start.about.sigma}, not {device} at {sigma}: "
+            f"give --device {start.about.device} --sigma {start.about.sigma}"
+        )
+    return start
+
+
+def discard(unfinished: Path, out: Path) -> None:
     """Remove what tuning kept on the way. The bank is saved by now: what cannot be removed is told, not refused."""
     from nvcim_jax import tuning
 

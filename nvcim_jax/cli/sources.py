@@ -65,13 +65,10 @@ def source(task: str | None, data: Path | None, history: Sequence[Path] | None, 
 def find_user(source: Source, name: str | None) -> "Users":
     """The one user called `name`, by default the first with a history, as `nv.Users`."""
     from nvcim_jax.data import synthetic
-    from nvcim_jax.data.users import read_history, read_lamp, toy_users
+    from nvcim_jax.data.users import toy_users
 
-    if source.history:
-        everyone = read_history(*source.history, columns=source.columns)
-    elif source.data is not None:
-        everyone = read_lamp(source.data, source.task)
-    else:
+    everyone = _from_files(source)
+    if everyone is None:
         number = synthetic.HELD_OUT if name is None else int(name) if name.isdecimal() and len(name) < 19 else -1
         if number < 0:
             raise ValueError(f"user {name!r}: the embedded world's users are numbers, such as {synthetic.HELD_OUT}")
@@ -79,6 +76,22 @@ def find_user(source: Source, name: str | None) -> "Users":
     first = next((at for at, user in enumerate(everyone) if user.history), 0)
     at = first if name is None else _at(everyone, name)
     return everyone[at : at + 1]
+
+
+def find_users(source: Source, count: int) -> "Users":
+    """The first `count` users who have a history."""
+    from nvcim_jax.data.users import toy_users, with_history
+
+    everyone = _from_files(source)
+    return toy_users(source.task, count) if everyone is None else with_history(everyone)[:count]
+
+
+def _from_files(source: Source) -> "Users | None":
+    from nvcim_jax.data.users import read_history, read_lamp
+
+    if source.history:
+        return read_history(*source.history, columns=source.columns)
+    return None if source.data is None else read_lamp(source.data, source.task)
 
 
 def user_in(source: Source, name: str) -> "User":

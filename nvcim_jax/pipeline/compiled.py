@@ -68,12 +68,12 @@ def representatives(
     counts: Int[Array, "users"],
     *,
     most: int,
-) -> tuple[Int[Array, "users {most}"], Bool[Array, "users {most}"]]:
-    """Cluster every user's points and pick the representatives (Eqs. 1 and 3)."""
+) -> tuple[Int[Array, "users {most}"], Bool[Array, "users {most}"], Int[Array, "users items"]]:
+    """Cluster every user's points (Eq. 1): representatives (Eq. 3), which clusters have one, and every point's."""
 
     def one(key, points, items, count):
         clusters = selection.kmeans(key, points, items, count, most=most)
-        return selection.representatives(points, items, clusters)
+        return *selection.representatives(points, items, clusters), clusters.assignment
 
     return jax.vmap(one)(keys, points, items, counts)
 
@@ -96,21 +96,22 @@ def start(
     start_keys: Key[Array, "rows"],
     init_keys: Key[Array, "rows"],
     ids: Int[Array, "rows tokens"],
+    given: Float[Array, "rows tokens dim"] | None,
     codecs: Codec,
     *,
     config: Config,
     settings: Settings,
 ) -> tuple[PyTree, PyTree, PyTree]:
-    """What training starts from, its learning rates and its limits, row by row."""
+    """What training starts from, its learning rates and its limits, row by row. From `given` tokens if any."""
 
-    def one(start_key, init_key, ids, codec):
-        tokens = settings.start(start_key, params, config, ids)
+    def one(start_key, init_key, ids, given, codec):
+        tokens = settings.start(start_key, params, config, ids) if given is None else given
         values = settings.method.init(init_key, tokens, codec, config)
         free = settings.clip >= 1
         limit = lambda leaf: jnp.asarray(jnp.inf if free else jnp.quantile(jnp.abs(leaf), settings.clip), leaf.dtype)  # noqa: E731
         return values, settings.learning_rate(values), jax.tree.map(limit, values)
 
-    return jax.vmap(one)(start_keys, init_keys, ids, codecs)
+    return jax.vmap(one)(start_keys, init_keys, ids, given, codecs)
 
 
 @partial(jax.jit, static_argnames=("config", "probes", "at_once"))

@@ -77,7 +77,7 @@ def tune_bank(
     within the limits of `settings.clip`.
     """
     selected, slots, samples = block.selected, block.selected.slots, block.selected.learned
-    rows = Rows(slots, samples, [lamp.both_orders(block.task, sample) for sample in samples])
+    rows = Rows(slots, samples, pools(block, settings))
     tuned = tune(key, model, block, rows, condition, settings=settings, folder=folder, report=report)
     codecs = encode.codecs_of(block.codec, slots)
     codes = encode.stored(model, tuned.values, codecs, settings=settings)
@@ -94,6 +94,16 @@ def tune_bank(
     return bank.Bank(*jax.tree.map(put, (codes, search_keys, origin)), count=selected.valid.sum(axis=1))
 
 
+def pools(block: Block, settings: Settings) -> list[tuple[Sample, ...]]:
+    """What the OVT of each selected sample is tuned on, in the order of `Selected.slots`."""
+    selected = block.selected
+    if settings.learn_from == "sample" or selected.clusters is None:
+        of = [(sample,) for sample in selected.learned]
+    else:
+        of = [selected.clusters[user][slot] for user, slot in selected.slots]
+    return [tuple(turned for sample in each for turned in lamp.both_orders(block.task, sample)) for each in of]
+
+
 def tune(
     key: PRNGKeyArray,
     model: Model,
@@ -108,11 +118,11 @@ def tune(
     """Train what `settings.method` trains, once for each of `rows`.
 
     A step sees a row's whole pool unless `settings.training.per_step` says otherwise. ValueError for more virtual
-    tokens than an array has columns and for samples without an answer. A warning names the rows whose loss is not
-    finite.
+    tokens than an array has columns, for samples without an answer, and for pools of several sizes where a step sees
+    them whole. A warning names the rows whose loss is not finite.
     """
     check_tokens(model, settings)
-    batch = _batch(model, rows.pools, settings)
+    batch = _batch(model, _level(rows.pools, settings.training), settings)
     starts = [
         start_ids(model, block.task, sample, settings, block.users[u].history)
         for (u, _), sample in zip(rows.slots, rows.samples, strict=True)
@@ -120,9 +130,11 @@ def tune(
     codecs = encode.codecs_of(block.codec, rows.slots)
     own = keys.of_slots(key, block.users, rows.slots, "tune")
     start_keys, init_keys, noise_keys = jnp.moveaxis(jax.vmap(lambda each: jax.random.split(each, 3))(own), 1, 0)
+    given = None if block.start is None else block.start[np.array([user for user, _ in rows.slots])]
     start, rate, limit = compiled.start(
-        model.params, start_keys, init_keys, np.array(starts, np.int32), codecs, config=model.config, settings=settings
-    )
+        model.params, start_keys, init_keys, np.array(starts, np.int32), given, codecs,
+        config=model.config, settings=settings,
+    )  # fmt: skip
     job = tuning.Job(noise_keys, start, codecs, rate, limit, batch)
     if settings.training.pull:
         contents = [[text.encode(model.tokenizer, sample.content)] for sample in rows.samples]
@@ -188,7 +200,7 @@ def check_tokens(model: Model, settings: Settings) -> None:
 
 def pair(model: Model, sample: Sample, settings: Settings) -> tuple[text.Ids, text.Ids, int, bool]:
     """Question and answer ids of a sample as tuning reads them, how many tokens of the question stand before the
-    virtual ones, and whether it lost its beginning.
+    virtual ones, and whether it lost its middle.
 
     ValueError for a sample without an answer, and as `text.asked` says.
     """
@@ -202,8 +214,19 @@ def pair(model: Model, sample: Sample, settings: Settings) -> tuple[text.Ids, te
     return text.asked(model.tokenizer, sample, settings.wording, room).ids, answer, whole.place, True
 
 
+def _level(pools: Sequence[Sequence[Sample]], training: tuning.Training) -> Sequence[Sequence[Sample]]:
+    """The pools; if their sizes differ, as many samples of each, in turn, as all steps see."""
+    if len(set(map(len, pools))) == 1:
+        return pools
+    if training.per_step is None:
+        sizes = sorted(set(map(len, pools)))
+        raise ValueError(f"pools of {sizes[0]} to {sizes[-1]} samples: say how many a step sees, Training(per_step=1)")
+    seen = max(training.steps * training.per_step, 1)
+    return [[pool[at % len(pool)] for at in range(seen)] for pool in pools]
+
+
 def _batch(model: Model, pools: Sequence[Sequence[Sample]], settings: Settings) -> text.Batch:
-    """The pools as token ids. Samples that lose their beginning are told, or refused if `settings.cut` is false."""
+    """The pools as token ids. Samples that lose their middle are told, or refused if `settings.cut` is false."""
     pairs = [[pair(model, sample, settings) for sample in pool] for pool in pools]
     cut = sum(was_cut for row in pairs for *_, was_cut in row)
     if cut:
@@ -212,5 +235,5 @@ def _batch(model: Model, pools: Sequence[Sequence[Sample]], settings: Settings) 
         )
         if not settings.cut:
             raise ValueError(f"{said}: allow them to be cut, or shorten them")
-        warnings.warn(f"{said}: they lost their beginnings", stacklevel=3)
+        warnings.warn(f"{said}: they lost their middles", stacklevel=3)
     return text.batch([[row[:2] for row in pool] for pool in pairs], [[row[2] for row in pool] for pool in pairs])

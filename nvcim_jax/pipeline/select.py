@@ -18,10 +18,14 @@ MOST_CLUSTERS = 10
 
 
 class Selected(NamedTuple):
-    """Representative samples of a block of users, one per slot; slots without one are None and not valid."""
+    """Representative samples of a block of users, one per slot; slots without one are None and not valid.
+
+    `clusters` are all samples that each stands for; of a memory that was loaded they are not known.
+    """
 
     samples: list[list[Sample | None]]
     valid: Bool[Array, "users slots"]
+    clusters: list[list[tuple[Sample, ...]]] | None = None  # by user and slot
 
     @property
     def slots(self) -> list[tuple[int, int]]:
@@ -57,21 +61,29 @@ def select(key: PRNGKeyArray, model: Model, users: Sequence[User], *, extra_doma
     points, items = encode.mean_embeddings(model, contents)
     counts = jnp.array([selection.cluster_count(len(user.history)) for user in users])
     own = keys.of_users(key, users, "select")
-    picked, valid = compiled.representatives(own, points, items, counts, most=MOST_CLUSTERS)
-    chosen: list[list[Sample | None]] = [
-        [user.history[at] for at, is_valid in zip(*rows, strict=True) if is_valid]
-        for user, *rows in zip(users, np.asarray(picked), np.asarray(valid), strict=True)
-    ]
-    in_bank = np.array([len(row) for row in chosen])
+    found = compiled.representatives(own, points, items, counts, most=MOST_CLUSTERS)
+    rows = [_by_cluster(user, *row) for user, *row in zip(users, *map(np.asarray, found), strict=True)]
+    in_bank = np.array(list(map(len, rows)))
     if extra_domains:
-        chosen = [row + _uncovered(user, row) for user, row in zip(users, chosen, strict=True)]
-    slots = text.bucket(max(map(len, chosen)), SLOTS)
+        rows = [row + _uncovered(user, row) for user, row in zip(users, rows, strict=True)]
+    slots = text.bucket(max(map(len, rows)), SLOTS)
     is_valid = np.arange(slots)[None] < in_bank[:, None]
-    return Selected([row + [None] * (slots - len(row)) for row in chosen], jnp.asarray(is_valid))
+    samples: list[list[Sample | None]] = [[one for one, _ in row] + [None] * (slots - len(row)) for row in rows]
+    clusters = [[members for _, members in row] + [()] * (slots - len(row)) for row in rows]
+    return Selected(samples, jnp.asarray(is_valid), clusters)
 
 
-def _uncovered(user: User, chosen: list[Sample | None]) -> list[Sample | None]:
-    covered = {sample.domain for sample in chosen if sample is not None}
+Cluster = tuple[Sample, tuple[Sample, ...]]  # its representative, and all its samples
+
+
+def _by_cluster(user: User, picked: np.ndarray, valid: np.ndarray, assignment: np.ndarray) -> list[Cluster]:
+    members = lambda cluster: tuple(user.history[at] for at in np.flatnonzero(assignment == cluster))  # noqa: E731
+    assignment = assignment[: len(user.history)]
+    return [(user.history[picked[cluster]], members(cluster)) for cluster in np.flatnonzero(valid)]
+
+
+def _uncovered(user: User, chosen: list[Cluster]) -> list[Cluster]:
+    covered = {sample.domain for sample, _ in chosen}
     named = [(sample.domain, sample) for sample in reversed(user.history) if sample.domain is not None]
     first_of = {domain: sample for domain, sample in named if domain not in covered}
-    return [first_of[domain] for domain in sorted(first_of)]
+    return [(first_of[domain], (first_of[domain],)) for domain in sorted(first_of)]
