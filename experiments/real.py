@@ -14,7 +14,7 @@ import json
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -58,6 +58,16 @@ class Outcome(NamedTuple):
     kept: float = 0.0  # bytes
 
 
+class Learned(NamedTuple):
+    """A bank of each user, and what learning it took."""
+
+    block: Block
+    bank: Bank
+    settings: Settings
+    tokens: int
+    seconds: float
+
+
 @dataclass(frozen=True, eq=False)
 class Half:
     """Half of the people, and the other half, from whose common prompt they start."""
@@ -66,6 +76,7 @@ class Half:
     users: Users
     others: Users
     args: argparse.Namespace
+    banks: dict[tuple, Learned] = field(default_factory=dict)
 
     @property
     def condition(self) -> Condition:
@@ -84,6 +95,23 @@ class Half:
         bound = {"sigma": self.args.sigma, "settings": settings}
         own = learn_common(self.key("common"), self.model, self.others, self.args.device, **bound)
         return Common(jax.tree.map(lambda leaf: leaf[0], own.codec), own.bank.prompts[0, 0])
+
+    def learned(
+        self, *, from_common: bool, tuned: bool = True, learn: Callable = tune_bank, learn_from: str = "sample"
+    ) -> Learned:
+        """A bank for each of the users; what was learned before is not learned again."""
+        name = (from_common, tuned, learn, learn_from)
+        if name not in self.banks:
+            settings, tokens = replace(settings_of(self.args), learn_from=learn_from), []
+            if not tuned:
+                settings = replace(settings, training=replace(settings.training, steps=0))
+            bound = {"settings": settings, "common": self.common if from_common else None}
+            block = gather(self.key("gather"), self.model, self.users.task, self.users, **bound)
+            started = time.perf_counter()
+            told = lambda progress: tokens.append(progress.tokens)  # noqa: E731
+            bank = learn(self.key("tune"), self.model, block, self.condition, settings=settings, report=told)
+            self.banks[name] = Learned(block, bank, settings, sum(tokens), time.perf_counter() - started)
+        return self.banks[name]
 
     def key(self, stage: str) -> jax.Array:
         return jax.random.fold_in(jax.random.key(self.args.seed), zlib.crc32(stage.encode()))
@@ -116,22 +144,12 @@ def asked_with(half: Half, way: str, count: int) -> list[Sample]:
     ]
 
 
-def ovts(
-    half: Half, *, from_common: bool, tuned: bool = True, learn: Callable = tune_bank, way: str | None = None, **changed
-) -> Outcome:
+def ovts(half: Half, *, way: str | None = None, **how) -> Outcome:
     """OVTs in arrays, found by the search; with a `way`, behind them also the nearest sample as text."""
-    settings, tokens = replace(settings_of(half.args), **changed), []
-    if not tuned:
-        settings = replace(settings, training=replace(settings.training, steps=0))
-    bound = {"settings": settings, "common": half.common if from_common else None}
-    block = gather(half.key("gather"), half.model, half.users.task, half.users, **bound)
-    started = time.perf_counter()
-    told = lambda progress: tokens.append(progress.tokens)  # noqa: E731
-    bank = learn(half.key("tune"), half.model, block, half.condition, settings=settings, report=told)
-    seconds = time.perf_counter() - started
+    own = half.learned(**how)
     asked = None if way is None else asked_with(half, way, 1)
-    out = through_arrays(half, block, bank, settings, asked)
-    return out._replace(learned=sum(tokens), learning=seconds, kept=kept_in(bank, settings))
+    out = through_arrays(half, own.block, own.bank, own.settings, asked)
+    return out._replace(learned=own.tokens, learning=own.seconds, kept=kept_in(own.bank, own.settings))
 
 
 def common_alone(half: Half) -> Outcome:
@@ -199,17 +217,17 @@ RUNGS: dict[str, Callable[[Half], Outcome]] = {
     "base model": base,
     "text: BM25, 1 sample": partial(retrieved, way="bm25", count=1),
     "text: BM25, 4 samples": partial(retrieved, way="bm25", count=4),
-    "text: dense, 1 sample": partial(retrieved, way="dense", count=1),
-    "text: latest, 1 sample": partial(retrieved, way="recent", count=1),
     "own tokens, untuned": partial(ovts, from_common=False, tuned=False),
     "others' prompt": common_alone,
     "OVT from others' prompt, on clusters": partial(ovts, from_common=True, learn_from="cluster"),
-    "OVT from others' prompt, on samples": partial(ovts, from_common=True),
     "OVT from others' prompt and text": partial(ovts, from_common=True, learn_from="cluster", way="bm25"),
     "one for all from others' prompt": partial(ovts, from_common=True, learn=one_for_all.learn),
     "OVT from own tokens, on clusters": partial(ovts, from_common=False, learn_from="cluster"),
-    "one for all from own tokens": partial(ovts, from_common=False, learn=one_for_all.learn),
+    "text: dense, 1 sample": partial(retrieved, way="dense", count=1),
+    "text: latest, 1 sample": partial(retrieved, way="recent", count=1),
     "LoRA for each person": partial(adapter, method=tuning.Lora(), rate=0.002),
+    "OVT from others' prompt, on samples": partial(ovts, from_common=True),
+    "one for all from own tokens": partial(ovts, from_common=False, learn=one_for_all.learn),
 }
 PAIRS = [
     ("OVT from others' prompt, on clusters", other)

@@ -3,6 +3,7 @@
     python experiments/tables.py main --out out/main          # every method on NVM-3 (the paper's Tables I and IV)
     python experiments/tables.py devices --out out/devices    # untuned, paper and recommended on NVM-1 to NVM-5
     python experiments/tables.py headroom --out out/headroom  # what tuning is worth from poorer starts
+    python experiments/tables.py twofold --out out/twofold    # users whose habits no single sample shows
     python experiments/tables.py one-for-all --out out/pick   # settings of the rival, on users of their own
 
 All methods of a table see the same users, questions and device draws. Noise-aware training is for NVM-3 at the cell's
@@ -23,7 +24,7 @@ import jax
 import numpy as np
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from nvcim_jax import files, llm
+from nvcim_jax import files, llm, tuning
 from nvcim_jax.cli import EMBEDDED
 from nvcim_jax.data import synthetic
 from nvcim_jax.data.users import Users, toy_users
@@ -35,6 +36,8 @@ from nvcim_jax.hardware.catalogue import RATIOS
 from nvcim_jax.pipeline.presets import RECOMMENDED, relative_rate
 from nvcim_jax.provenance import provenance
 
+ON_SAMPLES, ON_CLUSTERS = "OVT of a sample (recommended)", "OVT of a cluster"
+ON_CLUSTERS_KNOWN = "OVT of a cluster, right domain known, clean"
 CHOOSING = 2_000_000  # users from this number on serve to choose settings, and stand in no table of results
 
 
@@ -45,6 +48,7 @@ class Table(NamedTuple):
     cells: list[Cell]
     pairs: Callable[[dict[str, np.ndarray]], list[tuple[str, str]]]
     first: int = synthetic.HELD_OUT
+    twofold: bool = False
 
 
 def main_table() -> Table:
@@ -79,6 +83,25 @@ def headroom_table() -> Table:
     return Table(rows, [Cell("NVM-3", 0.1)], pairs)
 
 
+def twofold_table() -> Table:
+    """Where one sample does not show the habit: OVTs of samples and of clusters."""
+    clusters = replace(RECOMMENDED, learn_from="cluster", training=tuning.Training(steps=200, per_step=1))
+    known = partial(replace, train_sigma=0.0, clip=1.0)
+    rows = [Method(methods.BASE, None),
+            Method(methods.OWN, replace(RECOMMENDED, training=methods.UNTUNED)),
+            Method(methods.OWN_KNOWN, known(replace(RECOMMENDED, training=methods.UNTUNED)), known_domain=True),
+            Method(ON_CLUSTERS_KNOWN, known(clusters), known_domain=True),
+            Method(methods.ONE, replace(clusters, learning_rate=methods.ONE_RATE), learn=one_for_all.learn),
+            Method(ON_SAMPLES, RECOMMENDED),
+            Method(ON_CLUSTERS, clusters)]  # fmt: skip
+
+    def pairs(scores):
+        return [(ON_CLUSTERS_KNOWN, methods.OWN_KNOWN), (ON_CLUSTERS, methods.OWN), (ON_CLUSTERS, ON_SAMPLES),
+                (ON_CLUSTERS, methods.ONE), (ON_CLUSTERS, methods.BASE), (ON_SAMPLES, methods.OWN)]  # fmt: skip
+
+    return Table(rows, [Cell("NVM-3", 0.1)], pairs, twofold=True)
+
+
 def rival_table() -> Table:
     """One prompt for all by learning rate, as a share of the start's root mean square."""
     rates = {share: partial(relative_rate, share=share) for share in (0.03, 0.06, 0.12, 0.24)}
@@ -87,7 +110,10 @@ def rival_table() -> Table:
     return Table(rows, [Cell("NVM-3", 0.1)], lambda scores: [], CHOOSING)
 
 
-TABLES = {"main": main_table, "devices": devices_table, "headroom": headroom_table, "one-for-all": rival_table}
+TABLES = {
+    "main": main_table, "devices": devices_table, "headroom": headroom_table, "twofold": twofold_table,
+    "one-for-all": rival_table,
+}  # fmt: skip
 
 
 def scores_of_block(out: Path, settings: dict, table: Table, model, users: Users, start: int, report) -> dict:
@@ -189,7 +215,7 @@ def main() -> None:
     table = TABLES[args.table]()
     table = table._replace(cells=[cell for cell in table.cells if not args.sigma or cell.sigma in args.sigma])
     model = llm.load(EMBEDDED)
-    crowds = [toy_users(name, args.users, first=table.first) for name in args.task]
+    crowds = [toy_users(name, args.users, first=table.first, twofold=table.twofold) for name in args.task]
     settings = {"table": args.table, "users": args.users, "draws": args.draws, "seed": args.seed, "model": "embedded",
                 "cells": [name_of(cell) for cell in table.cells]}  # fmt: skip
     total = sum(work(users, model, len(table.cells), args.draws, table.rows) for users in crowds)

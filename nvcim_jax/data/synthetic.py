@@ -3,6 +3,9 @@
 A domain is a vocabulary; a population habit exists for every domain and task, and a user keeps it with
 probability `CONFORMITY`, else has a habit of their own. Words leak between the domains of an area, so that
 finding a question's domain can fail. Everything about a user follows from the user's number alone.
+
+In the twofold world a user has two habits in every domain, and the first words of a text say which of them counts;
+ratings are the user's own permutation of the five. One sample shows one habit, or one rating, of what several show.
 """
 
 import json
@@ -48,6 +51,15 @@ DIALECTS = (
 )
 OPENINGS = ("greetings", "oi", "yo", "attention")
 CLOSINGS = ("respectfully", "innit", "lol", "regards")
+
+
+# How a text of the first habit begins in the twofold world, and how one of the second.
+CUES = {
+    "LaMP-1": ("How the ", "Why the "),
+    "LaMP-2": ("She ", "I "),
+    "LaMP-5": ("We ", "I "),
+    "LaMP-7": ("my ", "the "),
+}
 
 
 class Domain(NamedTuple):
@@ -172,25 +184,63 @@ def example(rng: random.Random, task: lamp.Task, domain: Domain, habit: Habit) -
     return {**fields, "input": question, "output": answer, "domain": domain.name}
 
 
+class Twofold(NamedTuple):
+    """Two habits of somebody in one domain, different in all, and a rating of each level: the twofold world."""
+
+    habits: tuple[Habit, Habit]
+    ratings: tuple[int, ...]
+
+
+def twofold_persona(number: int) -> dict[Domain, Twofold]:
+    """User `number` in the twofold world: domains and first habits are those of `persona`."""
+    rng = random.Random(f"twofold/{number}")
+
+    def twofold(first: Habit) -> Twofold:
+        tag, title, phrasing, subtopic = (rng.randrange(1, count) for count in (15, 8, 8, 3))
+        second = Habit(
+            (first.tag + tag) % 15, 0, (first.title + title) % 8, (first.phrasing + phrasing) % 8,
+            (first.subtopic + subtopic) % 3,
+        )  # fmt: skip
+        return Twofold((first._replace(bias=0), second), tuple(rng.sample(range(1, 6), 5)))
+
+    return {domain: twofold(habit) for domain, habit in persona(number).items()}
+
+
+def twofold_example(rng: random.Random, task: lamp.Task, domain: Domain, own: Twofold) -> dict:
+    """As `example`, of somebody in the twofold world."""
+    which = rng.randrange(2)
+    item = example(rng, task, domain, own.habits[which])
+    if task.name == "LaMP-3":
+        rating = str(own.ratings[int(item["output"]) - 1])
+        return item | {"output": rating, "score": rating}
+    if not which:
+        return item
+    first, second = CUES[task.name]
+    words = task.pieces[0]  # of the template, in front of the text
+    said = {name: item[name].replace(first, second, 1) for name in item.keys() - {"input", "domain"}}
+    return item | said | {"input": words + item["input"].removeprefix(words).replace(first, second, 1)}
+
+
 def questions(
-    task: lamp.Task, number: int, *, history: int = HISTORY, queries: int = QUERIES
+    task: lamp.Task, number: int, *, history: int = HISTORY, queries: int = QUERIES, twofold: bool = False
 ) -> tuple[list[dict], list[dict]]:
     """User `number` as LaMP's question entries and golds: a history in domain phases, then `queries` questions.
 
     Every domain has one phase, in which about one item in seven is of another domain. Queries go round the domains.
     """
-    rng = random.Random(f"{task.name}/{number}")
-    habits = persona(number)
+    rng = random.Random(f"{'twofold ' if twofold else ''}{task.name}/{number}")
+    habits: dict = twofold_persona(number) if twofold else persona(number)
+    example_of = twofold_example if twofold else example
     known = list(habits)
     profile = []
     for at in range(history):
         domain = rng.choice(known) if rng.random() < 0.15 else known[at * len(known) // history]
-        item = example(rng, task, domain, habits[domain])
+        item = example_of(rng, task, domain, habits[domain])
         profile.append({"id": f"{number}-{at}", "date": f"2024-{at // 28 + 1:02d}-{at % 28 + 1:02d}", **item})
     entries, golds = [], []
     for at in range(queries):
         domain = known[at % len(known)]
-        item = example(rng, task, domain, habits[domain])
+        item = example_of(rng, task, domain, habits[domain])
         name = f"{number}-q{at}"
         entries.append(
             {
@@ -206,19 +256,31 @@ def questions(
 
 
 def users(
-    task: lamp.Task, count: int, *, first: int = HELD_OUT, history: int = HISTORY, queries: int = QUERIES
+    task: lamp.Task,
+    count: int,
+    *,
+    first: int = HELD_OUT,
+    history: int = HISTORY,
+    queries: int = QUERIES,
+    twofold: bool = False,
 ) -> list[User]:
     """`count` held-out users, through the same parser that reads LaMP's files."""
-    return lamp.parse(
-        *as_lamp(task, count, first=first, history=history, queries=queries), task, source="the embedded world"
-    )
+    read = as_lamp(task, count, first=first, history=history, queries=queries, twofold=twofold)
+    return lamp.parse(*read, task, source="the embedded world")
 
 
 def as_lamp(
-    task: lamp.Task, count: int, *, first: int = HELD_OUT, history: int = HISTORY, queries: int = QUERIES
+    task: lamp.Task,
+    count: int,
+    *,
+    first: int = HELD_OUT,
+    history: int = HISTORY,
+    queries: int = QUERIES,
+    twofold: bool = False,
 ) -> tuple[list, dict]:
     """LaMP's two JSON values, questions and outputs, for `count` users from number `first` on."""
-    pairs = [questions(task, first + at, history=history, queries=queries) for at in range(count)]
+    how = {"history": history, "queries": queries, "twofold": twofold}
+    pairs = [questions(task, first + at, **how) for at in range(count)]
     golds = [gold for _, part in pairs for gold in part]
     return [entry for part, _ in pairs for entry in part], {"task": task.name.replace("-", "_"), "golds": golds}
 

@@ -35,10 +35,14 @@ class Users(Sequence[User]):
         return replace(self, people=self.people[at]) if isinstance(at, slice) else self.people[at]
 
 
-def toy_users(task: Task | str, count: int = 1, *, first: int = synthetic.HELD_OUT) -> Users:
-    """`count` users of the toy world, from number `first` on. ValueError for an unknown task."""
+def toy_users(task: Task | str, count: int = 1, *, first: int = synthetic.HELD_OUT, twofold: bool = False) -> Users:
+    """`count` users of the toy world, from number `first` on. ValueError for an unknown task.
+
+    Those of the `twofold` world have habits that no single sample shows (`data.synthetic`).
+    """
     task = lamp.task(task if isinstance(task, str) else task.name)
-    return Users(task, tuple(synthetic.users(task, count, first=first)), EMBEDDED_WORLD)
+    source = f"{EMBEDDED_WORLD}, twofold" if twofold else EMBEDDED_WORLD
+    return Users(task, tuple(synthetic.users(task, count, first=first, twofold=twofold)), source)
 
 
 def read_lamp(folder: Path | str, task: Task | str) -> Users:

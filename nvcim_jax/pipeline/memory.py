@@ -21,7 +21,7 @@ from nvcim_jax.memory.storage import store
 from nvcim_jax.memory.storage.about import About
 from nvcim_jax.people import User
 from nvcim_jax.pipeline.block import Block
-from nvcim_jax.pipeline.presets import NAMED, Settings
+from nvcim_jax.pipeline.presets import Settings, named
 from nvcim_jax.pipeline.select import Selected
 from nvcim_jax.provenance import provenance
 
@@ -88,7 +88,7 @@ def remembered(
 ) -> Memory:
     """A memory learned now, with the description that goes to disk. `said` are more settings: device, sigma, ..."""
     seconds = jnp.full_like(bank.origin.time, int(time.time()))
-    preset = next((name for name, each in NAMED.items() if each == settings), None)
+    preset = next((name for name, each in named().items() if each == settings), None)
     about = About(
         model=fingerprint(model),
         prompt_space=PROMPT_SPACE,
@@ -130,9 +130,10 @@ def load(folder: Path | str, model: Model | None = None, *, settings: Settings |
     if block.codec is None:
         raise ValueError("the bank was saved without a codec: a question cannot be coded as its search keys are")
     if settings is None:
-        if about.preset not in NAMED:
-            raise ValueError(f"preset {about.preset!r}: a bank is asked by one of {', '.join(NAMED)}")
-        settings = NAMED[about.preset]
+        known = named()
+        if about.preset not in known:
+            raise ValueError(f"preset {about.preset!r}: a bank is asked by one of {', '.join(known)}")
+        settings = known[about.preset]
     if len(about.users) != len(block.bank.count):
         raise ValueError(f"the bank is one for {len(about.users)} users: only banks of one user each can be asked")
     samples = about.of_slots(block.bank)

@@ -160,7 +160,11 @@ PERSONAL = replace(
 )
 
 PRESETS = {"paper-literal": PAPER_LITERAL, "paper": PAPER, "recommended": RECOMMENDED}
-NAMED = {**PRESETS, "common": COMMON, "personal": PERSONAL}  # that a memory on disk may say it was learned by
+
+
+def named() -> dict[str, Settings]:
+    """Settings by all names that a memory on disk may say it was learned by."""
+    return PRESETS | {"common": COMMON, "personal": PERSONAL}
 
 
 def preset(name: str) -> Settings:

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+import nvcim_jax as nv
 from nvcim_jax.data import lamp, synthetic
 from nvcim_jax.people import Sample
 
@@ -90,3 +91,48 @@ def test_pretraining_never_sees_a_held_out_user():
     finally:
         synthetic.persona = original
     assert len(seen) == 200 and max(seen) < synthetic.HELD_OUT
+
+
+@pytest.mark.parametrize("name", ["LaMP-2", "LaMP-5", "LaMP-7"])
+def test_in_the_twofold_world_the_first_words_say_which_habit_counts(name):
+    task = lamp.task(name)
+    told = {"LaMP-2": lambda answer: answer, "LaMP-5": _form, "LaMP-7": _style}[name]
+    for user in synthetic.users(task, 5, first=2_000_000, history=60, twofold=True):
+        habits: dict = {}
+        for sample in user.history:
+            cue = next(cue for cue in synthetic.CUES[name] if sample.content.startswith(cue))
+            habits.setdefault((sample.domain, cue), set()).add(told(sample.answer))
+        assert all(len(each) == 1 for each in habits.values())
+        for domain in {domain for domain, _ in habits}:
+            both = [habits.get((domain, cue)) for cue in synthetic.CUES[name]]
+            assert None in both or both[0] != both[1]
+
+
+def _form(title):
+    starts = [form.split("{")[0] for form in synthetic.TITLES]
+    return max((at for at in range(8) if title.startswith(starts[at])), key=lambda at: len(starts[at]))
+
+
+def _style(tweet):
+    return next(at for at, words in enumerate(synthetic.DIALECTS) if f" {words['happy']}" in tweet), next(
+        (word for word in synthetic.CLOSINGS if tweet.endswith(word)), "opening"
+    )
+
+
+def test_in_the_twofold_world_ratings_are_a_permutation_of_the_users_own():
+    task = lamp.task("LaMP-3")
+    for user in synthetic.users(task, 3, first=2_000_000, history=120, twofold=True):
+        rated: dict = {}
+        for sample in user.history:
+            level = next(at for at, words in enumerate(synthetic.RATINGS) if sample.content.rstrip(".").endswith(words))
+            rated.setdefault(sample.domain, {}).setdefault(level, set()).add(sample.answer)
+        for levels in rated.values():
+            assert all(len(each) == 1 for each in levels.values())
+            assert len({next(iter(each)) for each in levels.values()}) == len(levels)
+    assert any(list(own.ratings) != [1, 2, 3, 4, 5] for own in synthetic.twofold_persona(2_000_000).values())
+
+
+def test_users_of_the_two_worlds_share_their_domains_and_say_where_they_come_from():
+    assert list(synthetic.twofold_persona(7)) == list(synthetic.persona(7))
+    users = nv.toy_users("LaMP-2", 1, twofold=True)
+    assert users.source != nv.toy_users("LaMP-2", 1).source and users[0] != nv.toy_users("LaMP-2", 1)[0]
