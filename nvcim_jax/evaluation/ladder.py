@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Array, PRNGKeyArray
 
 from nvcim_jax import tuning
 from nvcim_jax.core import selection
@@ -27,12 +28,25 @@ from nvcim_jax.pipeline.presets import Settings
 from nvcim_jax.pipeline.select import Selected, buffered, select
 
 
+class Outcome(NamedTuple):
+    """One question as a method answered it under one draw of the device."""
+
+    user: str
+    question: Sample
+    draw: int
+    answer: str
+    score: float
+    found: Sample | None = None  # that the OVT was learned from; None without one, or with one of all samples
+    margin: float | None = None  # by which it leads the second; None where nothing was searched
+
+
 class Score(NamedTuple):
     """One method: the mean score of each user, the share of questions answered with an OVT of their domain, answers."""
 
     scores: np.ndarray  # [users]
     right_domain: np.ndarray | None  # [users], where domains are known
     answers: tuple[list[str], ...] = ()  # of each draw, to the questions of one user after the other
+    outcomes: tuple[Outcome, ...] = ()  # of each question of one user after the other, draw by draw
 
 
 class Example(NamedTuple):
@@ -65,6 +79,18 @@ class Crowd(NamedTuple):
     known: np.ndarray | None  # of each question the slot of its domain
 
 
+class Shared(NamedTuple):
+    """What methods and cells share on a block of users: each part is made when it is first asked for, and once."""
+
+    crowd: Crowd
+    alone: Callable[[], list[str]]  # the base model's answers
+    block: Callable[[Callable], Block]  # by how codecs are fitted
+    learned: Callable[[Callable, Settings, Cell | None], Bank]  # by `methods.training_of`
+    sensitivity: Callable[[Callable, Settings, Cell | None, int], Array]  # by the same, and the number of probes
+    write_key: PRNGKeyArray
+    report: Callable[[int], None]
+
+
 def ladder(
     key: jax.Array,
     model: Model,
@@ -83,12 +109,42 @@ def ladder(
     examples and the bank that is handed back are its.
     """
     rows = all_rows() if rows is None else rows
+    last = rows[-1]
+    shared = share(key, model, users, settings=last.learned_with, report=report)
+    scored = [method for method in rows if shared.crowd.known is not None or not method.known_domain]
+    how = {"draws": draws, "train_device": train_device}
+    table = {cell: {method.label: climb(shared, method, cell, **how) for method in scored} for cell in cells}
+    firsts = [each for each in table[cells[0]][last.label].outcomes if each.draw == 0]
+    examples = [
+        Example(each.question, each.found, alone, each.answer)
+        for each, alone in zip(firsts, shared.alone(), strict=True)
+        if each.found
+    ]
+    bank = _found_by(shared, last, Cell(train_device or cells[0].device, cells[0].sigma))
+    return Ladder(table, examples, shared.block(last.learned_with.fit_codec), bank)
+
+
+def share(
+    key: PRNGKeyArray,
+    model: Model,
+    users: Users,
+    *,
+    settings: Settings,
+    report: Callable[[int], None] = lambda work: None,
+) -> Shared:
+    """What all methods share on `users`; `settings` give the size of their buffer, and the base model its wording.
+
+    Nothing is trained again for what it does not depend on, such as the device where training has no noise.
+    """
     select_key, codec_key, learn_key, write_key, curve_key = jax.random.split(key, 5)
-    crowd = gather(select_key, model, users, buffer=rows[-1].learned_with.buffer)
-    answer = partial(_answers, crowd, report)
+    crowd = gather(select_key, model, users, buffer=settings.buffer)
 
     @cache
-    def block_of(fit: Callable) -> Block:
+    def alone() -> list[str]:
+        return _answers(crowd, report, crowd.queries, None, settings)
+
+    @cache
+    def block(fit: Callable) -> Block:
         codec = fit_codecs(codec_key, model, crowd.task, crowd.users, fit=fit)
         return Block(crowd.task, crowd.users, crowd.selected, codec)
 
@@ -96,50 +152,49 @@ def ladder(
     def learned(how: Callable, settings: Settings, cell: Cell | None) -> Bank:
         condition = (cell or Cell("NVM-1", 0.0)).condition
         told = lambda progress: report(progress.row_steps)  # noqa: E731
-        return how(learn_key, model, block_of(settings.fit_codec), condition, settings=settings, report=told)
+        return how(learn_key, model, block(settings.fit_codec), condition, settings=settings, report=told)
 
     @cache
-    def sensitivity(how: Callable, settings: Settings, cell: Cell | None, probes: int):
-        probed, block = replace(settings, probes=probes), block_of(settings.fit_codec)
-        return retrieve.sensitivities(curve_key, model, block, learned(how, settings, cell), settings=probed)
+    def sensitivity(how: Callable, settings: Settings, cell: Cell | None, probes: int) -> Array:
+        probed, own = replace(settings, probes=probes), block(settings.fit_codec)
+        return retrieve.sensitivities(curve_key, model, own, learned(how, settings, cell), settings=probed)
 
-    def found_by(method: Method, cell: Cell) -> Bank:
-        bank = learned(*training_of(method, cell))
-        if method.learn is not tune_bank:
-            return bank
-        return rekeyed(model, block_of(method.learned_with.fit_codec), bank, settings=method.learned_with)
+    return Shared(crowd, alone, block, learned, sensitivity, write_key, report)
 
-    def climb(method: Method, cell: Cell) -> tuple[Score, list[str], list[Sample]]:
-        trained_for, settings = Cell(train_device or cell.device, cell.sigma), method.learned_with
-        block, bank = block_of(settings.fit_codec), found_by(method, trained_for)
-        if method.known_domain:
-            prompts = compiled.prompts_of(block.codec, bank.prompts)[crowd.owners, crowd.known]
-            answers = answer(crowd.queries, prompts, settings)
-            return score_of(crowd, crowd.owners, crowd.queries, answers)._replace(answers=(answers,)), answers, []
-        curve = sensitivity(*training_of(method, trained_for), settings.probes) if settings.probes else None
-        how = {"settings": settings, "draws": draws, "sensitivity": curve}
-        banks = retrieve.program(write_key, block, bank, cell.condition, **how)
-        return _stored(crowd, answer, block, banks, settings, draws)
 
-    without = answer(crowd.queries, None, rows[-1].learned_with)
-    base = score_of(crowd, crowd.owners, crowd.queries, without)._replace(answers=(without,))
-    table: dict[Cell, dict[str, Score]] = {}
-    examples: list[Example] = []
-    for cell in cells:
-        scores = table[cell] = {}
-        for method in rows:
-            if method.settings is None:
-                scores[method.label] = base
-            elif crowd.known is not None or not method.known_domain:
-                score, answers, picked = climb(method, cell)
-                no_memory = method.learn is one_for_all.learn
-                scores[method.label] = score._replace(right_domain=None) if no_memory else score
-        examples = examples or [
-            Example(query, picked[at], alone, answers[at])
-            for query, alone, at in zip(crowd.queries, without, range(0, len(answers), draws), strict=True)
-        ]
-    first = Cell(train_device or cells[0].device, cells[0].sigma)
-    return Ladder(table, examples, block_of(rows[-1].learned_with.fit_codec), found_by(rows[-1], first))
+def climb(shared: Shared, method: Method, cell: Cell, *, draws: int, train_device: str | None = None) -> Score:
+    """One method for one cell; `train_device` as `ladder` says.
+
+    The scores of a row that stores nothing are those of any cell. ValueError for a row that must know domains, where
+    they are unknown.
+    """
+    crowd = shared.crowd
+    if method.settings is None:
+        return _as_score(crowd, crowd.owners, shared.alone())
+    settings, trained_for = method.settings, Cell(train_device or cell.device, cell.sigma)
+    block, bank = shared.block(settings.fit_codec), _found_by(shared, method, trained_for)
+    if method.known_domain:
+        if crowd.known is None:
+            raise ValueError(f"{method.label}: the domains of these users' questions are unknown, leave it out")
+        prompts = compiled.prompts_of(block.codec, bank.prompts)[crowd.owners, crowd.known]
+        return _as_score(crowd, crowd.owners, _answers(crowd, shared.report, crowd.queries, prompts, settings))
+    curve = shared.sensitivity(*training_of(method, trained_for), settings.probes) if settings.probes else None
+    how = {"settings": settings, "draws": draws, "sensitivity": curve}
+    banks = retrieve.program(shared.write_key, block, bank, cell.condition, **how)
+    score = _stored(shared, block, banks, settings, draws)
+    if method.learn is one_for_all.learn:  # there is nothing to find
+        outcomes = tuple(each._replace(found=None, margin=None) for each in score.outcomes)
+        return score._replace(right_domain=None, outcomes=outcomes)
+    return score
+
+
+def _found_by(shared: Shared, method: Method, cell: Cell) -> Bank:
+    """What a method learned, with the search keys that it is found by."""
+    bank = shared.learned(*training_of(method, cell))
+    if method.learn is not tune_bank:
+        return bank
+    settings = method.learned_with
+    return rekeyed(shared.crowd.model, shared.block(settings.fit_codec), bank, settings=settings)
 
 
 def gather(key: jax.Array, model: Model, given: Users, *, buffer: int) -> Crowd:
@@ -157,22 +212,34 @@ def _answers(crowd: Crowd, report, queries: Sequence[Sample], prompts, settings:
     return generate(crowd.model, queries, front, new_tokens=room, wording=settings.wording, report=told)
 
 
-def _stored(crowd: Crowd, answer, block: Block, banks, settings: Settings, draws: int):
-    """Score, answers and samples found of banks that were programmed, searched and read back under every draw."""
-    users = crowd.users
+def _stored(shared: Shared, block: Block, banks, settings: Settings, draws: int) -> Score:
+    """The score of banks that were programmed, searched and read back under every draw."""
+    crowd, users = shared.crowd, shared.crowd.users
     match = retrieve.search(crowd.model, block, banks, settings=settings)
     place = [(u, d, q) for u, user in enumerate(users) for q in range(len(user.queries)) for d in range(draws)]
     at = tuple(np.array(place).T)
     flat = match.prompt.reshape(len(users), -1, *match.prompt.shape[-2:])
     prompts = compiled.prompts_of(block.codec, flat).reshape(*match.prompt.shape[:-1], -1)[at]
-    asked = [users[u].queries[q] for u, _, q in place]
-    answers = answer(asked, prompts, settings)
+    answers = _answers(crowd, shared.report, [users[u].queries[q] for u, _, q in place], prompts, settings)
     slots = np.asarray(match.index)[at]
     picked = [crowd.selected.samples[u][slot] for (u, _, _), slot in zip(place, slots, strict=True)]
-    of_draws = tuple(
-        [told for told, (_, d, _) in zip(answers, place, strict=True) if d == draw] for draw in range(draws)
-    )
-    return score_of(crowd, at[0], asked, answers, picked)._replace(answers=of_draws), answers, picked
+    best = -np.partition(-np.asarray(match.scores)[at], 1)[:, :2]  # of slots without an OVT the score is -inf
+    return _as_score(crowd, at[0], answers, picked, best[:, 0] - best[:, 1], draws)
+
+
+def _as_score(crowd: Crowd, owners, answers: list[str], picked=None, margins=None, draws: int = 1) -> Score:
+    """Answers to the questions of one user after the other, draw by draw, as a score."""
+    asked = [query for query in crowd.queries for _ in range(draws)]
+    metric, count = metric_of(crowd.task), len(answers)
+    outcomes = tuple(
+        Outcome(
+            crowd.users[owner].id, query, at % draws, answer, metric(answer, query.answer),
+            picked[at] if picked else None, None if margins is None else float(margins[at]),
+        )
+        for at, (owner, query, answer) in enumerate(zip(owners, asked, answers, strict=True))
+    )  # fmt: skip
+    of_draws = tuple([answers[at] for at in range(draw, count, draws)] for draw in range(draws))
+    return score_of(crowd, owners, asked, answers, picked)._replace(answers=of_draws, outcomes=outcomes)
 
 
 def work(users: Sequence[User], model: Model, cells: int, draws: int, rows: Sequence[Method] | None = None) -> int:
