@@ -15,7 +15,7 @@ for noisy in ("absl", "asyncio", "matplotlib"):  # Orbax logs through the first 
 import typer  # noqa: E402
 from typer.core import TyperGroup  # noqa: E402
 
-from nvcim_jax.cli import ask, bank, chat, common, cost, devices, grow, lamp, learn, run, vary  # noqa: E402
+from nvcim_jax.cli import ask, bank, chat, common, cost, devices, grow, lamp, learn, run, study, vary  # noqa: E402
 from nvcim_jax.cli.shared import EMBEDDED as EMBEDDED  # noqa: E402
 from nvcim_jax.cli.shared import console  # noqa: E402
 from nvcim_jax.cli.terminal import visible  # noqa: E402
@@ -56,6 +56,7 @@ for job in (run, learn, grow, common, ask, chat, devices, vary, cost):
     app.add_typer(job.app)
 app.add_typer(bank.app, name="bank")
 app.add_typer(lamp.app, name="lamp")
+app.add_typer(study.app, name="study")
 
 
 def _print_version(wanted: bool) -> None:
