@@ -130,10 +130,11 @@ def _show(results: "Results") -> None:
     if results.dropped:
         console.print(f"{results.dropped} lines were half written and do not count", style="yellow")
     for grid in report.grids(results):
-        table = Table(grid.corner, *grid.columns, title=grid.title, caption=grid.caption)
+        table = Table(grid.corner, *grid.columns, title=grid.title)
         for group in grid.groups:
             table.add_section()
             table.add_row(group.name, style="bold")
             for row in group.rows:
                 table.add_row(f"  {row.name}", *(" ".join(each) if each else "–" for each in row.figures))
         console.print(table)
+        console.print(grid.caption, soft_wrap=True)

@@ -160,13 +160,14 @@ def test_a_file_without_one_whole_line_is_nobodys(tmp_path, whole):
     assert rows_of(tmp_path) == whole and study.read(tmp_path).dropped == 1
 
 
-def test_a_broken_line_in_the_middle_is_counted_and_measured_again(tmp_path, whole):
+@pytest.mark.parametrize(("at", "left"), [(3, 11), (0, 0)], ids=["a cell", "who wrote them"])
+def test_a_broken_line_in_the_middle_is_counted_and_measured_again(at, left, tmp_path, whole):
     study.run(fake(), tmp_path)
     (path,) = results_in(tmp_path)
     lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join([*lines[:3], b"\0" * 40 + b"\n", *lines[4:]]))
+    path.write_bytes(b"".join([*lines[:at], b"\0" * 40 + b"\n", *lines[at + 1 :]]))
     found = study.read(tmp_path)
-    assert (len(found.cells), found.dropped) == (11, 1)
+    assert (len(found.cells), found.dropped) == (left, 1)
     study.run(fake(), tmp_path)
     assert rows_of(tmp_path) == whole
 
@@ -264,7 +265,8 @@ def test_a_full_disk_is_one_sentence_and_what_is_finished_stays(tmp_path, monkey
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"cannot be written \(No space left on device\): make room, then run it again"):
         study.run(fake(), tmp_path)
-    assert len(study.read(tmp_path).cells) >= 4
+    found = study.read(tmp_path)
+    assert len(found.cells) == 4 and len(list(study.questions(tmp_path, found))) == 8  # no result without its rows
 
 
 def test_many_cells_are_read_in_under_two_seconds(tmp_path):

@@ -1,0 +1,123 @@
+"""`nvcim study`: run, go on, share out, look at it; with cells that take no time."""
+
+import json
+
+import pytest
+
+from nvcim_jax.evaluation import studies, study
+from nvcim_jax.evaluation.study import Measured
+from tests.helpers import fake_table
+from tests.helpers.command import nvcim
+from tests.helpers.fake_study import rows_of
+
+SMALL = ("study", "table1", "--users", 3, "--draws", 1, "--task", "LaMP-2", "--device", "NVM-3")
+CELLS = 2 + 8
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(studies, "measure", fake_table.measured)
+
+
+def test_a_study_is_run_once_and_shown_again(tmp_path):
+    text = nvcim(*SMALL, "--out", tmp_path)
+    assert (
+        f"table1: {CELLS} of {CELLS} cells are done" in text and f"table.md and report.html are in {tmp_path}" in text
+    )
+    assert "the paper's NVCiM-PT" in text and "3 of 3 users and 6 questions a figure" in text
+    names = {path.name.split("-")[0] for path in tmp_path.iterdir()}
+    assert names == {"study.json", "results", "questions", "table.md", "report.html"}
+    before = rows_of(tmp_path)
+    assert nvcim(*SMALL, "--out", tmp_path) == text  # nothing was left to do
+    assert rows_of(tmp_path) == before and len(list(tmp_path.glob("results-*"))) == 1
+
+
+def test_what_ctrl_c_leaves_is_gone_on_with(tmp_path, monkeypatch):
+    def stopped(cell):
+        if len(list(tmp_path.glob("results-*"))) and len(study.read(tmp_path).cells) == 4:
+            raise KeyboardInterrupt
+        return fake_table.measured(cell)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(studies, "measure", stopped)
+        text = nvcim(*SMALL, "--out", tmp_path, code=130)
+    assert f"interrupted: finished cells are in {tmp_path}: the same command goes on from them" in text
+    assert f"4 of {CELLS} cells are done" in (tmp_path / "table.md").read_text()
+    assert f"4 of {CELLS} cells are done" in nvcim("study", "status", tmp_path)
+    nvcim(*SMALL, "--out", tmp_path)
+    nvcim(*SMALL, "--out", tmp_path / "whole")
+    assert rows_of(tmp_path) == rows_of(tmp_path / "whole")
+
+
+def test_two_shards_are_the_whole_study(tmp_path):
+    many = ("study", "table1", "--users", 20, "--draws", 1, "--task", "LaMP-2", "--device", "NVM-3")
+    text = nvcim(*many, "--out", tmp_path / "a", "--shard", "1/2")
+    assert f"table1: {2 * CELLS} of {3 * CELLS} cells are done" in text  # two of three blocks of users
+    nvcim(*many, "--out", tmp_path / "a", "--shard", "2/2")
+    nvcim(*many, "--out", tmp_path / "b")
+    assert rows_of(tmp_path / "a") == rows_of(tmp_path / "b")
+
+
+def test_status_and_report_need_no_study_to_be_run(tmp_path):
+    nvcim(*SMALL, "--out", tmp_path)
+    for name in ("table.md", "report.html"):
+        (tmp_path / name).unlink()
+    (path,) = tmp_path.glob("results-*")
+    path.write_bytes(path.read_bytes()[:-1])
+    text = nvcim("study", "status", tmp_path)
+    assert f"{CELLS - 1} of {CELLS} cells are done" in text and "1 lines were half written and do not count" in text
+    assert not (tmp_path / "table.md").exists()
+    nvcim("study", "report", tmp_path)
+    assert (tmp_path / "table.md").is_file() and "half written" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--shard", "5/4"], "shard '5/4': give i/n with i from 1 to n, such as 2/4"),
+        (["--task", "LaMP-8"], "unknown task 'LaMP-8'"),
+        (["--task", "LaMP-4"], "the toy world has no users of LaMP-4"),
+        (["--device", "NVM-9"], "unknown device 'NVM-9'"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(words, said, tmp_path):
+    text = nvcim("study", "table1", "--out", tmp_path / "out", *words, code=2)
+    assert said in text.replace("\n", " ") and text.count("error:") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_other_settings_is_left_alone(tmp_path):
+    nvcim(*SMALL, "--out", tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    text = nvcim(*SMALL, "--out", tmp_path, "--sigma", 0.2, code=2)
+    assert f"{tmp_path} was made with settings: sigma 0.1, not 0.2: choose another folder" in text.replace("\n", " ")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    about = json.loads((tmp_path / "study.json").read_text())
+    (tmp_path / "study.json").write_text(json.dumps(about | {"version": 2}))
+    for words in (("study", "status", tmp_path), ("study", "report", tmp_path), (*SMALL, "--out", tmp_path)):
+        assert "of a newer nvcim_jax" in nvcim(*words, code=2)
+    assert "is no folder of a study" in nvcim("study", "status", tmp_path / "elsewhere", code=2)
+
+
+def test_an_error_in_a_cell_keeps_the_others(tmp_path, monkeypatch):
+    def full(cell):
+        if cell["method"].endswith("CxDNN"):
+            raise OSError(28, "No space left on device")
+        return fake_table.measured(cell)
+
+    monkeypatch.setattr(studies, "measure", full)
+    assert "No space left on device" in nvcim(*SMALL, "--out", tmp_path, code=2)
+    assert len(study.read(tmp_path).cells) == 4
+
+
+def test_help_says_what_to_expect():
+    assert "nvcim study table1" in nvcim("study", "table1", "--help")
+    assert "minutes" in nvcim("study", "table1", "--help")
+    assert "table1" in nvcim("study", "list") and "minutes" in nvcim("study", "list")
+    for name in ("list", "table1", "status", "report"):
+        assert name in nvcim("study", "--help")
+
+
+def test_a_cell_without_rows_is_a_result_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(studies, "measure", lambda cell: Measured(fake_table.measured(cell).result))
+    assert "cells are done" in nvcim(*SMALL, "--out", tmp_path)
