@@ -129,7 +129,7 @@ def _show(results: "Results") -> None:
     console.print(f"{about['study']}: {done} by {len(results.writers)} runs")
     if results.dropped:
         console.print(f"{results.dropped} lines were half written and do not count", style="yellow")
-    for grid in report.grids(results):
+    for grid in report.grids(results) if report.has_table(results) else ():
         table = Table(grid.corner, *grid.columns, title=grid.title)
         for group in grid.groups:
             table.add_section()

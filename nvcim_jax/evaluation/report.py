@@ -52,13 +52,25 @@ class Grid(NamedTuple):
 
 
 def write(folder: Path | str) -> list[Path]:
-    """Write `table.md` and `report.html` of the study in `folder` there; their paths. ValueError as `study.read`."""
+    """Write `table.md` and `report.html` of the study in `folder` there; their paths.
+
+    ValueError as `study.read`, and for a study of one's own, whose table nobody knows.
+    """
     folder = Path(folder)
     results = study.read(folder)
+    if not has_table(results):
+        raise ValueError(
+            f"{folder} holds the study {results.about['study']!r}, which has no table here: read it yourself"
+        )
     made = {TABLE: markdown(results), REPORT: html(results, examples(study.questions(folder, results), results))}
     for name, text in made.items():
         files.write_text(folder / name, text, private=True)  # examples are people's texts
     return [folder / name for name in made]
+
+
+def has_table(results: Results) -> bool:
+    """Whether the study is one of this package."""
+    return results.about["study"] == studies.NAME
 
 
 def grids(results: Results) -> list[Grid]:

@@ -21,6 +21,7 @@ from nvcim_jax.llm.weights import Model
 from nvcim_jax.pipeline.model import load_model
 from nvcim_jax.pipeline.presets import NAMES
 
+NAME = "table1"
 CHOOSING: Span = (2_000_000, 1_000_000)  # toy users on whom settings were chosen
 PAPERS = {  # rows of the paper's Table I by what they are called here
     "paper: by cell, SWV": "SWV", "paper: by cell, CxDNN": "CxDNN", "paper: by cell, CorrectNet": "CorrectNet",
@@ -66,7 +67,7 @@ def table1(
         "devices": list(devices), "sigma": sigma, "draws": draws, "seed": seed,
         "methods": {label: described(_rows()[label].settings, NAMES) for label in TABLE1},
     }  # fmt: skip
-    return Study("table1", settings, tuple(cells), measure, ("model", "task", "users"), (CHOOSING,))
+    return Study(NAME, settings, tuple(cells), measure, ("model", "task", "users"), (CHOOSING,))
 
 
 def measure(cell: Json) -> Measured:

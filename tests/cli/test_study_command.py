@@ -8,7 +8,7 @@ from nvcim_jax.evaluation import studies, study
 from nvcim_jax.evaluation.study import Measured
 from tests.helpers import fake_table
 from tests.helpers.command import nvcim
-from tests.helpers.fake_study import rows_of
+from tests.helpers.fake_study import fake, rows_of
 
 SMALL = ("study", "table1", "--users", 3, "--draws", 1, "--task", "LaMP-2", "--device", "NVM-3")
 CELLS = 2 + 8
@@ -97,6 +97,12 @@ def test_a_folder_of_other_settings_is_left_alone(tmp_path):
     for words in (("study", "status", tmp_path), ("study", "report", tmp_path), (*SMALL, "--out", tmp_path)):
         assert "of a newer nvcim_jax" in nvcim(*words, code=2)
     assert "is no folder of a study" in nvcim("study", "status", tmp_path / "elsewhere", code=2)
+
+
+def test_a_study_of_ones_own_has_a_status_and_no_report(tmp_path):
+    study.run(fake(), tmp_path)
+    assert "fake: 12 of 12 cells are done" in nvcim("study", "status", tmp_path)
+    assert "holds the study 'fake', which has no table here" in nvcim("study", "report", tmp_path, code=2)
 
 
 def test_an_error_in_a_cell_keeps_the_others(tmp_path, monkeypatch):
