@@ -14,9 +14,7 @@ if TYPE_CHECKING:  # JAX takes its time
 app = typer.Typer(
     no_args_is_help=True, help="Tables of the paper, kept cell by cell: stop them, go on, share them out."
 )
-STUDIES = {
-    "table1": "methods by devices and tasks, as the paper's Table I; about MINUTES minutes for the default on two cores"
-}
+STUDIES = {"table1": "methods by devices and tasks, as the paper's Table I; an estimated 20 minutes on two cores"}
 Folder = Annotated[
     Path, typer.Argument(parser=path, metavar="FOLDER", help="A folder given to --out.", show_default=False)
 ]
@@ -66,7 +64,7 @@ def table1(
 ) -> None:
     """Methods by devices and tasks, as the paper's Table I, on the toy model and held-out toy users.
 
-    About MINUTES minutes for the default on two cores, in proportion to users and tasks. Expect wide intervals under 20
+    An estimated 20 minutes on two cores, in proportion to users and tasks. Expect wide intervals under 20
     users, the base model far below, the devices alike at sigma 0.1.
     """
     with plain_errors():
