@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from nvcim_jax.data.users import toy_users
 from nvcim_jax.evaluation import ladder, methods, studies, study
 from nvcim_jax.evaluation.ladder import Outcome, Score
 from nvcim_jax.evaluation.methods import Cell, training_of
+from nvcim_jax.memory.bank import Bank, unknown
 from nvcim_jax.people import Sample
 from nvcim_jax.pipeline.presets import RECOMMENDED
 
@@ -77,7 +79,8 @@ def test_a_device_or_sigma_retrains_nothing_that_does_not_depend_on_it(model):
 
     def learn(key, model, block, condition, *, settings, report):
         trained.append((settings.train_sigma, np.asarray(condition.device.levels).tolist(), condition.sigma))
-        return "a bank"
+        code = jnp.zeros((*block.selected.valid.shape, 16, 48))
+        return Bank(code, code, unknown(block.selected.valid.shape), jnp.ones(1, jnp.int32))
 
     shared = ladder.share(jax.random.key(0), model, toy_users("LaMP-2", 1), settings=RECOMMENDED)
     cells = [Cell(device, sigma) for device in ("NVM-1", "NVM-3") for sigma in (0.1, 0.2)]
