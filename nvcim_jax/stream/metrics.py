@@ -1,11 +1,12 @@
 """What a moment is worth, as functions of one moment: EOE, DSS and IDD; higher is better for all three.
 
 The paper leaves open what the entropy is taken of. Each reading is a function of a moment's token vectors, of which
-the first `length` count: `spectral_entropy` is recommended, `eoe_paper` stays close to the print, `eoe_released` is what
+the first `length` count: `spectral_entropy` is recommended, `eoe_paper` is close to the print, `eoe_released` is what
 the authors' scripts compute.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -106,6 +107,22 @@ def mean_dissimilarity(cosine: Float[Array, "stored"], same: Bool[Array, "stored
     count = jnp.sum(same)
     total = jnp.sum(jnp.where(same, 1 - jnp.clip(cosine, -1, 1), 0))
     return jnp.where(count > 0, total / jnp.maximum(count, 1), 1)
+
+
+class Reading(NamedTuple):
+    """What is meant by a token's vector, by the entropy and by a match; `name` says so in every table."""
+
+    name: str
+    eoe: Eoe
+    embedding: Pool  # of the whole moment, which IDD compares
+    contextual: bool  # vectors are the last layer's; else the embeddings that enter the first
+    repeats: bool  # a word that stands twice matches twice
+
+
+RECOMMENDED = Reading("recommended", spectral_entropy, mean_vector, contextual=False, repeats=False)
+PAPER = Reading("paper", eoe_paper, mean_vector, contextual=False, repeats=False)
+RELEASED = Reading("released", eoe_released, last_vector, contextual=True, repeats=True)
+READINGS = {reading.name: reading for reading in (RECOMMENDED, PAPER, RELEASED)}
 
 
 def _real(vectors, length):
