@@ -93,11 +93,10 @@ def read(
         embedding, eoe, jax.vmap(metrics.dss)(jnp.asarray(matches), jnp.asarray(count)),
         jax.vmap(metrics.dominant_domain)(jnp.asarray(matches)), length, jnp.ones(len(texts), bool),
     )  # fmt: skip
-    each = [len(user.history) for user in users]
-    width = text.bucket(max(each), LENGTHS)
-    first = np.cumsum([0, *each[:-1]])[:, None]
-    place = np.arange(width)[None]
-    is_real = place < np.array(each)[:, None]
+    lengths = np.array([len(user.history) for user in users])
+    place = np.arange(text.bucket(int(lengths.max()), LENGTHS))[None]
+    first = (np.cumsum(lengths) - lengths)[:, None]
+    is_real = place < lengths[:, None]
     laid = jax.tree.map(lambda leaf: leaf[np.where(is_real, first + place, 0)], flat)
     return laid._replace(present=jnp.asarray(is_real))
 
@@ -133,8 +132,8 @@ def _through_model(
         part = ids[at : at + ROWS]
         padded = text.pad(part + [[]] * (ROWS - len(part)), width, 0)
         lengths = jnp.array([len(each) for each in part] + [0] * (ROWS - len(part)), jnp.int32)
-        read = compiled.read_moments(model.params, model.config, padded, lengths, reading=reading)
-        found.append([each[: len(part)] for each in read])
+        rows = compiled.read_moments(model.params, model.config, padded, lengths, reading=reading)
+        found.append([each[: len(part)] for each in rows])
         if report:
             report(len(part))
     embedding, eoe = (jnp.concatenate(parts) for parts in zip(*found, strict=True))
