@@ -67,8 +67,8 @@ def measure(args):
         for _ in range(-(-args.slots // args.moments)):
             full = push(full, first)[0]
         after = push(full, now)[0]
-        seconds = harness.best(lambda: push(full, now)[1], args.rounds)  # noqa: B023
-        again = harness.best(lambda: push(after, later)[1], args.rounds)  # noqa: B023
+        sides = {"now": partial(push, full, now), "later": partial(push, after, later)}
+        seconds, again = (float(min(taken)) for taken in harness.turns(sides, rounds=args.rounds).values())
         items = args.users * args.moments
         yield {
             "policy": name, "users": args.users, "slots": args.slots, "dim": args.dim,

@@ -194,7 +194,7 @@ def _short(text: str, most: int = 60) -> str:
 
 def _remarks(told: list[dict], repeated: int, words: "Lexicon") -> Iterator[str]:
     """What became of how many, and what makes the scores say less than they seem to."""
-    yield ", ".join(f"{count} {why}" for why, count in Counter(row["why"] for row in told).most_common())
+    yield "; ".join(f"{count}: {why}" for why, count in Counter(row["why"] for row in told).most_common())
     silent = sum(row["domain"] == "none" for row in told)
     if silent:
         yield (

@@ -51,7 +51,7 @@ def test_a_moment_is_read_as_elsewhere(model, users):
     assert own == f"{sample.content} {sample.answer}"
     assert float(items.dss[1, 3]) == pytest.approx(WORDS.matches(own).sum() / len(lexicon.words(own)) / 24)
     assert int(items.length[1, 3]) == len(ids[1][3])
-    vectors = model.params["params"]["embedding"]["embedding"][jnp.array(ids[1][3])]
+    vectors = model.params["embedding"]["embedding"][jnp.array(ids[1][3])]
     assert float(items.eoe[1, 3]) == pytest.approx(float(metrics.spectral_entropy(vectors, len(ids[1][3]))), abs=1e-4)
 
 
