@@ -39,6 +39,8 @@ from .pipeline.answer import stream_answer as stream_answer
 from .pipeline.common import learn_common as learn_common
 from .pipeline.common import personalise as personalise
 from .pipeline.grow import grow as grow
+from .pipeline.keep import Kept as Kept
+from .pipeline.keep import keep as keep
 from .pipeline.learn import learn as learn
 from .pipeline.memory import Memory as Memory
 from .pipeline.memory import load as load

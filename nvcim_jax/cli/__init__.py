@@ -52,7 +52,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for job in (run, learn, grow, common, ask, chat, devices, vary, cost):
+for job in (run, stream, learn, grow, common, ask, chat, devices, vary, cost):
     app.add_typer(job.app)
 app.add_typer(bank.app, name="bank")
 app.add_typer(lamp.app, name="lamp")
@@ -82,7 +82,7 @@ def _options(
 
 def main() -> None:
     """Run the command that the command line asks for."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal without ± is no reason to fail after the work
+    for each in (sys.stdout, sys.stderr):
+        if isinstance(each, io.TextIOWrapper):
+            each.reconfigure(errors="backslashreplace")  # a terminal without ± is no reason to fail after the work
     app()

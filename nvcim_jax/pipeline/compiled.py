@@ -7,6 +7,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from nvcim_jax import tuning
@@ -20,6 +21,9 @@ from nvcim_jax.llm import decoder
 from nvcim_jax.llm.config import Config
 from nvcim_jax.memory import programming
 from nvcim_jax.pipeline.presets import Settings
+from nvcim_jax.stream import policies
+from nvcim_jax.stream.buffer import Buffer, Decision, Item
+from nvcim_jax.stream.metrics import Reading
 
 
 @jax.jit
@@ -182,3 +186,28 @@ def search(
     """Every programmed bank searched for every query of its user: [users, draws, queries, ...]."""
     one = jax.vmap(partial(programming.retrieve, score=score), in_axes=(None, 0))
     return jax.vmap(jax.vmap(one, in_axes=(0, None)))(banks, queries)
+
+
+@partial(jax.jit, static_argnames=("config", "reading"))
+def read_moments(
+    params: PyTree,
+    config: Config,
+    ids: Int[Array | np.ndarray, "rows tokens"],
+    lengths: Int[Array, "rows"],
+    *,
+    reading: Reading,
+) -> tuple[Float[Array, "rows dim"], Float[Array, "rows"]]:
+    """The embedding and the EOE of every moment, of its first `length` tokens."""
+    vectors = decoder.embed(params, config, ids)
+    if reading.contextual:
+        place = jnp.arange(ids.shape[1])[None, :]
+        positions = jnp.where(place < lengths[:, None], place, decoder.NOWHERE)
+        vectors, _ = decoder.hidden(params, config, vectors, positions)
+    vectors = vectors.astype(jnp.float32)
+    return jax.vmap(reading.embedding)(vectors, lengths), jax.vmap(reading.eoe)(vectors, lengths)
+
+
+@partial(jax.jit, static_argnames=("policy",))
+def push_all(buffers: Buffer, items: Item, *, policy: policies.Policy) -> tuple[Buffer, Decision]:
+    """Every user's moments, one after the other, into the user's buffer."""
+    return jax.vmap(partial(policies.push_all, policy=policy))(buffers, items)

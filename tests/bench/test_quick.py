@@ -12,7 +12,9 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["first_token", "fullsize", "main_job", "store", "tuning_memory", "variation"])
+@pytest.mark.parametrize(
+    "name", ["first_token", "fullsize", "main_job", "store", "stream", "tuning_memory", "variation"]
+)
 def test_a_benchmark_without_peers_runs_quickly(name, tmp_path):
     command = [sys.executable, "-m", f"bench.{name}", "--quick", "--json", "figures.json"]
     subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)

@@ -19,7 +19,7 @@ from nvcim_jax.pipeline.presets import RECOMMENDED
 from tests.helpers.command import nvcim
 
 
-@pytest.mark.parametrize("command", ["run", "learn", "grow", "ask", "chat", "devices", "vary", "cost"])
+@pytest.mark.parametrize("command", ["run", "stream", "learn", "grow", "ask", "chat", "devices", "vary", "cost"])
 def test_help_shows_an_example(command):
     assert f"nvcim {command}" in nvcim(command, "--help")
 

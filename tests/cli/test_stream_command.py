@@ -1,0 +1,90 @@
+"""`nvcim stream` as a user meets it."""
+
+import json
+import stat
+
+import pytest
+
+import nvcim_jax as nv
+from nvcim_jax import llm
+from tests.helpers.command import nvcim
+
+
+@pytest.fixture(autouse=True)
+def loaded(model, monkeypatch):
+    monkeypatch.setattr(llm, "load", lambda *_, **__: model)
+
+
+@pytest.fixture
+def mine(tmp_path):
+    lines = [{"question": f"which {tree} for a chair", "answer": "oak"} for tree in ("pine", "walnut", "maple")]
+    lines += [{"question": "zzz", "answer": "zzz"}] * 2
+    (tmp_path / "mine.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return tmp_path / "mine.jsonl"
+
+
+def test_it_says_what_is_kept_and_why_and_leaves_it_as_a_history(tmp_path):
+    words = ("stream", "--moments", 40, "--buffer", 5)
+    text = nvcim(*words, "--out", tmp_path / "a")
+    assert "5 of 40 moments of user 1000000 are kept: all-three, recommended reading" in text
+    assert "there was room" in text and "stream.json, stream.png and kept.jsonl are in" in text
+    assert "its EOE is not above the smallest" in text  # also of those that are not kept, how many
+    report = json.loads((tmp_path / "a/stream.json").read_text())
+    assert report["provenance"]["versions"]["jax"] and report["settings"]["seed"] == 0
+    assert report["settings"] | {"buffer": 5, "policy": "all-three", "lexicon": "toy"} == report["settings"]
+    kept = [row for row in report["moments"] if row["kept"]]
+    assert len(report["moments"]) == 40 and [row["moment"] for row in kept] == report["kept"] and len(kept) == 5
+    assert all(row["stored"] for row in kept) and {"eoe", "dss", "idd", "why"} <= set(kept[0])
+    assert (tmp_path / "a/stream.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("stream.json", "kept.jsonl"):
+        assert stat.S_IMODE((tmp_path / "a" / name).stat().st_mode) == 0o600
+    again = nv.read_history(tmp_path / "a/kept.jsonl")
+    assert [(each.content, each.answer, each.domain) for each in again[0].history] == [
+        (row["content"], row["answer"], row["known_domain"]) for row in kept
+    ]
+    nvcim(*words, "--out", tmp_path / "b")
+    assert json.loads((tmp_path / "b/stream.json").read_text()) == report
+    assert "exists already" in nvcim(*words, "--out", tmp_path / "a", code=2)
+
+
+def test_a_history_comes_from_a_file_or_through_a_pipe(mine, tmp_path):
+    (tmp_path / "trees.toml").write_text('[trees]\nall = ["pine", "walnut", "oak"]\n')
+    own = ("--lexicon", tmp_path / "trees.toml", "--policy", "keep-all", "--json")
+    said = nvcim("stream", "--history", mine, *own)
+    assert "2 of 5 moments hold no word of the lexicon's 1 domains" in said
+    assert "1 moments say word for word what an earlier one said" in said
+    report = json.loads(said[said.index("{") :])
+    assert (
+        report["kept"] == [0, 1, 2, 3, 4]
+        and [row["domain"] for row in report["moments"]] == ["trees"] * 3 + ["none"] * 2
+    )
+    assert report["moments"][0]["dss"] == pytest.approx(2 / 6)
+    piped = nvcim("stream", "--history", "-", *own, told=mine.read_bytes())
+    piped = json.loads(piped[piped.index("{") :])
+    assert piped["settings"]["source"] == "standard input" and piped["moments"] == report["moments"]
+
+
+def test_all_moments_are_shown_where_they_are_asked_for():
+    few, many = (nvcim("stream", "--moments", 9, "--buffer", 2, "--policy", "fifo", *more) for more in ((), ("--all",)))
+    assert few.count("displaced later") == 0 and many.count("displaced later") == 7
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--buffer", 0), "--buffer 0: at least one moment has to fit"),
+        (("--policy", "best"), "--policy best: choose one of all-three"),
+        (("--reading", "mine"), "--reading mine: choose one of recommended, paper, released"),
+        (("--lexicon", "none.toml"), "lexicon none.toml cannot be read"),
+        (("--history", "-", "--task", "LaMP-2"), "--history is of the task free"),
+    ],
+)
+def test_what_means_nothing_is_refused(words, told):
+    assert told in nvcim("stream", *words, code=2, told=b"")
+
+
+def test_an_empty_pipe_and_a_line_that_is_no_json_are_refused():
+    assert "no question has an answer" in nvcim("stream", "--history", "-", code=2, told=b"")
+    assert "standard-input.jsonl, line 2 is not valid JSON" in nvcim(
+        "stream", "--history", "-", code=2, told=b'{"question": "a", "answer": "b"}\n{\n'
+    )
