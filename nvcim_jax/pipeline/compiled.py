@@ -111,11 +111,16 @@ def start(
     def one(start_key, init_key, ids, given, codec):
         tokens = settings.start(start_key, params, config, ids) if given is None else given
         values = settings.method.init(init_key, tokens, codec, config)
-        free = settings.clip >= 1
-        limit = lambda leaf: jnp.asarray(jnp.inf if free else jnp.quantile(jnp.abs(leaf), settings.clip), leaf.dtype)  # noqa: E731
-        return values, settings.learning_rate(values), jax.tree.map(limit, values)
+        limits = jax.tree.map(partial(_limit, clip=settings.clip), values)
+        return values, settings.learning_rate(values), limits
 
     return jax.vmap(one)(start_keys, init_keys, ids, given, codecs)
+
+
+def _limit(leaf: Float[Array, "..."], *, clip: float) -> Float[Array, ""]:
+    """The quantile `clip` of the magnitudes; none where it is 0, as of LoRA's second factor, which starts there."""
+    most = jnp.quantile(jnp.abs(leaf), clip) if clip < 1 else jnp.inf
+    return jnp.where(most > 0, most, jnp.inf).astype(leaf.dtype)
 
 
 @partial(jax.jit, static_argnames=("config", "probes", "at_once"))

@@ -182,3 +182,16 @@ def test_an_ovt_without_a_finite_loss_is_named(model, users):
     endless = replace(QUICK, clip=1.0, learning_rate=partial(fixed_rate, rate=float("inf")))
     with pytest.warns(UserWarning, match=rf"of \d+ OVTs was not finite.*: {users[0].id}, '.*A smaller"):
         learn(model, users[:1], endless)
+
+
+def test_what_starts_at_zero_is_not_held_there_by_clipping(model, users):
+    """LoRA's second factor starts at 0, and so does the quantile of its magnitudes."""
+    keys_, ids = jax.random.split(KEY, 1), np.zeros((1, 4), np.int32)
+    codec = jax.tree.map(lambda leaf: leaf[:1], fit_codecs(KEY, model, TASK, users))
+    for method, clip in ((tuning.Lora(), 0.9), (tuning.Prompt(), 0.9), (tuning.Prompt(), 1.0)):
+        settings = replace(QUICK, method=method, clip=clip)
+        start, _, limits = compiled.start(
+            model.params, keys_, keys_, ids, None, codec, config=model.config, settings=settings
+        )
+        for leaf, limit in zip(jax.tree.leaves(start), jax.tree.leaves(limits), strict=True):
+            assert limit.item() > 0 and np.isinf(limit.item()) == (clip == 1 or not leaf.any())
