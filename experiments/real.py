@@ -1,12 +1,11 @@
 """A real model on real people's text: OVTs in noisy arrays beside what people would pick instead.
 
     python experiments/real.py --model SmolLM2-135M-Instruct.Q4_1.gguf --task LaMP-5 --data LaMP_5 --out out/titles
-    python experiments/real.py ... --only base OVT   # rungs whose names begin so
 
 Every rung answers the same questions of the same people on the same draws of the device. What many people have in
 common (one prompt, one codec) is learned for each half of the people from the other half: nobody's own text is in the
-prompt that they start from. Each rung is kept in --out as it is finished: the same command goes on from there. Writes
-results.json and table.md.
+prompt that they start from. Each rung is kept in --out as it is finished: the same command goes on from there. `--only
+base OVT` climbs rungs whose names begin so. Writes results.json and table.md.
 """
 
 import argparse
@@ -163,7 +162,9 @@ def common_alone(half: Half) -> Outcome:
 
 def adapter(half: Half, method: tuning.Method, rate: float) -> Outcome:
     """One adapter for each person, kept exactly, at the compute of the person's OVTs."""
-    settings, tokens = replace(settings_of(half.args), method=method, learning_rate=partial(fixed_rate, rate=rate)), []
+    free = {"clip": 1.0, "train_sigma": 0.0}  # it lies in no array
+    settings = replace(settings_of(half.args), method=method, learning_rate=partial(fixed_rate, rate=rate), **free)
+    tokens: list[int] = []
     block = gather(half.key("gather"), half.model, half.users.task, half.users, settings=settings)
     started = time.perf_counter()
     told = lambda progress: tokens.append(progress.tokens)  # noqa: E731

@@ -20,6 +20,7 @@ PAGES = {  # name -> (title, what follows `python experiments/`)
     "main": ("Every method on NVM-3", "tables.py main --sigma 0.1"),
     "devices": ("Five devices", "tables.py devices --users 24 --sigma 0.1"),
     "headroom": ("What tuning is worth from poorer starts", "tables.py headroom"),
+    "twofold": ("Where one sample does not show the habit", "tables.py twofold --users 16 --task LaMP-2 LaMP-3 LaMP-5"),
     "methods": ("One adapter for all against one OVT for each sample", "methods.py --users 24 --task LaMP-3 LaMP-2"),
     "write-verify": ("Write-verify at a real budget of pulses", "write_verify.py --users 12 --task LaMP-2"),
     "converter-bits": ("Retrieval through converters", "converter_bits.py"),

@@ -105,7 +105,7 @@ def main_claims(scores) -> str:
         f"Each claim on the toy model and world, NVM-3 at sigma 0.1: {counted(scores)},\nthree draws of the device "
         "(`python experiments/tables.py main --sigma 0.1 --out out/main`). Differences are\npaired by user, task by "
         'task, with 95 % intervals; a star: clear at a false discovery rate of 5 % over this\ntable. "Cannot tell" is '
-        "no proof of none. Nothing here was measured on a real language model.\n"
+        "no proof of none. A real language model has [a page of its own](real.md).\n"
         "`python experiments/what_holds.py --out out` makes the tables of this page.\n",
         table(["claim", "verdict", *scores], verdicts(scores, MAIN)),
         "",
