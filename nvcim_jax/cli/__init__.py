@@ -15,7 +15,7 @@ for noisy in ("absl", "asyncio", "matplotlib"):  # Orbax logs through the first 
 import typer  # noqa: E402
 from typer.core import TyperGroup  # noqa: E402
 
-from nvcim_jax.cli import ask, bank, chat, common, cost, devices, grow, lamp, learn, run, study, vary  # noqa: E402
+from nvcim_jax.cli import ask, bank, chat, common, cost, devices, grow, lamp, learn, run, stream, study, vary  # noqa: E402
 from nvcim_jax.cli.shared import EMBEDDED as EMBEDDED  # noqa: E402
 from nvcim_jax.cli.shared import console  # noqa: E402
 from nvcim_jax.cli.terminal import visible  # noqa: E402

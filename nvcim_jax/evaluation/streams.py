@@ -43,9 +43,12 @@ def panels(decisions: Decision, kept: list[int]) -> list[Panel]:
     of_scores = [
         Panel(
             name.upper(), "moment", "on arrival",
-            {label: Line(at[own], np.asarray(value)[own], ".", colour) for label, (own, colour) in groups.items()},
+            {
+                label: Line(at[own].tolist(), np.asarray(value)[own].tolist(), ".", colour)
+                for label, (own, colour) in groups.items()
+            },
         )
         for name, value in zip(decisions.scores._fields, decisions.scores, strict=True)
     ]  # fmt: skip
-    so_far = {label: Line(at, np.cumsum(own), "-", colour) for label, (own, colour) in groups.items()}
+    so_far = {label: Line(at.tolist(), np.cumsum(own).tolist(), "-", colour) for label, (own, colour) in groups.items()}
     return [*of_scores, Panel("what became of them", "moment", "moments so far", so_far)]

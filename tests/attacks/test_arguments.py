@@ -14,8 +14,9 @@ import pytest
 from typer.main import get_command
 
 from nvcim_jax import cli, llm
-from nvcim_jax.evaluation import cases, figures, main_job
-from nvcim_jax.pipeline import grow, learn, retrieve
+from nvcim_jax.data import fetch
+from nvcim_jax.evaluation import cases, figures, main_job, study
+from nvcim_jax.pipeline import common, grow, keep, learn, retrieve
 from tests.helpers.attacks import Attack, command, outcomes
 from tests.helpers.banks import untrained
 
@@ -63,7 +64,14 @@ def declared(words):
 
 def arguments(words, bank):
     """What every argument without a default is given where it is not attacked."""
-    given = {"bank": bank, "question": "She kneaded the dough", "out": "new", "history": "file.jsonl"}
+    given = {
+        "bank": bank,
+        "question": "She kneaded the dough",
+        "out": "new",
+        "history": "file.jsonl",
+        "task": "LaMP-2",
+        "folder": "folder",
+    }
     needed = [param for param in declared(words) if param.required]
     return {param.name: given[param.name] for param in needed}
 
@@ -151,7 +159,12 @@ def run(model, bank, monkeypatch, tmp_path, tmp_path_factory):
     for module, name in (
         (main_job, "blocks"),
         (learn, "learn"),
+        (fetch, "fetch"),
+        (keep, "keep"),
+        (study, "run"),
         (grow, "fill"),
+        (common, "learn_common"),
+        (common, "personalise"),
         (retrieve, "program"),
         (cases, "case"),
     ):
@@ -192,9 +205,8 @@ def is_sound(made) -> bool:
 
 def test_there_are_as_many_attacks_as_were_tried(bank):
     assert len(list(attacks(bank, None))) > 653
-    assert {"run", "learn", "grow", "ask", "chat", "devices", "vary", "cost", "show", "verify", "repair", "export"} == {
-        words[-1] for words in commands()
-    }
+    known = "run learn grow common stream ask chat devices vary cost show verify repair export fetch list table1 status report"
+    assert set(known.split()) == {words[-1] for words in commands()}
 
 
 def test_a_sample_of_arguments(bank, run):

@@ -193,13 +193,13 @@ def test_the_suggested_command_is_for_a_shell(tmp_path):
 
 
 def test_what_stays_of_the_unfinished_is_told_after_the_bank_is_saved(tmp_path):
-    from nvcim_jax.cli.learn import _discard
+    from nvcim_jax.cli.learn import discard
 
     unfinished = tmp_path / "bank.unfinished"
     unfinished.mkdir()
     (unfinished / "thesis.tex").write_text("years of work")
     with pytest.warns(UserWarning, match="bank is saved, but .* holds thesis.tex, which tuning did not write"):
-        _discard(unfinished, tmp_path / "bank")
+        discard(unfinished, tmp_path / "bank")
     assert (unfinished / "thesis.tex").read_text() == "years of work"
 
 

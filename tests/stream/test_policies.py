@@ -252,7 +252,7 @@ def test_the_released_idd_is_a_similarity_and_only_what_points_away_enters():
     assert int(push(stored, moment(embedding=(-1, 0, 0, 0)))[1].slot) == 0
 
 
-@pytest.mark.parametrize(("new", "kept"), [(1.0, {0.0, 10.0}), (6.0, {0.0, 10.0}), (20.0, {10.0, 20.0})])
+@pytest.mark.parametrize(("new", "kept"), [(1.0, {0.0, 10.0}), (6.0, {0.0, 10.0}), (21.0, {0.0, 21.0})])
 def test_k_center_by_hand(new, kept):
     stored = filled((0.0, 0.0), (0.0, 0.0), (0.0, 0.0), embeddings=[[0.0], [10.0]])
     after, _ = policies.k_center(stored, moment(embedding=(new,)))
