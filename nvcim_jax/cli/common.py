@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nvcim_jax.cli.learn import discard
+from nvcim_jax.cli.learn import resumable
 from nvcim_jax.cli.shared import (
     EMBEDDED,
     Data,
@@ -56,7 +56,6 @@ def common(
     with plain_errors():
         import jax
 
-        from nvcim_jax import interrupts
         from nvcim_jax.pipeline import memory
         from nvcim_jax.pipeline.common import learn_common
         from nvcim_jax.pipeline.presets import COMMON
@@ -69,15 +68,12 @@ def common(
         with console.status("reading the users"):
             people = find_users(where, users)
         loaded = load(model, weights, memory_size)
-        unfinished = Path(f"{out.resolve()}.unfinished")
-        kept = f"{unfinished} keeps what is done: run the same command again to go on"
-        with interrupts.caught(lambda: kept if unfinished.exists() else None):
+        with resumable(out) as unfinished:
             with tuning_bar(COMMON.training.steps) as report:
                 learned = learn_common(
                     jax.random.key(seed), loaded, people, device, sigma=sigma, folder=unfinished, report=report
                 )
             memory.save(out, learned.noted(seed=seed, weights=weights or "default", people=len(people)))
-        discard(unfinished, out)
         samples = len(learned.users[0].history)
         console.print(f"learned from {samples} samples of {len(people)} people: {out}", soft_wrap=True)
         if json:

@@ -2,6 +2,8 @@
 
 import shlex
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -77,7 +79,6 @@ def learn(
     with plain_errors():
         import jax
 
-        from nvcim_jax import interrupts
         from nvcim_jax.core.selection import cluster_count
         from nvcim_jax.data.users import hold_out as held_out
         from nvcim_jax.pipeline import memory, presets
@@ -95,11 +96,9 @@ def learn(
             people = held_out(people, hold_out) if hold_out else people
         loaded = load(model, weights, memory_size)
         start = _start(common, loaded, preset, device, sigma) if common else None
-        unfinished = Path(f"{out.resolve()}.unfinished")
-        kept = f"{unfinished} keeps what is done: run the same command again to go on"
         ovts = cluster_count(min(len(people[0].history), settings.buffer))
         learn_key, answer_key = jax.random.split(jax.random.key(seed)) if hold_out else (jax.random.key(seed), None)
-        with interrupts.caught(lambda: kept if unfinished.exists() else None):
+        with resumable(out) as unfinished:
             with tuning_bar(ovts * settings.training.steps) as report:
                 if start is None:
                     learned = learn_memory(
@@ -110,7 +109,6 @@ def learn(
                     learned = personalise(learn_key, loaded, people, start, folder=unfinished, report=report)
             said = {"hold_out": hold_out} if hold_out else {}
             memory.save(out, learned.noted(seed=seed, weights=weights or "default", **said))
-        discard(unfinished, out)
         command, samples = _command(out, device, model, weights), learned.block.selected.samples[0]
         show_ovts(people[0].id, samples)
         worth = _worth(answer_key, loaded, learned) if hold_out else None
@@ -133,6 +131,18 @@ def _start(common: Path, loaded, preset: str, device: str, sigma: float):
             f"give --device {start.about.device} --sigma {start.about.sigma}"
         )
     return start
+
+
+@contextmanager
+def resumable(out: Path) -> Iterator[Path]:
+    """The folder beside `out` from which the same command goes on after Ctrl-C; removed when all is saved."""
+    from nvcim_jax import interrupts
+
+    unfinished = Path(f"{out.resolve()}.unfinished")
+    kept = f"{unfinished} keeps what is done: run the same command again to go on"
+    with interrupts.caught(lambda: kept if unfinished.exists() else None):
+        yield unfinished
+    discard(unfinished, out)
 
 
 def discard(unfinished: Path, out: Path) -> None:

@@ -169,5 +169,5 @@ def write(out: Path, results: Sequence[TaskResult], rows: Sequence[methods.Metho
 def save_bank(folder: Path, model: Model, part: Part, settings: dict[str, Any]) -> None:
     """Save what `recommended` learned for a block of users. Of `settings`, "data" says where they come from."""
     block, bank = part.ladder.block, part.ladder.bank
-    said = {"settings": RECOMMENDED, "source": settings["data"], "said": settings}
-    memory.save(folder, memory.remembered(model, block, bank, **said))
+    said = {"source": settings["data"], "device": settings["device"], "sigma": settings["sigma"]}
+    memory.save(folder, memory.remembered(model, block, bank, settings=RECOMMENDED, **said).noted(**settings))

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from nvcim_jax.hardware.devices import Device
+from nvcim_jax.hardware.devices import Condition, Device
 from nvcim_jax.hardware.sheet_fields import fault, shown
 
 # The digit in a device's name is the ratio s of its inner levels' variation to that of its outer ones (Table II).
@@ -190,6 +190,12 @@ def remarks(asked: Sequence[tuple[Sheet, Sequence[float]]]) -> list[str]:
         f"{', '.join(names)} {'are' if names[1:] else 'is'} known: figures there are extrapolated."
         for ((low, high), beyond), names in found.items()
     ]
+
+
+def condition(device_or_name: str | Device, sigma: float) -> Condition:
+    """A device at `sigma`: one of Table II or in a .toml file by its name, or as its arrays. ValueError as `device`."""
+    own = device(device_or_name) if isinstance(device_or_name, str) else device_or_name
+    return Condition(own, sigma)
 
 
 def device(name: str) -> Device:

@@ -149,7 +149,7 @@ def condition_of(memory: Memory, device: str | Device | None = None, sigma: floa
     device, sigma = about.device if device is None else device, about.sigma if sigma is None else sigma
     if device is None or sigma is None:
         raise ValueError("the memory does not say what device and sigma it was learned for: give both")
-    return Condition(catalogue.device(device) if isinstance(device, str) else device, sigma)
+    return catalogue.condition(device, sigma)
 
 
 def find(key: PRNGKeyArray, model: Model, asked: Memory, condition: Condition) -> list[Found]:

@@ -15,7 +15,7 @@ from jaxtyping import PRNGKeyArray
 
 from nvcim_jax.data.users import Users
 from nvcim_jax.hardware import catalogue
-from nvcim_jax.hardware.devices import Condition, Device
+from nvcim_jax.hardware.devices import Device
 from nvcim_jax.llm.weights import Model
 from nvcim_jax.people import User
 from nvcim_jax.pipeline.answer import condition_of
@@ -57,10 +57,9 @@ def learn_common(
     block = Block(task, [everyone], selected, fit_codecs(codec_key, model, task, [everyone], fit=settings.fit_codec))
     words = settings.start_text or " ".join(filter(None, map(str.strip, task.pieces))) or None
     how = replace(settings, learn_from="cluster", start_text=words)
-    condition = Condition(catalogue.device(device) if isinstance(device, str) else device, sigma)
+    condition = catalogue.condition(device, sigma)
     bank = tune_bank(tune_key, model, block, condition, settings=how, folder=folder, report=report)
-    said = {"device": device if isinstance(device, str) else None, "sigma": float(sigma)}
-    return remembered(model, block, bank, settings=settings, source=users.source, said=said)
+    return remembered(model, block, bank, settings=settings, source=users.source, device=device, sigma=sigma)
 
 
 def personalise(
@@ -89,6 +88,7 @@ def personalise(
     settings = replace(settings, wording=common.settings.wording)
     gather_key, tune_key = jax.random.split(key)
     block = gather(gather_key, model, users.task, users, settings=settings, common=own)
-    bank = tune_bank(tune_key, model, block, condition_of(common), settings=settings, folder=folder, report=report)
-    said = {"device": common.about.device, "sigma": common.about.sigma}
-    return remembered(model, block, bank, settings=settings, source=users.source, said=said)
+    condition = condition_of(common)
+    bank = tune_bank(tune_key, model, block, condition, settings=settings, folder=folder, report=report)
+    device, sigma = common.about.device, float(condition.sigma)
+    return remembered(model, block, bank, settings=settings, source=users.source, device=device, sigma=sigma)

@@ -54,10 +54,9 @@ def learn(
     """
     gather_key, tune_key = jax.random.split(key)
     block = gather(gather_key, model, users.task, users, settings=settings)
-    condition = Condition(catalogue.device(device) if isinstance(device, str) else device, sigma)
+    condition = catalogue.condition(device, sigma)
     bank = tune_bank(tune_key, model, block, condition, settings=settings, folder=folder, report=report)
-    said = {"device": device if isinstance(device, str) else None, "sigma": float(sigma)}
-    return remembered(model, block, bank, settings=settings, source=users.source, said=said)
+    return remembered(model, block, bank, settings=settings, source=users.source, device=device, sigma=sigma)
 
 
 def tune_bank(

@@ -12,6 +12,7 @@ import numpy as np
 from nvcim_jax.core.codec import Codec
 from nvcim_jax.data import tasks
 from nvcim_jax.data.lamp import Task
+from nvcim_jax.hardware.devices import Device
 from nvcim_jax.llm.config import PROMPT_SPACE
 from nvcim_jax.llm.fingerprint import fingerprint
 from nvcim_jax.llm.weights import Model
@@ -84,9 +85,17 @@ class Memory(NamedTuple):
 
 
 def remembered(
-    model: Model, block: Block, bank: Bank, *, settings: Settings, source: str | None, said: dict[str, Any]
+    model: Model,
+    block: Block,
+    bank: Bank,
+    *,
+    settings: Settings,
+    source: str | None,
+    device: str | Device | None,
+    sigma: float,
 ) -> Memory:
-    """A memory learned now, with the description that goes to disk. `said` are more settings: device, sigma, ..."""
+    """A memory learned now, with the description that goes to disk, which names a device but holds none."""
+    name = device if isinstance(device, str) else None
     seconds = jnp.full_like(bank.origin.time, int(time.time()))
     preset = next((name for name, each in named().items() if each == settings), None)
     about = About(
@@ -97,12 +106,13 @@ def remembered(
         users=tuple(user.id for user in block.users),
         samples=tuple(map(tuple, block.selected.samples)),
         domains=tuple(block.selected.domains),
-        devices=(said.get("device") or "",),
+        devices=(name or "",),
         settings={
             "preset": preset,
             "place": settings.wording.place,
             **({} if preset else settings.described()),
-            **said,
+            "device": name,
+            "sigma": float(sigma),
         },
         provenance=provenance(),
     )
