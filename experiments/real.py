@@ -28,7 +28,7 @@ from nvcim_jax.core.similarity import SCALES
 from nvcim_jax.data import text
 from nvcim_jax.data.users import Users, with_history
 from nvcim_jax.data.wording import Wording
-from nvcim_jax.evaluation import one_for_all
+from nvcim_jax.evaluation import metrics, one_for_all
 from nvcim_jax.evaluation.retrieved import in_context, nearest
 from nvcim_jax.evaluation.statistics import clear, difference, interval
 from nvcim_jax.evaluation.worth import metrics_of
@@ -244,17 +244,22 @@ def climb(halves: Sequence[Half], rung: Callable[[Half], Outcome]) -> dict:
     golds = [[query.answer for user in half.users for query in user.queries] for half in halves]
     people, questions = sum(len(half.users) for half in halves), sum(map(len, golds))
     mean = lambda name: float(np.average([getattr(out, name) for out in outs], weights=list(map(len, golds))))  # noqa: E731
+    task = halves[0].users.task
     scores = {
         name: [
             float(np.mean([metric(draw[at], gold) for draw in out.answers]))
             for out, own in zip(outs, golds, strict=True)
             for at, gold in enumerate(own)
         ]
-        for name, metric in metrics_of(halves[0].users.task).items()
+        for name, metric in metrics_of(task).items()
     }
+    answers = [draw for out in outs for draw in zip(*out.answers, strict=True)]
+    right = [gold for own in golds for gold in own]
+    of_all = [metrics.official(task, draw, right) for draw in zip(*answers, strict=True)]
     return {
         "scores": scores,
-        "answers": [draw for out in outs for draw in zip(*out.answers, strict=True)],
+        "of all questions": {name: float(np.mean([each[name] for each in of_all])) for name in of_all[0]},
+        "answers": answers,
         "questions": questions,
         "tokens_to_learn": sum(out.learned for out in outs) / people,
         "seconds_to_learn": sum(out.learning for out in outs) / people,
@@ -271,13 +276,15 @@ def by_user(found: dict, metric: str, owners: np.ndarray) -> np.ndarray:
 
 def table(results: dict[str, dict], owners: np.ndarray) -> str:
     """Rungs with scores, gain over the base model and cost; then the paired differences."""
-    metrics = list(next(iter(results.values()))["scores"])
-    first = metrics[0]
-    lines = ["| | " + " | ".join(metrics) + f" | gain in {first} | tokens to learn | s to learn | tokens of a question"
-             " | s to answer | kB kept |", "|---" * (len(metrics) + 7) + "|"]  # fmt: skip
+    one = next(iter(results.values()))
+    by, of_all = list(one["scores"]), [name for name in one["of all questions"] if name not in one["scores"]]
+    first = by[0]
+    lines = ["| | " + " | ".join(by + of_all) + f" | gain in {first} | tokens to learn | s to learn | tokens of a "
+             "question | s to answer | kB kept |", "|---" * (len(by + of_all) + 7) + "|"]  # fmt: skip
     for name, found in results.items():
-        shown = [interval(by_user(found, metric, owners)) for metric in metrics]
+        shown = [interval(by_user(found, metric, owners)) for metric in by]
         cells = [f"{each.mean:.3f} ± {each.half:.3f}" for each in shown]
+        cells += [f"{found['of all questions'][name]:.3f}" for name in of_all]
         gain = ""
         if name != "base model" and "base model" in results:
             gap = difference(by_user(found, first, owners), by_user(results["base model"], first, owners))

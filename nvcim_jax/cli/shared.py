@@ -76,7 +76,7 @@ Weights = Annotated[
     typer.Option(
         "--weights",
         help="How weights are held: float32, bfloat16 (as most checkpoints are: half the memory, answers alike) or "
-        "packed (GPTQ words as they are).",
+        "packed (GPTQ words and GGUF's blocks of 4 bits as they are: least memory, slower).",
         show_default="float32 on a CPU, else bfloat16",
     ),
 ]

@@ -166,11 +166,17 @@ def _activate(name, up, gate):
     return ACTIVATIONS[name](up) if gate is None else ACTIVATIONS[name](gate) * up
 
 
-def _again(block, x, *given):
-    """The block under remat: of its activations only x is kept for the backward pass."""
-    free = block.clone(parent=None)
-    run = recomputed(lambda beside, x: free.apply({"params": beside[0]}, x, *beside[1]))
-    return run((block.variables["params"], given), x)
+@partial(jax.jit, static_argnums=(0, 1))
+def _layer(config, window, params, *given):
+    """What a block returns. Layers of one kind are traced once, as a program of their own that XLA inlines."""
+    return Block(config, window, parent=None).apply({"params": params}, *given)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _layer_again(config, window, params, x, *given):
+    """The same under remat: of its activations only x is kept for the backward pass."""
+    run = recomputed(lambda beside, x: _layer(config, window, beside[0], x, *beside[1]))
+    return run((params, given), x)
 
 
 def _by_head(x: Float[Array, "batch tokens heads head_dim"]) -> Float[Array, "batch*heads tokens head_dim"]:
@@ -236,8 +242,12 @@ class Decoder(nn.Module):
             cached = None if cache is None else (cache.keys[layer], cache.values[layer])
             asking = at if layer == c.layers - 1 else None  # below the last layer every token is seen by others
             own = None if layer in c.unturned else turn if c.window(layer) is None else near
-            given = (positions, seen, own, cached, slot, asking)
-            x, (key, value) = _again(block, x, *given) if self.recompute else block(x, *given)
+            given = (x, positions, seen, own, cached, slot, asking)
+            if self.is_initializing():
+                x, (key, value) = block(*given)
+            else:
+                run = _layer_again if self.recompute else _layer
+                x, (key, value) = run(c, block.window, block.variables["params"], *given)
             keys.append(key)
             values.append(value)
         return x if c.norm_after else self.norm(x), Cache(tuple(keys), tuple(values), seen)

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import fields
 
 import jax
 import numpy as np
+from jaxtyping import Array, PyTree
 
 from nvcim_jax.llm.config import Config, Rope
+from nvcim_jax.llm.nibbles import Nibbles, dequantise
 from nvcim_jax.llm.weights import Model
 
 # Version 1 of the description of a config is the text that the first releases digested, field by field. It is kept to
@@ -27,18 +30,36 @@ SAMPLED = 1024  # values of every weight, evenly spaced
 def fingerprint(model: Model) -> str:
     """A digest of a model's sizes and of a sample of every weight: enough to refuse a bank of another model.
 
-    The same whether the weights are held in the checkpoint's type or in a wider one.
+    The same whether the weights are held in the checkpoint's type, in a wider one or in blocks of 4 bits.
     """
+    near = jax.default_backend() == "cpu"  # where NumPy sees the weights themselves, and compiles nothing
     digest = hashlib.blake2b((description_1(model.config) + later(model.config)).encode(), digest_size=16)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(model.params):
-        name, shape = "".join(f"[{step.key!r}]" for step in path), leaf.shape
+    for name, leaf in _weights(model.params):
+        shape = leaf.shape
         is_turned = name.endswith("['weight']")  # version 1 knew it as a kernel, [in, out]
         if is_turned:
             name, shape = name.replace("['weight']", "['kernel']"), shape[::-1]
         at = np.unravel_index(np.arange(0, leaf.size, max(1, leaf.size // SAMPLED)), shape)
         digest.update(f"{name}{shape}".encode())
-        digest.update(np.asarray(leaf[at[::-1] if is_turned else at], np.float32).tobytes())
+        values = np.asarray(leaf) if near else leaf
+        digest.update(np.asarray(values[at[::-1] if is_turned else at], np.float32).tobytes())
     return digest.hexdigest()
+
+
+def _weights(params: PyTree) -> Iterator[tuple[str, Array]]:
+    """Path and values of every weight; of a kernel in blocks of 4 bits those that it stands for."""
+    for path, node in jax.tree_util.tree_leaves_with_path(params, is_leaf=_is_packed):
+        name = "".join(f"[{step.key!r}]" for step in path)
+        if not _is_packed(node):
+            yield name, node
+            continue
+        plain = {leaf: value for leaf, value in node.items() if leaf not in Nibbles._fields}
+        plain["weight"] = dequantise(Nibbles(*map(node.get, Nibbles._fields)))
+        yield from ((f"{name}[{leaf!r}]", plain[leaf]) for leaf in sorted(plain))
+
+
+def _is_packed(node: PyTree) -> bool:
+    return isinstance(node, dict) and "nibbles" in node
 
 
 def description_1(config: Config) -> str:

@@ -40,15 +40,20 @@ class Tensor(NamedTuple):
         from gguf.constants import GGMLQuantizationType
         from gguf.quants import dequantize
 
+        data = self.bytes(rows)
+        with np.errstate(all="ignore"):  # values that are not finite are refused later
+            values = dequantize(data.reshape(-1), GGMLQuantizationType[self.kind]).reshape(-1, *self.shape[1:])
+            return values + np.float32(self.shift) if self.shift else values
+
+    def bytes(self, rows: slice | None = None) -> np.ndarray:
+        """What the file holds of each row, [rows, bytes]: of all rows or of some."""
         first, last, _ = (rows or slice(None)).indices(self.shape[0])
         start, end = (self.size * row // self.shape[0] for row in (first, last))
         with os.fdopen(files.open_own(self.path.resolve()), "rb") as file:
             data = np.fromfile(file, np.uint8, end - start, offset=self.start + start)
         if data.size != end - start:
             raise CheckpointError(f"{self.path} is damaged: {short(self.name)} ends too early: download it again")
-        with np.errstate(all="ignore"):  # values that are not finite are refused later
-            values = dequantize(data, GGMLQuantizationType[self.kind]).reshape(last - first, *self.shape[1:])
-            return values + np.float32(self.shift) if self.shift else values
+        return data.reshape(last - first, -1)
 
 
 class Header(NamedTuple):

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int32
 from nvcim_jax.llm.config import CheckpointError, Packed
 from nvcim_jax.llm.fields import QUANTISATION, checked
 from nvcim_jax.llm.folder import short
-from nvcim_jax.llm.ties import nought
+from nvcim_jax.llm.ties import product_of_packed
 
 FORMATS = ("gptq", "gptq_v2")
 LEAVES = ("qweight", "qzeros", "scales", "g_idx")
@@ -48,41 +48,11 @@ def dequantise(
     return (values - zeros[g_idx]).astype(jnp.float32) * scales[g_idx]
 
 
-def product(x: Float[Array, "*rows in"], words: Words, how: Packed) -> Float[Array, "*rows out"]:
-    """x @ the dequantised kernel, which lives only while it is used.
-
-    The backward pass dequantises again; the words themselves get no gradient.
-    """
-    return _product(x, words, how)
+def _kernel(words: Words, how: Packed) -> Float[Array, "in out"]:
+    return dequantise(*words, bits=how.bits, checkpoint_format=how.checkpoint_format)
 
 
-def _multiply(x, words, how):
-    return x @ _kernel(x, words, how)
-
-
-def _forward(x, words, how):
-    return _product(x, words, how), words
-
-
-def _backward(how, words, slope):
-    nothing = jax.tree.map(
-        lambda leaf: np.zeros(leaf.shape, jax.dtypes.float0) if leaf.dtype == jnp.int32 else leaf * 0, words
-    )
-    return slope @ _kernel(slope, words, how).T, nothing
-
-
-_product = jax.custom_vjp(_multiply, nondiff_argnums=(2,))
-_product.defvjp(_forward, _backward)
-
-
-def _kernel(beside, words, how):
-    """The kernel, made to depend on what it is multiplied with: a compiler would dequantise all layers at once, or keep
-    them from the forward to the backward pass."""
-    qweight, qzeros, scales, g_idx = words
-    zero = nought(beside, jnp.int32)
-    tied = (qweight | zero, qzeros, scales, g_idx | zero)  # what is gathered by g_idx is as large as the kernel
-    kernel = dequantise(*tied, bits=how.bits, checkpoint_format=how.checkpoint_format)
-    return kernel.astype(beside.dtype)
+product = product_of_packed(_kernel)
 
 
 def _unpack(words, bits):

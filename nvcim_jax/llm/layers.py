@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from nvcim_jax.llm import gptq
+from nvcim_jax.llm import gptq, nibbles
 from nvcim_jax.llm.config import Config, Packed, Rope
+from nvcim_jax.llm.nibbles import Nibbles
 
 NOWHERE = jnp.iinfo(jnp.int32).max  # the position of padding, which nobody reaches
 FEW_ROWS = 64  # reading the weight takes longer than multiplying so many: it is read once for both parts of the rows
@@ -125,7 +126,8 @@ def _parts(x, dtype):
 
 
 class Linear(nn.Module):
-    """x @ weight.T (+ bias), from a plain weight or from GPTQ words, with what a method put beside them in the params.
+    """x @ weight.T (+ bias), from a plain weight, GPTQ words or blocks of 4 bits, with what a method put beside them in
+    the params.
 
     A weight is [out, in], as in the checkpoint: a product of few rows then reads it as it lies, and is up to twice as
     fast as with [in, out]. Leaves beside it have a leading axis of rows: `lora_a` [rows, in, rank] and `lora_b` [rows,
@@ -141,7 +143,9 @@ class Linear(nn.Module):
     def __call__(self, x: Float[Array, "*rows inputs"]) -> Float[Array, "*rows outputs"]:
         if (stretch := self._beside("scale_in")) is not None:
             x = x * stretch[:, None].astype(x.dtype)
-        if self.packed is None:
+        if self.has_variable("params", "nibbles"):
+            y = nibbles.product(x, Nibbles(*map(self._beside, Nibbles._fields)), None)
+        elif self.packed is None:
             start = nn.initializers.lecun_normal(in_axis=-1, out_axis=-2)
             y = product(x, self.param("weight", start, (self.features, x.shape[-1])))
         else:

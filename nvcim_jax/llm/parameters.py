@@ -13,7 +13,7 @@ import numpy as np
 from flax import traverse_util
 from jaxtyping import DTypeLike
 
-from nvcim_jax.llm import gguf_file, gptq, names, tensors
+from nvcim_jax.llm import gguf_file, gptq, names, nibbles, tensors
 from nvcim_jax.llm.config import CheckpointError, Config, Packed
 from nvcim_jax.llm.decoder import Decoder
 from nvcim_jax.llm.folder import short
@@ -157,6 +157,25 @@ def read(part: Part, dtype: DTypeLike) -> np.ndarray:
         value = _plain(part, part.dtype or dtype) if how is None else _dequantised(part, how, dtype)
     _check(part, part.ours.rsplit("/", 1)[1], value)
     return value
+
+
+def is_nibbles(part: Part) -> bool:
+    """Whether a parameter is a kernel of a layer that lies in a GGUF file in blocks of 4 bits, as [out, in]."""
+    tensor = part.tensors[0]
+    in_blocks = isinstance(tensor, gguf_file.Tensor) and tensor.kind in nibbles.KINDS
+    return in_blocks and part.ours.startswith("blocks_") and part.ours.endswith("/weight") and not part.turned
+
+
+def read_nibbles(part: Part) -> dict[str, np.ndarray]:
+    """The leaves of a kernel that stays packed, by our names. Raises CheckpointError as `read` does."""
+    (tensor,), outputs = part.tensors, part.source.outputs
+    assert isinstance(tensor, gguf_file.Tensor)
+    kernel = nibbles.of_bytes(tensor.kind, tensor.bytes())
+    leaves = {leaf: values for leaf, values in kernel._asdict().items() if values is not None}
+    for leaf in leaves.keys() - {"nibbles"}:
+        _check(part, "bias", leaves[leaf])  # of either sign
+    module = part.ours.removesuffix("weight")
+    return {f"{module}{leaf}": values if outputs is None else values[outputs] for leaf, values in leaves.items()}
 
 
 def _dequantised(part: Part, how: Packed, dtype: DTypeLike) -> np.ndarray:

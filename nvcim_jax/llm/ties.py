@@ -5,9 +5,12 @@ done twice and puts it in order. What must wait for a value has to depend on it.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
-from jaxtyping import Array, DTypeLike, PyTree, Shaped
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, DTypeLike, Float, PyTree, Shaped
 
 
 def nought(value: PyTree, dtype: DTypeLike) -> Shaped[Array, ""]:
@@ -26,3 +29,34 @@ def recomputed(function: Callable[[PyTree, Array], PyTree]) -> Callable[[PyTree,
     again = jax.custom_vjp(function)
     again.defvjp(lambda beside, x: (function(beside, x), (beside, x)), backward)
     return again
+
+
+def product_of_packed(
+    unpacked: Callable[[PyTree, Any], Float[Array, "in out"]],
+) -> Callable[[Float[Array, "*rows in"], PyTree, Any], Float[Array, "*rows out"]]:
+    """`(x, words, how) -> x @ unpacked(words, how)`, whose kernel lives only while it is used.
+
+    The backward pass unpacks again; the words themselves get no gradient.
+    """
+
+    def kernel(beside, words, how):
+        """Made to depend on what it is multiplied with: a compiler would unpack all layers at once, or keep them from
+        the forward to the backward pass."""
+        zero = nought(beside, jnp.int32)
+        tied = jax.tree.map(lambda leaf: leaf | zero.astype(leaf.dtype) if _is_whole(leaf) else leaf, words)
+        return unpacked(tied, how).astype(beside.dtype)
+
+    def forward(x, words, how):
+        return product(x, words, how), words
+
+    def backward(how, words, slope):
+        none = lambda leaf: np.zeros(leaf.shape, jax.dtypes.float0) if _is_whole(leaf) else leaf * 0  # noqa: E731
+        return slope @ kernel(slope, words, how).T, jax.tree.map(none, words)
+
+    product = jax.custom_vjp(lambda x, words, how: x @ kernel(x, words, how), nondiff_argnums=(2,))
+    product.defvjp(forward, backward)
+    return product
+
+
+def _is_whole(leaf: Array) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.integer)

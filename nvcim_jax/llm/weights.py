@@ -18,6 +18,7 @@ from nvcim_jax.llm import (
     gguf_tokens,
     huggingface,
     names,
+    nibbles,
     parameters,
     room,
     tensors,
@@ -48,10 +49,10 @@ def load(
     """The checkpoint in a folder, in a GGUF file, or of a Hugging Face hub name such as "google/gemma-2b" (at
     `revision`).
 
-    Weights become float32 on CPU and bfloat16 elsewhere unless `dtype` names one of the two. GPTQ weights are
-    dequantised now ("load"), or kept packed and dequantised layer by layer inside the program ("lazy": less memory,
-    slower). Those of a GGUF file are always dequantised. `memory`, in bytes or as "6GB", is what the process may take
-    when it tunes and answers; half of what is free if none is given.
+    Weights become float32 on CPU and bfloat16 elsewhere unless `dtype` names one of the two. Those of GPTQ, and those
+    of a GGUF file that lie in blocks of 4 bits (`nibbles.KINDS`), are dequantised now ("load"), or kept packed and
+    dequantised layer by layer inside the program ("lazy": less memory, slower). `memory`, in bytes or as "6GB", is what
+    the process may take when it tunes and answers; half of what is free if none is given.
 
     Raises CheckpointError when there is no checkpoint, or one that is damaged, incomplete or of a family, rope type,
     activation or packing that is not known here. All that is told about sizes is compared before memory is taken. Only
@@ -87,22 +88,28 @@ def _load(folder: Path, dtype: DTypeLike, lazy: bool) -> Model:
         config = replace(config, packed=how)
     parts = parameters.planned(folder, tensors.found(folder), names.FAMILIES[hf.model_type], config, how)
     tokenizer, ends = tokens.read(folder, hf, config.vocab_size)
-    return Model(_read(parts, dtype), config, tokenizer, ends)
+    return Model(_read(parts, dtype, lazy), config, tokenizer, ends)
 
 
 def _load_gguf(path: Path, dtype, lazy: bool) -> Model:
-    if lazy:
-        raise CheckpointError(f"{path}: the weights of a GGUF file are not kept packed: choose float32 or bfloat16")
     check_link(path)
     header = gguf_file.header(path)
     config, weights, called = gguf_config.read(header)
     parts = parameters.planned(path, weights, called, config, None)
+    if lazy and not any(map(parameters.is_nibbles, parts)):
+        raise CheckpointError(
+            f"{path} has no layer in {', '.join(nibbles.KINDS)} to keep packed: choose float32 or bfloat16"
+        )
     tokenizer, ends = gguf_tokens.read(header, config.vocab_size)
-    return Model(_read(parts, dtype), config, tokenizer, ends)
+    return Model(_read(parts, dtype, lazy), config, tokenizer, ends)
 
 
-def _read(parts: list[parameters.Part], dtype) -> PyTree:
-    flat = {part.ours: jax.device_put(parameters.read(part, dtype)) for part in parts}
+def _read(parts: list[parameters.Part], dtype, lazy: bool) -> PyTree:
+    flat = {}
+    for part in parts:
+        packed = lazy and parameters.is_nibbles(part)
+        leaves = parameters.read_nibbles(part) if packed else {part.ours: parameters.read(part, dtype)}
+        flat |= {ours: jax.device_put(leaf) for ours, leaf in leaves.items()}
     return traverse_util.unflatten_dict(flat, sep="/")
 
 

@@ -290,8 +290,8 @@ def test_links_pipes_and_what_is_not_there(tmp_path, sound):
         llm.load(sound.parent)
 
 
-def test_packed_weights_are_refused(sound):
-    with pytest.raises(llm.CheckpointError, match="not kept packed: choose float32 or bfloat16"):
+def test_weights_that_are_not_of_4_bits_cannot_stay_packed(sound):
+    with pytest.raises(llm.CheckpointError, match="no layer in Q4_0, Q4_1, Q4_K to keep packed: choose float32"):
         llm.load(sound, dequantise="lazy")
 
 
