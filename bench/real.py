@@ -63,7 +63,8 @@ def answered(path: str, starts: int) -> Iterator[harness.Row]:
         preset = replace(memory.about, settings=memory.about.settings | {"preset": "recommended"})
         nv.save(Path(folder, "bank"), memory._replace(about=preset))
         command = [sys.executable, "-m", "nvcim_jax", "ask", str(Path(folder, "bank")), people[0].queries[0].content]
-        around = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(Path(folder, "programs"))}
+        around = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+        around["XDG_CACHE_HOME"] = folder  # where the command keeps its programs
         ask = lambda: subprocess.run(  # noqa: E731
             [*command, "--model", path], check=True, stdout=subprocess.DEVNULL, env=around
         )

@@ -226,6 +226,20 @@ def test_angles_are_worked_out_once_for_all_heads_and_layers():
     assert gradient_program(replace(TINY, layers=3)).as_text().count(" cosine(") == 1
 
 
+def test_layers_of_one_kind_are_traced_once(params, monkeypatch):
+    """Of seven layers the last looks at fewer tokens, and every third has a window: three kinds."""
+    config = replace(TINY, layers=7, windows=(None, None, 4) * 2 + (None,), hidden_dim=32)
+    start = jax.eval_shape(decoder.Decoder(config).init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+    traced, whole = [], decoder.Block.__call__
+    monkeypatch.setattr(decoder.Block, "__call__", lambda block, *given: traced.append(1) or whole(block, *given))
+    at = jnp.zeros((2, 1), jnp.int32)
+    jax.eval_shape(
+        lambda params: decoder.hidden(params, config, jnp.ones((2, 5, 16)), decoder.causal_positions((2, 5)), at=at),
+        start,
+    )
+    assert len(traced) == 3
+
+
 @pytest.mark.parametrize(
     ("activation", "gated", "wide"), [("silu", True, 4), ("gelu_tanh", True, 4), ("gelu", False, 2)]
 )
