@@ -1,12 +1,16 @@
-"""A model as people have it, in a GGUF file: tuning against PEFT, time to a first answer, memory against the estimate.
+"""A model as people have it, in a GGUF file: tuning against PEFT, time to a first answer, memory against the estimate,
+and the answers of the model alone beside those that transformers gives.
 
     python -m bench.real SmolLM2-135M-Instruct.Q4_1.gguf
     python -m bench.real SmolLM2-135M-Instruct.Q4_1.gguf --parts answer memory
+    python -m bench.real SmolLM2-135M-Instruct.Q4_1.gguf --parts base --data LaMP_5_acl --users 8
 
 "tuning": 25 OVTs on samples of 64 tokens as in `bench.tuning`, against PEFT one by one, in float32, the losses of the
 last step beside; PEFT tunes --alone of them, and its seconds are scaled to all. "answer": seconds of whole processes of
 `nvcim ask`, with an empty cache of compiled programs and with a full one. "memory": what tuning 25 OVTs takes above
-the model, and what `llm.room` says it takes. Run it on quiet cores; "tuning" needs the extra `bench`.
+the model, and what `llm.room` says it takes. "base": LaMP-5 questions of --users people (of the toy world without
+--data), put in the model's chat template and answered greedily. Run it on quiet cores; "tuning" and "base" need the
+extra `bench`.
 """
 
 import os
@@ -89,6 +93,36 @@ def remembered(path: str) -> harness.Row:
             "aim": 0.15}  # fmt: skip
 
 
+def alone(path: str, data: Path | None, users: int) -> Iterator[harness.Row]:
+    """ROUGE-1 of the model without virtual tokens on both sides, and how many answers are the same to the letter."""
+    import bench.tuning as sides
+    from nvcim_jax.data.users import with_history
+    from nvcim_jax.evaluation.metrics import rouge1
+    from nvcim_jax.pipeline.answer import answer_room, generate
+
+    people = nv.toy_users("LaMP-5", users) if data is None else with_history(nv.read_lamp(data, "LaMP-5"))[:users]
+    queries = [user.queries[0] for user in people]
+    model = nv.load_model(path, dtype="float32")
+    room = answer_room(model, people)
+    ours = generate(model, queries, new_tokens=room, wording=nv.RECOMMENDED.wording)
+    where = {"pretrained_model_name_or_path": Path(path).parent, "gguf_file": Path(path).name}
+    peer = sides.transformers.AutoModelForCausalLM.from_pretrained(**where, dtype=sides.torch.float32).eval()
+    words = sides.transformers.AutoTokenizer.from_pretrained(**where)
+
+    def answered(question: str) -> str:
+        ids = words.apply_chat_template(
+            [{"role": "user", "content": question}], add_generation_prompt=True, return_tensors="pt", return_dict=False
+        )
+        told = peer.generate(ids, max_new_tokens=room, do_sample=False, eos_token_id=list(model.ends), pad_token_id=0)
+        return words.decode(told[0, ids.shape[1] :], skip_special_tokens=True).strip()
+
+    theirs = [answered(query.question) for query in queries]
+    same = float(np.mean([one.strip() == other for one, other in zip(ours, theirs, strict=True)]))
+    for side, answers in ((sides.OURS, ours), ("transformers", theirs)):
+        score = np.mean([rouge1(told, query.answer) for told, query in zip(answers, queries, strict=True)])
+        yield {"part": "base", "side": side, "questions": len(queries), "rouge1": float(score), "same": same}
+
+
 def _peak_gb() -> float:
     (line,) = (line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024 / 1e9
@@ -101,16 +135,20 @@ def measure(args) -> Iterator[harness.Row]:
         yield from answered(args.model, args.starts)
     if "memory" in args.parts:
         yield harness.alone(remembered, args.model)
+    if "base" in args.parts:
+        yield from alone(args.model, args.data, args.users)
 
 
 def main() -> None:
     parser = harness.parser(__doc__)
     parser.add_argument("model", help="a .gguf file")
-    parser.add_argument("--parts", nargs="+", default=["tuning", "answer", "memory"],
-                        choices=["tuning", "answer", "memory"])  # fmt: skip
+    parts = ["tuning", "answer", "memory", "base"]
+    parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
     parser.add_argument("--rounds", type=harness.whole, default=ROUNDS, help="turns of both sides")
     parser.add_argument("--alone", type=harness.whole, default=5, help="OVTs that PEFT tunes one by one")
     parser.add_argument("--starts", type=harness.whole, default=3, help="of `ask`; the median counts")
+    parser.add_argument("--data", type=Path, help="a LaMP-5 folder, for base; the toy world without")
+    parser.add_argument("--users", type=harness.whole, default=4, help="of whom base asks one question each")
     harness.run(parser, measure, quick={"rounds": 1, "alone": 1, "starts": 1})
 
 
