@@ -9,13 +9,12 @@ are tuned for the last 25, and at the end all domains are asked for, on NVM-3 at
 
     first           every OVT is coded with the codec of the first 25 moments
     vocabulary      every OVT is coded with one codec, fitted to all words of the model
-    re-encoded      a codec is fitted to all samples that have an OVT and to the new ones; older OVTs are coded anew
+    re-encoded      a codec is fitted to the samples of all OVTs and to the new ones; older OVTs are coded anew
     kept            every OVT keeps the codec of its own 25 moments; a question is coded with each, the best score counts
     kept, one key   the same, but search keys are coded anew with one codec for all, as in "re-encoded"
 """
 
 import argparse
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -42,7 +41,6 @@ from nvcim_jax.pipeline.block import Block, gather
 from nvcim_jax.pipeline.encode import fit_codecs
 from nvcim_jax.pipeline.learn import rekeyed, tune_bank
 from nvcim_jax.pipeline.presets import RECOMMENDED
-from nvcim_jax.pipeline.select import Selected
 from nvcim_jax.provenance import provenance
 
 CHOOSING = 2_000_000
@@ -73,7 +71,7 @@ def epochs(key: jax.Array, model: llm.Model, task: lamp.Task, streams: list[Stre
             block = block._replace(codec=found[0].block.codec)
         if way == "vocabulary":
             one = codecs.fit_pca(jax.random.key(0), vocabulary, jnp.ones(len(vocabulary)))
-            block = block._replace(codec=jax.tree.map(lambda leaf: jnp.stack([leaf] * len(people)), one))
+            block = block._replace(codec=jax.tree.map(lambda leaf: jnp.stack([leaf] * len(streams)), one))
         if way == "re-encoded":
             known = [
                 user._replace(history=user.history + tuple(s for e in found for s in e.block.selected.samples[u] if s))

@@ -192,11 +192,12 @@ def learn(model: Model, life: Life, *, report: Report = lambda progress: None) -
     if not all(met):
         raise ValueError("the buffer is empty: there is nothing to learn from")
     people = [User(name, tuple(each.sample for each in row), ()) for name, row in zip(life.people, met, strict=True)]
-    gather_key, restate_key, tune_key = jax.random.split(_drawn(life.key, "learn", life.counts.rounds), 3)
+    own = _drawn(life.key, "learn", life.counts.rounds)
+    gather_key, restate_key, codec_key, tune_key = jax.random.split(own, 4)
     block = gather(gather_key, model, life.task, people, settings=replace(rules.settings, buffer=rules.slots))
     block, settings, tally = _restated(restate_key, block, rules)
     memory = _nothing_learned(model, life, block) if life.memory is None else life.memory
-    memory, block = renewed(gather_key, model, memory, block, fit=rules.settings.fit_codec)
+    memory, block = renewed(codec_key, model, memory, block, fit=rules.settings.fit_codec)
     condition = catalogue.condition(rules.device, rules.sigma)
     new = tune_bank(tune_key, model, block, condition, settings=settings, report=report)
     times = {each.sample: each.time for row in met for each in row}

@@ -1,8 +1,8 @@
 """A life on disk: a bank, whose versions are the learnings, and beside the newest a journal of what came since.
 
-A moment or an answer is one line, on the disk when the call returns; a learning is a version, written whole. Reading the
-lines again from the version on gives the bits of a life that never stopped. The folder is a bank like any other: it can
-be shown, asked, verified and repaired.
+A moment or an answer is one line, on the disk when the call returns; a learning is a version, written whole. Reading
+the lines again from the version on gives the bits of a life that never stopped. The folder is a bank like any other: it
+can be shown, asked, verified and repaired.
 """
 
 from collections.abc import Mapping, Sequence
@@ -106,8 +106,8 @@ def resume(
 ) -> Kept:
     """The life in a folder, as it was after the last entry; learns if it was about to.
 
-    StoreError if it is damaged, or belongs to another model; ValueError for another lexicon, for a bank that is no life,
-    and without the `settings` that it was begun with where these are no preset.
+    StoreError if it is damaged, or belongs to another model; ValueError for another lexicon, for a bank that is no
+    life, and without the `settings` that it was begun with where these are no preset.
     """
     folder = Path(folder)
     saved = store.load(folder, model=memories.identity(model))
@@ -142,8 +142,8 @@ def _saved(place: Place, model: Model, life: Life, entries: list[Any], mark: Any
     if entries:  # which lead from an earlier learning to this life
         counts = counts._replace(**_before(entries, counts))
     said = {
-        "version": version, "rules": _rules_as_json(life.rules), "counts": counts._asdict(), "lexicon": life.words.digest,
-        "key": np.asarray(jax.random.key_data(life.key)).tolist(), "entries": entries, "mark": mark,
+        "version": version, "rules": _rules_as_json(life.rules), "counts": counts._asdict(),
+        "lexicon": life.words.digest, "key": np.asarray(jax.random.key_data(life.key)).tolist(), "entries": entries, "mark": mark,
     }  # fmt: skip
     memory = life.memory
     about = _unlearned(model, life) if memory is None else memory.about

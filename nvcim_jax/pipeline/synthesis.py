@@ -1,7 +1,7 @@
 """More samples like those that a buffer kept: a generator restates each, and a filter says what is used.
 
-A generator is a function; `by_model` asks the language model itself, `data.toy_words.restatements` is the grammar of the
-toy world. ROUGE-1 against the original must lie between two bounds (Qin et al., DAC 2024; the bounds are ours).
+A generator is a function; `by_model` asks the language model itself, `data.toy_words.restatements` is the grammar of
+the toy world. ROUGE-1 against the original must lie between two bounds (Qin et al., DAC 2024; the bounds are ours).
 """
 
 import re
@@ -22,6 +22,7 @@ from nvcim_jax.stream.lexicon import words
 # For each of some samples up to so many texts that restate it: question and answer, or None where nothing came.
 Generator = Callable[[PRNGKeyArray, Sequence[Sample], int], Sequence[Sequence[Sample | None]]]
 
+WARM = llm.Sampling(0.5)
 LONGEST = 100  # tokens of a restatement
 INSTRUCTION = (
     "Write a text that says the same as the text block below in other words. Do not answer it, and do not explain "
@@ -109,7 +110,7 @@ def by_model(
     count: int,
     *,
     model: Model,
-    sampling: llm.Sampling = llm.Sampling(0.5),
+    sampling: llm.Sampling = WARM,
 ) -> list[list[Sample | None]]:
     """The language model's own restatements, under a fixed prompt; bind `model` by `functools.partial`.
 
@@ -127,7 +128,7 @@ def _block(sample: Sample) -> str:
 
 
 def _read(text: str, sample: Sample) -> Sample | None:
-    """A restatement between brackets as a sample; one without an answer keeps the original's. None where there is none."""
+    """What stands between brackets as a sample, or None; without an answer it keeps the original's."""
     found = _BRACKETED.search(text)
     if not found:
         return None

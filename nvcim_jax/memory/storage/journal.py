@@ -1,4 +1,4 @@
-"""What happened since a version of a bank was saved: lines beside it, each with its digest, written one after the other.
+"""What happened since a version of a bank was saved: lines beside it, each with its digest, one after the other.
 
 A line is on the disk when `append` returns. A line that a killed process left half written is cut off; a damaged one
 ends the reading with an error, since what came after it built on it.
@@ -48,7 +48,7 @@ def read(folder: Path, version: int) -> Journal:
 def append(folder: Path, version: int, entry: Any, *, size: int) -> int:
     """Add an entry to a journal of `size` bytes, all of which the caller knows; its new size.
 
-    StoreError if the bank has another version, or if somebody else has added something; OSError if it cannot be written.
+    StoreError if the bank has another version, or somebody else has added something; OSError if it cannot be written.
     """
     line = files.as_json([digests.of_text(entry), entry])
     path = path_of(folder, version) / NAME
