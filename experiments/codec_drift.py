@@ -10,7 +10,7 @@ are tuned for the last 25, and at the end all domains are asked for, on NVM-3 at
     first           every OVT is coded with the codec of the first 25 moments
     vocabulary      every OVT is coded with one codec, fitted to all words of the model
     re-encoded      a codec is fitted to the samples of all OVTs and to the new ones; older OVTs are coded anew
-    kept            every OVT keeps the codec of its own 25 moments; a question is coded with each, the best score counts
+    kept            every OVT keeps the codec of its own 25 moments; a question is coded with each, the best counts
     kept, one key   the same, but search keys are coded anew with one codec for all, as in "re-encoded"
 """
 

@@ -94,6 +94,18 @@ def read(
     return [User(name, tuple(sample for *_, sample in sorted(own)), ()) for name, own in kept.items()]
 
 
+def pair(value: Any, where: str) -> Pair:
+    """One JSON object as a question, with its answer or without, under usual names. DataError if it has no question."""
+    entry = fields.record(value, where)
+    question = _said(entry, _column("question", entry, where), where)
+    if not question:
+        raise DataError(f"{where} has an empty question: say what was asked, or take it out")
+    has_answer = any(key.strip().casefold() in COLUMNS["answer"] for key in entry)
+    answer = _said(entry, _column("answer", entry, where), where) if has_answer else ""
+    user, time, domain = _origin(entry, where, ())
+    return Pair(where, user, time, question, answer, domain)
+
+
 def _given(columns: Mapping[str, str | None] | None) -> Given:
     wrong = [name for name in columns or () if name not in COLUMNS]
     if wrong:

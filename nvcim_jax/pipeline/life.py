@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from nvcim_jax.core.codec import Fit
 from nvcim_jax.core.selection import cluster_count
 from nvcim_jax.data.lamp import Task
 from nvcim_jax.data.tasks import task as task_called
@@ -28,7 +27,6 @@ from nvcim_jax.people import Sample, User
 from nvcim_jax.pipeline import answer as answering
 from nvcim_jax.pipeline import compiled, keep, keys
 from nvcim_jax.pipeline.block import Block, gather
-from nvcim_jax.pipeline.encode import content_codes, fit_codecs
 from nvcim_jax.pipeline.grow import Victim
 from nvcim_jax.pipeline.learn import Report, tune_bank
 from nvcim_jax.pipeline.learn import pools as learn_pools
@@ -36,7 +34,7 @@ from nvcim_jax.pipeline.memory import Memory, remembered
 from nvcim_jax.pipeline.presets import RECOMMENDED, Settings
 from nvcim_jax.pipeline.select import Selected
 from nvcim_jax.pipeline.synthesis import Restate, Tally, restate
-from nvcim_jax.pipeline.take_in import take_in
+from nvcim_jax.pipeline.take_in import renewed, take_in
 from nvcim_jax.stream import buffer as buffers
 from nvcim_jax.stream import lexicon, metrics, policies
 from nvcim_jax.stream.buffer import NOWHERE, Buffer, Decision
@@ -124,7 +122,7 @@ class Replied(NamedTuple):
     answer: answering.Answer
 
 
-def begin(
+def begin_life(
     key: PRNGKeyArray,
     model: Model,
     task: Task | str = "free",
@@ -192,7 +190,7 @@ def learn(model: Model, life: Life, *, report: Report = lambda progress: None) -
     if not all(met):
         raise ValueError("the buffer is empty: there is nothing to learn from")
     people = [User(name, tuple(each.sample for each in row), ()) for name, row in zip(life.people, met, strict=True)]
-    own = _drawn(life.key, "learn", life.counts.rounds)
+    own = key_of(life.key, "learn", life.counts.rounds)
     gather_key, restate_key, codec_key, tune_key = jax.random.split(own, 4)
     block = gather(gather_key, model, life.task, people, settings=replace(rules.settings, buffer=rules.slots))
     block, settings, tally = _restated(restate_key, block, rules)
@@ -223,7 +221,7 @@ def reply(model: Model, life: Life, question: Sample | str, *, user: str | None 
         room = answering.answer_room(model, known)
         (text,) = answering.generate(model, [asked], new_tokens=room, wording=life.rules.settings.wording)
         return Replied(life, answering.Answer(text, None, NOTHING, 0.0, 0.0, True))
-    own = _drawn(life.key, "program")
+    own = key_of(life.key, "program")
     (told,) = answering.answer(own, model, life.memory, [asked], life.rules.device, sigma=life.rules.sigma, user=name)
     return Replied(used(life, life.people.index(name), told.slot), told)
 
@@ -241,26 +239,6 @@ def at(life: Life, model: Model, counts: Counts, memory: Memory | None) -> Life:
     """A life that has just begun, or learned, with the counts and the memory that it then had."""
     buffer = _empty(life.key, life.rules, life.people, counts, model.config.dim)
     return life._replace(buffer=buffer, counts=counts, memory=memory)
-
-
-def renewed(key: PRNGKeyArray, model: Model, memory: Memory, block: Block, *, fit: Fit) -> tuple[Memory, Block]:
-    """A memory and new samples with one codec, fitted to the samples of both; the OVTs there are are coded with it.
-
-    Prompts are decoded with the codec that they had; search keys are made of their samples again.
-    """
-    held = memory.block.selected.samples
-    if not any(map(any, held)):
-        return memory._replace(block=memory.block._replace(codec=block.codec)), block
-    known = [
-        user._replace(history=(*filter(None, row), *user.history)) for user, row in zip(block.users, held, strict=True)
-    ]
-    codec = fit_codecs(key, model, memory.task, known, fit=fit)
-    prompts = compiled.codes_of(codec, compiled.prompts_of(memory.codec, memory.bank.prompts))
-    blank = block.selected.learned[0]  # in free slots, where anything may stand
-    contents = [[sample or blank for sample in row] for row in held]
-    codes = content_codes(model, contents, codec, memory.settings.tokens)
-    coded = memory.bank._replace(prompts=prompts, keys=compiled.search_keys(codes, prompts, key=memory.settings.key))
-    return memory._replace(bank=coded, block=memory.block._replace(codec=codec)), block._replace(codec=codec)
 
 
 def _restated(key: PRNGKeyArray, block: Block, rules: Rules) -> tuple[Block, Settings, Tally]:
@@ -319,10 +297,10 @@ def _by_arrival(life: Life, person: int) -> list[Told]:
 def _empty(key: PRNGKeyArray, rules: Rules, people: tuple[str, ...], counts: Counts, dim: int) -> Buffer:
     """Everybody's buffer after a learning, which draws other numbers than the one before."""
     names = [User(name, (), ()) for name in people]
-    own = keys.of_users(_drawn(key, "buffer", counts.rounds), names, "keep")
+    own = keys.of_users(key_of(key, "buffer", counts.rounds), names, "keep")
     return jax.vmap(partial(buffers.empty, slots=rules.slots, dim=dim))(own)
 
 
-def _drawn(key: PRNGKeyArray, stage: str, number: int = 0) -> PRNGKeyArray:
+def key_of(key: PRNGKeyArray, stage: str, number: int = 0) -> PRNGKeyArray:
     """The key of the n-th time that something is done."""
     return jax.random.fold_in(jax.random.fold_in(key, zlib.crc32(stage.encode())), number)

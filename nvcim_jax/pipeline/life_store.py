@@ -142,8 +142,9 @@ def _saved(place: Place, model: Model, life: Life, entries: list[Any], mark: Any
     if entries:  # which lead from an earlier learning to this life
         counts = counts._replace(**_before(entries, counts))
     said = {
-        "version": version, "rules": _rules_as_json(life.rules), "counts": counts._asdict(),
-        "lexicon": life.words.digest, "key": np.asarray(jax.random.key_data(life.key)).tolist(), "entries": entries, "mark": mark,
+        "version": version, "rules": rules_as_json(life.rules), "counts": counts._asdict(),
+        "lexicon": life.words.digest, "key": np.asarray(jax.random.key_data(life.key)).tolist(),
+        "entries": entries, "mark": mark,
     }  # fmt: skip
     memory = life.memory
     about = _unlearned(model, life) if memory is None else memory.about
@@ -186,7 +187,7 @@ def _read(
     rules = _rules_from_json(said["rules"], model, settings)
     key = jax.random.wrap_key_data(jnp.array(said["key"], jnp.uint32))
     about.require("task", "users")
-    life = lives.begin(key, model, str(about.task), about.users, rules=rules, words=words, source=about.source)
+    life = lives.begin_life(key, model, str(about.task), about.users, rules=rules, words=words, source=about.source)
     memory = None if saved.codec is None else memories.of_saved(saved, settings)
     counts = Counts(**said["counts"])
     if any(type(value) is not int or value < 0 for value in counts):
@@ -208,7 +209,7 @@ def _unlearned(model: Model, life: Life) -> About:
     )  # fmt: skip
 
 
-def _rules_as_json(rules: Rules) -> dict[str, Any]:
+def rules_as_json(rules: Rules) -> dict[str, Any]:
     """The rules without the settings, which a bank says of itself. ValueError for a function without a name."""
     restate = rules.restate
     return {

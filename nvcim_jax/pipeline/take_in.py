@@ -1,17 +1,20 @@
-"""New OVTs of many people into the memories that they have: who makes room, and what is said about who is there."""
+"""New OVTs of many people into the memories that they have: one codec for all, who makes room, what is said of whom."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, PRNGKeyArray
 
+from nvcim_jax.core.codec import Fit
+from nvcim_jax.llm.weights import Model
 from nvcim_jax.memory import bank
 from nvcim_jax.memory.storage.about import About, taken
 from nvcim_jax.people import Sample
 from nvcim_jax.pipeline import compiled
 from nvcim_jax.pipeline.block import Block
+from nvcim_jax.pipeline.encode import content_codes, fit_codecs
 from nvcim_jax.pipeline.grow import Victim
 from nvcim_jax.pipeline.memory import Memory
 from nvcim_jax.pipeline.select import Selected
@@ -40,6 +43,26 @@ def take_in(
     whole = Block(memory.task, users, Selected(rows, jnp.asarray(taken(after))), block.codec)
     about = replace(about, samples=tuple(map(tuple, rows)), provenance=provenance())
     return memory._replace(block=whole, bank=after, about=about)
+
+
+def renewed(key: PRNGKeyArray, model: Model, memory: Memory, block: Block, *, fit: Fit) -> tuple[Memory, Block]:
+    """A memory and new samples with one codec, fitted to the samples of both; the OVTs there are are coded with it.
+
+    Prompts are decoded with the codec that they had; search keys are made of their samples again.
+    """
+    held = memory.block.selected.samples
+    if not any(map(any, held)):
+        return memory._replace(block=memory.block._replace(codec=block.codec)), block
+    known = [
+        user._replace(history=(*filter(None, row), *user.history)) for user, row in zip(block.users, held, strict=True)
+    ]
+    codec = fit_codecs(key, model, memory.task, known, fit=fit)
+    prompts = compiled.codes_of(codec, compiled.prompts_of(memory.codec, memory.bank.prompts))
+    blank = block.selected.learned[0]  # in free slots, where anything may stand
+    contents = [[sample or blank for sample in row] for row in held]
+    codes = content_codes(model, contents, codec, memory.settings.tokens)
+    coded = memory.bank._replace(prompts=prompts, keys=compiled.search_keys(codes, prompts, key=memory.settings.key))
+    return memory._replace(bank=coded, block=memory.block._replace(codec=codec)), block._replace(codec=codec)
 
 
 def _asked_again(held: Rows, fresh: Rows, capacity: int) -> Bool[Array, "users slots"]:
