@@ -226,11 +226,11 @@ def reply(model: Model, life: Life, question: Sample | str, *, user: str | None 
     return Replied(used(life, life.people.index(name), told.slot), told)
 
 
-def used(life: Life, person: int, slot: int) -> Life:
-    """The life in which an OVT answered once more; of `NOTHING` nothing is counted."""
+def used(life: Life, person: int, slot: int, times: int = 1) -> Life:
+    """The life in which an OVT answered so many times more; of `NOTHING` nothing is counted."""
     if slot == NOTHING or life.memory is None:
         return life
-    uses = life.memory.bank.origin.uses.at[person, slot].add(1)
+    uses = life.memory.bank.origin.uses.at[person, slot].add(times)
     origin = life.memory.bank.origin._replace(uses=uses)
     return life._replace(memory=life.memory._replace(bank=life.memory.bank._replace(origin=origin)))
 

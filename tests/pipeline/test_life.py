@@ -109,17 +109,19 @@ def test_in_a_full_memory_the_oldest_make_room_and_nothing_more_is_said_of_them(
     assert [thrice.memory.about.name("domains", int(each)) for each in origin.domain] == [s.domain for s in held]
 
 
-def test_an_ovt_of_the_same_question_is_replaced(model, once):
-    first = learned_from(once)[0]
-    now = once
-    for moment in (first._replace(answer="comedy"), *MET[4:7]):
-        now = nv.observe(model, now, moment, time=2000).life
-    answers = [sample.answer for sample in learned_from(now) if sample.question == first.question]
-    assert answers in (["comedy"], [first.answer])  # if it was a representative, else the old one stays
-    again = nv.begin_life(KEY, model, TASK, rules=replace(RULES, slots=1))
-    for answer in ("comedy", "classic"):
-        again = nv.observe(model, again, first._replace(answer=answer)).life
-    assert [sample.answer for sample in learned_from(again)] == ["classic"] and again.counts.made_room == 1
+def test_an_ovt_of_the_same_question_is_replaced(once):
+    """And nobody makes room for it."""
+    block, memory = once.memory.block, once.memory
+    mended = [[sample and sample._replace(answer="comedy") for sample in row] for row in block.selected.samples]
+    new = block._replace(selected=block.selected._replace(samples=mended))
+    after = take_in.take_in(memory, new, memory.bank, {}, victim=bank.oldest)
+    held = after.block.selected.samples[0]
+    assert held == mended[0] and int(after.bank.count[0]) == 3
+    one = new._replace(selected=new.selected._replace(samples=[[*mended[0][:1], *[None] * 4]]))
+    only = memory.bank._replace(count=jnp.array([1]))
+    after = take_in.take_in(memory, one, only, {mended[0][0]: 7}, victim=bank.oldest)
+    assert after.block.selected.samples[0][:3] == [*block.selected.samples[0][1:3], mended[0][0]]
+    assert np.asarray(after.bank.origin.time)[0, 2] == 7
 
 
 def test_two_people_in_step_live_as_each_would_alone(model):
