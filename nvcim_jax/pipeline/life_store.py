@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nvcim_jax import files
 from nvcim_jax.core.codec import DIM
 from nvcim_jax.data.toy_words import restatements
 from nvcim_jax.llm.config import PROMPT_SPACE
@@ -47,6 +48,13 @@ class Place(NamedTuple):
     folder: Path
     version: int
     size: int
+
+
+class Since(NamedTuple):
+    """What came after a learning: the version that it was saved as, beside which the rest lies, and first entries."""
+
+    version: int
+    entries: list[Any]
 
 
 class Kept(NamedTuple):
@@ -115,20 +123,21 @@ def resume(
     if not isinstance(said, dict):
         raise StoreError(f"{folder} is a bank, but no life: begin one in another folder")
     try:
-        life, entries, mark = _read(folder, model, words, saved, said, settings)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        life, since, mark = _begun(folder, model, words, saved, said, settings)
+        beside = journal.read(folder, since.version) if since.version in versions(folder) else journal.Journal([], 0)
+        entries, rounds = [*since.entries, *beside.entries], life.counts.rounds
+        for entry in entries:
+            life, mark = _again(model, life, entry, report), entry["mark"]
+    except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+        why = f"{type(error).__name__}, {files.reason(error)}"
         raise StoreError(
-            f"{folder}: what it says of its life cannot be read ({error!r}): restore it from a copy"
+            f"{folder}: what it says of its life cannot be read ({why}): restore it from a copy"
         ) from error
-    beside = journal.read(folder, said["version"]) if said["version"] in versions(folder) else journal.Journal([], 0)
     place = Place(folder, saved.version, beside.size)
-    since = [*entries, *beside.entries]
-    for entry in since:
-        life, mark = _again(model, life, entry, report), entry["mark"]
-    if life.counts.rounds != said["counts"]["rounds"]:  # it was killed before its learning was saved
+    if life.counts.rounds != rounds:  # it was killed before its learning was saved
         return _saved(place, model, life, [], mark)
-    if said["version"] != saved.version:  # another command has saved over it
-        return _saved(place, model, life, since, mark)
+    if since.version != saved.version:  # another command has saved over it
+        return _saved(place, model, life, entries, mark)
     return Kept(life, place, mark)
 
 
@@ -172,10 +181,10 @@ def _again(model: Model, life: Life, entry: dict[str, Any], report: Report) -> L
     return lives.observe(model, life, samples, time=entry["time"], report=report).life
 
 
-def _read(
+def _begun(
     folder: Path, model: Model, words: Lexicon, saved: store.Saved, said: dict[str, Any], settings: Settings | None
-) -> tuple[Life, list[Any], Any]:
-    """The life that a version tells of, the entries since, and the mark of the last one before."""
+) -> tuple[Life, Since, Any]:
+    """The life as it was after its last learning, what came then, and the mark of the last entry before."""
     if said["lexicon"] != words.digest:
         raise ValueError(f"{folder} was begun with another lexicon (its digest differs): give that one")
     about = saved.about
@@ -184,15 +193,15 @@ def _read(
         if about.preset not in known:
             raise ValueError(f"{folder} was begun with settings that are no preset: give them")
         settings = known[about.preset]
-    rules = _rules_from_json(said["rules"], model, settings)
-    key = jax.random.wrap_key_data(jnp.array(said["key"], jnp.uint32))
     about.require("task", "users")
+    counts, since = Counts(**said["counts"]), Since(said["version"], list(said["entries"]))
+    if any(type(value) is not int or value < 0 for value in (*counts, since.version)):
+        raise TypeError("a count is no whole number")
+    key = jax.random.wrap_key_data(jnp.array(said["key"], jnp.uint32))
+    rules = _rules_from_json(said["rules"], model, settings)
     life = lives.begin_life(key, model, str(about.task), about.users, rules=rules, words=words, source=about.source)
     memory = None if saved.codec is None else memories.of_saved(saved, settings)
-    counts = Counts(**said["counts"])
-    if any(type(value) is not int or value < 0 for value in counts):
-        raise TypeError("counts that are none")
-    return lives.at(life, model, counts, memory), list(said["entries"]), said["mark"]
+    return lives.at(life, model, counts, memory), since, said["mark"]
 
 
 def _unlearned(model: Model, life: Life) -> About:
