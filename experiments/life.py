@@ -29,7 +29,8 @@ GAPS = ((0, 24), (25, 74), (75, 149), (150, 10**9))  # moments since a domain wa
 BEST = "OVTs, recommended"
 CAPTION = (
     "mean over users with its 95 % interval. Forgotten: the score on domains met in the last 25 moments minus that on "
-    "domains not met for 75, over the users in brackets who were asked for both. * clear at a false discovery rate of 5 %."
+    "domains not met for 75, over the users in brackets who were asked for both. * clear at a false discovery rate "
+    "of 5 %."
 )
 
 
@@ -67,7 +68,7 @@ def shown(one: Mapping[str, float], other: Mapping[str, float] | None = None) ->
 
 
 def forgotten(own: Mapping[str, list[list[float]]]) -> dict[str, float]:
-    """By user, where there are both: the score on domains met in this round minus that on those not met for 75 moments."""
+    """By user, where there are both: the score on domains just met minus that on those not met for 75 moments."""
     both = {user: (bins[0], bins[2] + bins[3]) for user, bins in own.items()}
     return {user: float(np.mean(now) - np.mean(long)) for user, (now, long) in both.items() if now and long}
 

@@ -41,8 +41,8 @@ def grow(
     evict: Annotated[
         str,
         typer.Option(
-            help="What makes room in a full bank: the oldest OVT, the least-used, the oldest of the fullest-domain, the "
-            "older of the two most alike (redundant), or none: the bank then gets more slots."
+            help="What makes room in a full bank: the oldest OVT, the least-used, the oldest of the fullest-domain, "
+            "the older of the two most alike (redundant), or none: the bank then gets more slots."
         ),
     ] = "oldest",
     device: BanksDevice = None,

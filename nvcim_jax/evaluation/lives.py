@@ -221,7 +221,7 @@ def study(
     }  # fmt: skip
     blocks = [(HELD_OUT + at, min(BLOCK, users - at)) for at in range(0, users, BLOCK)]
     cells = tuple({**shared, "users": block, "way": name} for block in blocks for name in ways)
-    settings = {**shared, "users": users, "ways": list(ways), "model": fingerprint(_model())}
+    settings = {**shared, "users": users, "ways": list(ways), "model": fingerprint(toy())}
     return Study(NAME, settings, cells, measure, ("users",), (CHOOSING,))
 
 
@@ -287,11 +287,12 @@ def _world(cell: Json) -> World:
     how = {name: cell[name] for name in ("moments", "run", "every", "questions")}
     streams = [stream(task, first + at, **how, shuffled=cell.get("shuffled", False)) for at in range(count)]
     return World(
-        _model(), task, streams, Cell(cell["device"], cell["sigma"]), cell["slots"], cell["every"], cell["small"],
+        toy(), task, streams, Cell(cell["device"], cell["sigma"]), cell["slots"], cell["every"], cell["small"],
         jax.random.key(cell["seed"]),
     )  # fmt: skip
 
 
 @cache
-def _model() -> Model:
+def toy() -> Model:
+    """The toy model, loaded once."""
     return load_model("toy")

@@ -245,3 +245,9 @@ def search_keys(
 ) -> Float[Array, "users slots tokens code"]:
     """The search keys of all slots."""
     return jax.vmap(jax.vmap(key))(content, codes)
+
+
+@partial(jax.jit, static_argnames=("method", "config"))
+def adapted(values: PyTree, codecs: Codec, *, method: tuning.Method, config: Config) -> tuning.Adapted:
+    """What a method hands to the model of trained rows, undisturbed."""
+    return jax.vmap(lambda own, codec: method.apply(own, codec, config, tuning.quiet))(values, codecs)

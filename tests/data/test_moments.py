@@ -66,7 +66,7 @@ def test_a_file_is_gone_on_with_where_it_was_read_to(tmp_path):
     path = tmp_path / "m.jsonl"
     path.write_bytes(b"".join(data(OAK, ASKED, OAK)))
     rest, start = moments.opened(path, START)
-    first, second, third = moments.lines(rest, "f", start)
+    _, second, third = moments.lines(rest, "f", start)
     assert (second.mark.line, second.mark.time, third.mark.line) == (2, 10, 3)
     rest, mark = moments.opened(path, second.mark)
     assert rest == data(OAK) and mark == second.mark

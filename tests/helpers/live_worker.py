@@ -17,7 +17,7 @@ from nvcim_jax.pipeline import answer, life_store
 from nvcim_jax.stream import lexicon
 
 TASK = lamp.task("LaMP-2")
-FAST = replace(nv.RECOMMENDED, training=tuning.Training(steps=1), tokens=8)
+FAST = replace(nv.RECOMMENDED, training=tuning.Training(steps=0), tokens=8)
 RULES = nv.Rules(slots=3, capacity=4, settings=FAST, victim=bank.least_used)
 
 

@@ -18,7 +18,7 @@ from nvcim_jax.stream import policies
 
 KEY = jax.random.key(0)
 TASK = lamp.task("LaMP-2")
-FAST = replace(nv.RECOMMENDED, training=tuning.Training(steps=1), tokens=8)
+FAST = replace(nv.RECOMMENDED, training=tuning.Training(steps=0), tokens=8)  # starts are kept: nothing is compiled
 RULES = nv.Rules(slots=4, capacity=5, settings=FAST)
 MET = stream(TASK, 2_000_000).moments
 
@@ -209,7 +209,7 @@ def test_what_means_nothing_is_refused(model, once):
         nv.observe(model, once, MET[:2])
     with pytest.raises(ValueError, match="not the life of 'you'"):
         nv.reply(model, once, "why?", user="you")
-    with pytest.raises(ValueError, match="the question is empty"):
+    with pytest.raises(ValueError, match="ask something"):
         nv.reply(model, once, " ")
     with pytest.raises(ValueError, match="the buffer is empty"):
         life.learn(model, once)
