@@ -6,7 +6,7 @@
 Toy users meet 200 moments in runs of one domain, and the same ones shuffled. What a buffer holds at the end is learned
 as OVTs in a noisy memory, and as one LoRA at equal compute; then all domains are asked for. Also: the share of domains
 that are kept, and whether EOE is more than a length score (its rank correlation with the number of tokens, by reading).
-Killed, the same command goes on. Writes results.json, table.md and keep.png.
+Killed, the same command goes on. Writes results.json, table.md and results.png.
 """
 
 import argparse
@@ -103,7 +103,7 @@ def write(folder: Path) -> None:
             of = "shuffled" if shuffled else "correlated"
             panels.append(figures.Panel(f"{label}, {of}", "moments in the buffer", "mean over users", lines))
     note = f"{about['users']} toy users, {about['task']}, {about['device']} at sigma {about['sigma']:g}."
-    figures.curves(folder / "keep.png", panels, title="What a small buffer should keep", notes=[note])
+    figures.curves(folder / "results.png", panels, title="What a small buffer should keep", notes=[note])
     told = [
         {"shuffled": shuffled, "slots": slots, "policy": policy, **{name: dict(own) for name, own in each.items()}}
         for (shuffled, slots, policy), each in found.items()

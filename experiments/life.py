@@ -7,7 +7,7 @@
 Toy users meet moments in runs of one domain, four to eight in all, which come back. A buffer keeps some of each round;
 then the device learns, and is asked about all domains met so far. Every way tunes on equally many samples after each
 round, and sees the same moments, questions and device. Killed, the same command goes on. Writes results.json, table.md
-and life.png.
+and results.png.
 """
 
 import argparse
@@ -141,7 +141,7 @@ def write(folder: Path) -> None:
         figures.Panel("what is held", "moments", "OVTs of a user", {n: line(moments, held[n]) for n in over}),
     ]  # fmt: skip
     note = f"{about['users']} toy users, {about['task']}, {about['device']} at sigma {about['sigma']:g}."
-    figures.curves(folder / "life.png", panels, title="Lives through domains that come back", notes=[note])
+    figures.curves(folder / "results.png", panels, title="Lives through domains that come back", notes=[note])
     files.write_json(folder / "results.json", {
         "about": results.about, "writers": results.writers, "scores": ways,
         "by_gap": {name: {user: own[user] for user in own} for name, own in gaps.items()}, "costs": costs(results),

@@ -116,7 +116,7 @@ def _ovts(key, block: Block, at: Cell) -> list[str]:
 
 
 def _lora(key, block: Block, at: Cell) -> list[str]:
-    """Answers with one LoRA for each user, tuned at the compute of the user's OVTs; nothing of it is stored in arrays."""
+    """Answers with one LoRA for each user, tuned at the compute of the user's OVTs and never stored in arrays."""
     model = lives.toy()
     values = one_for_all.tune(key, model, block, at.condition._replace(sigma=0.0), settings=LORA)
     owners = np.repeat(np.arange(len(block.users)), [len(user.queries) for user in block.users])

@@ -11,12 +11,14 @@ import numpy as np
 import nvcim_jax as nv
 from nvcim_jax import tuning
 from nvcim_jax.data import lamp, moments
+from nvcim_jax.data.toy_stream import stream
 from nvcim_jax.memory import bank
 from nvcim_jax.people import Sample
 from nvcim_jax.pipeline import answer, life_store
 from nvcim_jax.stream import lexicon
 
 TASK = lamp.task("LaMP-2")
+MOMENTS = stream(TASK, 2_000_000).moments
 FAST = replace(nv.RECOMMENDED, training=tuning.Training(steps=0), tokens=8)
 RULES = nv.Rules(slots=3, capacity=4, settings=FAST, victim=bank.least_used)
 
