@@ -149,17 +149,18 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=16)
     parser.add_argument("--moments", type=int, default=200)
     parser.add_argument("--task", default="LaMP-2")
+    parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS))
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     model, task = llm.load(EMBEDDED), lamp.task(args.task)
     streams = [stream(task, CHOOSING + at, moments=args.moments, questions=16) for at in range(args.users)]
     learn_key, ask_key = jax.random.split(jax.random.key(args.seed))
     found = {}
-    for way in track(WAYS, description=task.name):
+    for way in track(args.ways, description=task.name):
         found[way] = scores(ask_key, model, task, streams, epochs(learn_key, model, task, streams, way))
         for name, own in found[way].items():
             known = interval(own)
-            gap = difference(own, found["first"][name])
+            gap = difference(own, found[args.ways[0]][name])
             print(
                 f"{way:12s} {name:14s} {known.mean:.3f} [{known.low:.3f}, {known.high:.3f}]  "
                 f"{gap.mean:+.3f} ± {gap.half:.3f}",

@@ -152,12 +152,17 @@ def observe(
     time: float | None = None,
     report: Report = lambda progress: None,
 ) -> Observed:
-    """Let a moment in, and learn if it is time to: one of each person's, at `time` (by default now).
+    """Let a moment in, and learn if it is time to. Raises as `let_in` does."""
+    seen = let_in(model, life, samples, time=time)
+    return seen._replace(life=learn(model, seen.life, report=report), has_learned=True) if is_due(seen.life) else seen
 
-    A domain that nobody names is the lexicon's. ValueError for a moment without a question, an answer or a text, with
-    nothing changed.
+
+def let_in(model: Model, life: Life, samples: Sample | Sequence[Sample], *, time: float | None = None) -> Observed:
+    """Let a moment in, one of each person's, at `time` (by default now), without learning from it.
+
+    A domain that nobody names is the lexicon's. ValueError for a moment without a question or an answer.
     """
-    said = one_each(life, samples)
+    said = _one_each(life, samples)
     rules, time = life.rules, int(clock.time() if time is None else time)
     items = keep.read_texts(model, [keep.said(each) for each in said], life.words, reading=rules.reading)
     one = jax.tree.map(lambda leaf: leaf[:, None], items)
@@ -168,10 +173,7 @@ def observe(
         named = sample if sample.domain or domain < 0 else sample._replace(domain=life.words.name(int(domain)))
         held.append(row if slot == NOWHERE else (*row[:slot], Told(named, time), *row[slot + 1 :]))
     counts = life.counts._replace(moments=life.counts.moments + 1, waiting=life.counts.waiting + 1)
-    life = life._replace(buffer=buffer, held=tuple(held), counts=counts)
-    if not is_due(life):
-        return Observed(life, decision, False)
-    return Observed(learn(model, life, report=report), decision, True)
+    return Observed(life._replace(buffer=buffer, held=tuple(held), counts=counts), decision, False)
 
 
 def is_due(life: Life) -> bool:
@@ -247,8 +249,9 @@ def _restated(key: PRNGKeyArray, block: Block, rules: Rules) -> tuple[Block, Set
         return block, rules.settings, Tally()
     kept, tally = restate(key, block.selected.learned, rules.restate)
     clusters: list[list[tuple[Sample, ...]]] = [[()] * len(row) for row in block.selected.samples]
+    of_cluster = block.selected.clusters if rules.settings.learn_from == "cluster" else None
     for (user, slot), sample, more in zip(block.selected.slots, block.selected.learned, kept, strict=True):
-        clusters[user][slot] = (sample, *more)
+        clusters[user][slot] = (*((sample,) if of_cluster is None else of_cluster[user][slot]), *more)
     training = replace(rules.settings.training, per_step=1)  # as many samples as without restatements
     settings = replace(rules.settings, learn_from="cluster", training=training)
     return block._replace(selected=block.selected._replace(clusters=clusters)), settings, tally
@@ -276,8 +279,8 @@ def _counted(counts: Counts, before: Memory, after: Memory, new: bank.Bank, pool
     )  # fmt: skip
 
 
-def one_each(life: Life, samples: Sample | Sequence[Sample]) -> list[Sample]:
-    """One moment for each person. ValueError as `observe` says."""
+def _one_each(life: Life, samples: Sample | Sequence[Sample]) -> list[Sample]:
+    """One moment for each person. ValueError as `let_in` says."""
     said = [samples] if isinstance(samples, Sample) else list(samples)
     if len(said) != len(life.people):
         raise ValueError(f"{len(said)} moments for {len(life.people)} people: one of each is needed")

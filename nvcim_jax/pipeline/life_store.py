@@ -80,13 +80,14 @@ def observe(
     report: Report = lambda progress: None,
 ) -> tuple[Kept, Observed]:
     """As `life.observe`, kept on the disk. A moment that is refused leaves nothing there."""
-    said = lives.one_each(kept.life, samples)
+    said = [samples] if isinstance(samples, Sample) else list(samples)
+    seen = lives.let_in(model, kept.life, said, time=time)
     entry = {"moments": [_written(each) for each in said], "time": int(time), "mark": mark}
     place = _appended(kept.place, entry)
-    seen = lives.observe(model, kept.life, said, time=time, report=report)
-    if not seen.has_learned:
+    if not lives.is_due(seen.life):
         return Kept(seen.life, place, mark), seen
-    return _saved(place, model, seen.life, [], mark), seen
+    learned = lives.learn(model, seen.life, report=report)
+    return _saved(place, model, learned, [], mark), seen._replace(life=learned, has_learned=True)
 
 
 def learn(model: Model, kept: Kept, *, report: Report = lambda progress: None) -> Kept:

@@ -180,6 +180,8 @@ def test_a_refused_moment_leaves_nothing(model, tmp_path):
         life_store.observe(model, kept, MET[0]._replace(answer=""), time=1)
     with pytest.raises(ValueError, match="the question is empty"):
         life_store.reply(model, kept, " ")
+    with pytest.raises(ValueError, match="half of a character"):
+        life_store.observe(model, kept, MET[0]._replace(content="\ud800"), time=1)
     assert journal.read(tmp_path / "life", 1).entries == []
     with pytest.raises(StoreError, match="exists already"):
         life_store.create(tmp_path / "life", model, kept.life)
