@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from nvcim_jax.core.selection import cluster_count
+from nvcim_jax.data import fields
 from nvcim_jax.data.lamp import Task
 from nvcim_jax.data.tasks import task as task_called
 from nvcim_jax.hardware import catalogue
@@ -288,6 +289,8 @@ def _one_each(life: Life, samples: Sample | Sequence[Sample]) -> list[Sample]:
         missing = [part for part in ("question", "answer") if not (getattr(sample, part) or "").strip()]
         if missing or not keep.said(sample):
             raise ValueError(f"the moment of {name!r} has no {missing[0] if missing else 'text'}: say what it was")
+        for text in (sample.question, sample.answer, sample.content):
+            fields.whole(text)
     return said
 
 
