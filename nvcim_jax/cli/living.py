@@ -1,13 +1,15 @@
 """What `nvcim live` does with moments and questions, wherever they come from, and what it shows of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.table import Table
 
 from nvcim_jax.cli.asking import show_ovts, typed_lines
-from nvcim_jax.cli.shared import console, plain, progress_bar
+from nvcim_jax.cli.progress import Bar
+from nvcim_jax.cli.shared import console, plain, progress_bar, tuning_bar
 
 if TYPE_CHECKING:  # JAX takes its time
     from nvcim_jax.pipeline.life_store import Kept
@@ -22,6 +24,7 @@ class Session(NamedTuple):
     say: Callable[..., None]
     is_json: bool
     refused: Callable[[str], None] | None  # told of lines that cannot be used; without it they end the life
+    bar: Bar | None = None  # that is shown already
 
 
 def from_file(kept: "Kept", session: Session, file: Path) -> "Kept":
@@ -31,17 +34,15 @@ def from_file(kept: "Kept", session: Session, file: Path) -> "Kept":
     before = moments.mark_of(kept.mark)
     data, mark = moments.opened(file, before)
     if before.line:
-        said = (
-            f"going on behind line {mark.line} of {file}"
-            if mark.line
-            else f"{file} was not read before: all of it is new"
-        )
-        console.print(said, style="dim", soft_wrap=True)
+        where = f"going on behind line {mark.line} of {file}"
+        console.print(where if mark.line else f"{file} is another file: all of it is new", style="dim", soft_wrap=True)
     user = _asked_for(kept)
     with progress_bar() as bar:
         work = bar.add_task("living", total=len(data) + mark.line)
         bar.skip(work, mark.line)
-        shown = session if session.is_json or not console.is_terminal else session._replace(say=bar.console.print)
+        shown = session._replace(bar=bar)
+        if console.is_terminal and not session.is_json:
+            shown = shown._replace(say=bar.console.print)
         for line in moments.lines(data, str(file), mark, user=user, bad=session.refused):
             kept = _lived(kept, shown, line.pair, line.mark)
             bar.mark(work, line.mark.line)
@@ -49,11 +50,11 @@ def from_file(kept: "Kept", session: Session, file: Path) -> "Kept":
 
 
 def from_lines(kept: "Kept", session: Session, data: Any) -> "Kept":
-    """What comes through a pipe, all of which is new."""
+    """What comes through a pipe, all of which is new; how far a file was read stays as it is."""
     from nvcim_jax.data import moments
 
     for line in moments.lines(data, "standard input", user=_asked_for(kept), bad=session.refused):
-        kept = _lived(kept, session, line.pair, None)
+        kept = _lived(kept, session, line.pair, kept.mark)
     return kept
 
 
@@ -83,11 +84,31 @@ def _lived(kept: "Kept", session: Session, pair: Any, mark: Any) -> "Kept":
     now = time.time() if pair.time is None else pair.time
     began = time.perf_counter()
     before = kept.life
-    kept, seen = life_store.observe(session.model, kept, sample, time=now, mark=mark)
+    with _tuning(session, kept) as report:
+        kept, seen = life_store.observe(session.model, kept, sample, time=now, mark=mark, report=report)
     _show_moment(session, kept, sample, seen.decision)
     if seen.has_learned:
         _show_learned(session, before, kept, time.perf_counter() - began)
     return kept
+
+
+@contextmanager
+def _tuning(session: Session, kept: "Kept", *, is_asked: bool = False) -> Iterator[Any]:
+    """What learning reports to, shown as a bar where the next moment fills the buffer or ends the round."""
+    from nvcim_jax.core.selection import cluster_count
+
+    rules, waiting = kept.life.rules, kept.life.counts.waiting + 1
+    stored = sum(told is not None for row in kept.life.held for told in row)
+    steps = cluster_count(rules.slots) * rules.settings.training.steps
+    if not (is_asked or (stored + 1 >= rules.slots if rules.every is None else waiting >= rules.every)):
+        yield lambda done: None
+    elif session.bar is None:
+        with tuning_bar(steps) as report:
+            yield report
+    else:
+        task = session.bar.add_task("tuning", total=steps)
+        yield lambda done: session.bar and session.bar.advance(task, done.row_steps)
+        session.bar.remove_task(task)
 
 
 def talk(kept: "Kept", session: Session) -> "Kept":
@@ -108,7 +129,8 @@ def talk(kept: "Kept", session: Session) -> "Kept":
                 _show_known(kept)
             elif word == "/learn":
                 began, before = time.perf_counter(), kept.life
-                kept = life_store.learn(session.model, kept)
+                with _tuning(session, kept, is_asked=True) as report:
+                    kept = life_store.learn(session.model, kept, report=report)
                 _show_learned(session, before, kept, time.perf_counter() - began)
             elif word == "/fix" and asked and rest.strip():
                 told = history.Pair("", None, None, asked, rest.strip(), None)

@@ -45,10 +45,11 @@ def test_a_file_is_lived_and_gone_on_with_where_it_stopped(tmp_path):
     text = nvcim("live", folder, file)
     assert f"going on behind line 5 of {file}" in text and text.count(" kept, there was room") == 1
     assert text.count("? She") == 1
+    nvcim("live", folder, "-", told=b'{"question": "and in between?"}\n')
     again = nvcim("live", folder, file)
     assert " kept, " not in again and "? She" not in again
     other = write(tmp_path / "other.jsonl", ASKED)
-    assert "was not read before: all of it is new" in nvcim("live", folder, other)
+    assert "is another file: all of it is new" in nvcim("live", folder, other)
 
 
 def test_as_json_every_line_is_an_event(tmp_path):
