@@ -211,7 +211,7 @@ def test_a_broken_description_of_a_life_is_refused_in_one_sentence(model, tmp_pa
     saved = store.load(tmp_path / "life")
     told = saved.about.more["life"]
     broken = [
-        {"counts": {**told["counts"], "moments": -1}}, {"counts": {}}, {"rules": {}}, {"rules": {**told["rules"], "policy": "best"}},
+        {"counts": {**told["counts"], "moments": -1}}, {"counts": 3}, {"rules": {}}, {"rules": {**told["rules"], "policy": "best"}},
         {"key": "abc"}, {"entries": [{"moments": 3}]}, {"entries": 7}, {"version": "x"}, {"rules": {**told["rules"], "slots": -1}},
     ]  # fmt: skip
     for number, wrong in enumerate(broken):

@@ -17,7 +17,9 @@ CAT = nv.Sample("the cat sat", "yes", "the cat sat", "pets", "7")
 
 def says(*texts):
     """A generator that always says the same, as question and content, with the same answer."""
-    return lambda key, samples, count: [[text and nv.Sample(text, "yes", text) for text in texts] for _ in samples]
+    return lambda key, samples, count: [
+        [None if text is None else nv.Sample(text, "yes", text) for text in texts] for _ in samples
+    ]
 
 
 def fate(text, **bounds):
