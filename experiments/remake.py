@@ -23,6 +23,8 @@ PAGES = {  # name -> (title, what follows `python experiments/`)
     "twofold": ("Where one sample does not show the habit", "tables.py twofold --users 16 --task LaMP-2 LaMP-3 LaMP-5"),
     "methods": ("One adapter for all against one OVT for each sample", "methods.py --users 24 --task LaMP-3 LaMP-2"),
     "write-verify": ("Write-verify at a real budget of pulses", "write_verify.py --users 12 --task LaMP-2"),
+    "life": ("Lives through domains that come back", "life.py"),
+    "keep": ("What a small buffer should keep", "keep.py"),
     "converter-bits": ("Retrieval through converters", "converter_bits.py"),
 }
 

@@ -42,6 +42,11 @@ from .pipeline.grow import grow as grow
 from .pipeline.keep import Kept as Kept
 from .pipeline.keep import keep as keep
 from .pipeline.learn import learn as learn
+from .pipeline.life import Life as Life
+from .pipeline.life import Rules as Rules
+from .pipeline.life import begin_life as begin_life
+from .pipeline.life import observe as observe
+from .pipeline.life import reply as reply
 from .pipeline.memory import Memory as Memory
 from .pipeline.memory import load as load
 from .pipeline.memory import save as save

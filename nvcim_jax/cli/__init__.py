@@ -15,7 +15,7 @@ for noisy in ("absl", "asyncio", "matplotlib"):  # Orbax logs through the first 
 import typer  # noqa: E402
 from typer.core import TyperGroup  # noqa: E402
 
-from nvcim_jax.cli import ask, bank, chat, common, cost, devices, grow, lamp, learn, run, stream, study, vary  # noqa: E402
+from nvcim_jax.cli import ask, bank, chat, common, cost, devices, grow, lamp, learn, live, run, stream, study, vary  # noqa: E402
 from nvcim_jax.cli.shared import EMBEDDED as EMBEDDED  # noqa: E402
 from nvcim_jax.cli.shared import console  # noqa: E402
 from nvcim_jax.cli.terminal import visible  # noqa: E402
@@ -52,7 +52,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for job in (run, stream, learn, grow, common, ask, chat, devices, vary, cost):
+for job in (run, stream, live, learn, grow, common, ask, chat, devices, vary, cost):
     app.add_typer(job.app)
 app.add_typer(bank.app, name="bank")
 app.add_typer(lamp.app, name="lamp")

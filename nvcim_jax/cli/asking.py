@@ -1,6 +1,8 @@
 """What commands on a saved bank share: opening it, the terms under which it is asked, what is printed of it."""
 
-from collections.abc import Iterable, Sequence
+import io
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -140,3 +142,19 @@ def count_use(bank: Path, opened: Opened, slot: int) -> None:
     uncounted = store.count_uses(bank, opened.memory.version, opened.memory.at(opened.user), [slot])
     if uncounted:
         console.print(f"this use of the OVT is not counted: {uncounted}", style="yellow", soft_wrap=True)
+
+
+def typed_lines() -> Iterator[str]:
+    """Lines of standard input that say something, up to its end; shown, where no terminal shows them."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are no text are refused line by line
+    while sys.stdin is not None:
+        is_seen = sys.stdin.isatty()
+        try:
+            line = input("> " if is_seen else "").strip()
+        except EOFError:
+            return
+        if line and not is_seen:
+            console.print(f"> {line}", soft_wrap=True)
+        if line:
+            yield line

@@ -1,9 +1,6 @@
 """`nvcim chat`: one question after the other to a bank, what each answer came from, and corrections that are kept."""
 
-import io
 import os
-import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +17,7 @@ from nvcim_jax.cli.asking import (
     open_bank,
     show_ranking,
     show_stream,
+    typed_lines,
 )
 from nvcim_jax.cli.shared import EMBEDDED, BankFolder, MemorySize, Model, Seed, Weights, console, plain_errors
 
@@ -58,7 +56,7 @@ def chat(
         console.print(f"the bank of {opened.user}: {COMMANDS}", style="dim", soft_wrap=True)
         search_key, key = jax.random.split(jax.random.key(seed))  # the device is one and the same for all questions
         moment = None
-        for line in _lines():
+        for line in typed_lines():
             word, _, rest = line.partition(" ")
             if word == "/quit":
                 break
@@ -71,22 +69,6 @@ def chat(
             else:
                 key, draw_key = jax.random.split(key)
                 moment = _answer((search_key, draw_key), line, bank, opened, temperature)
-
-
-def _lines() -> Iterator[str]:
-    """Lines of standard input that say something, up to its end; shown, where no terminal shows them."""
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are no text are refused line by line
-    while sys.stdin is not None:
-        is_seen = sys.stdin.isatty()
-        try:
-            line = input("> " if is_seen else "").strip()
-        except EOFError:
-            return
-        if line and not is_seen:
-            console.print(f"> {line}", soft_wrap=True)
-        if line:
-            yield line
 
 
 def _answer(keys, question: str, bank: Path, opened: Opened, temperature: float) -> Moment | None:

@@ -41,8 +41,8 @@ def grow(
     evict: Annotated[
         str,
         typer.Option(
-            help="What makes room in a full bank: the oldest OVT, the least-used, the oldest of the fullest-domain, or "
-            "none: the bank then gets more slots."
+            help="What makes room in a full bank: the oldest OVT, the least-used, the oldest of the fullest-domain, "
+            "the older of the two most alike (redundant), or none: the bank then gets more slots."
         ),
     ] = "oldest",
     device: BanksDevice = None,
@@ -65,10 +65,7 @@ def grow(
         from nvcim_jax.pipeline import answer, memory
         from nvcim_jax.pipeline.grow import fill, make_room
 
-        rules = {
-            "oldest": banks.oldest, "least-used": banks.least_used,
-            "fullest-domain": banks.oldest_of_fullest_domain, "none": None,
-        }  # fmt: skip
+        rules = {**banks.VICTIMS, "none": None}
         if evict not in rules:
             raise ValueError(f"--evict {evict}: choose one of {', '.join(rules)}")
         where = source(None, None, history, column)

@@ -1,6 +1,6 @@
 """Where `learn` takes its user from: the toy world, a LaMP folder, or people's own histories."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -43,6 +43,7 @@ class Source(NamedTuple):
     data: Path | None
     history: Sequence[Path]
     columns: dict[str, str | None]  # of the history
+    bad: Callable[[str], None] | None = None  # told of lines of the history that are passed over, not refused
 
 
 def source(task: str | None, data: Path | None, history: Sequence[Path] | None, column: Sequence[str] | None) -> Source:
@@ -90,7 +91,7 @@ def _from_files(source: Source) -> "Users | None":
     from nvcim_jax.data.users import read_history, read_lamp
 
     if source.history:
-        return read_history(*source.history, columns=source.columns)
+        return read_history(*source.history, columns=source.columns, bad=source.bad)
     return None if source.data is None else read_lamp(source.data, source.task)
 
 

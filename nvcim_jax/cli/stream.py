@@ -28,7 +28,7 @@ from nvcim_jax.cli.shared import (
     print_json,
     progress_bar,
 )
-from nvcim_jax.cli.sources import Column, TaskName, find_user, source
+from nvcim_jax.cli.sources import Column, TaskName, find_user, find_users, source
 
 if TYPE_CHECKING:
     from nvcim_jax.data.users import Users
@@ -42,13 +42,21 @@ PIPE = Path("-")
 @app.command(
     epilog="Examples:\n\n  nvcim stream\n\n  nvcim stream --policy k-center --buffer 8 --all\n\n"
     "  nvcim stream --history mine.jsonl --lexicon mine.toml --out out/kept\n\n"
-    "  cat mine.jsonl | nvcim stream --history - --json\n\n  nvcim stream --data LaMP_5 --task LaMP-5 --buffer 32"
+    "  cat mine.jsonl | nvcim stream --history - --bad skip --json\n\n  nvcim stream --users 8 --out out/eight\n\n"
+    "  nvcim stream --data LaMP_5 --task LaMP-5 --buffer 32"
 )
 def stream(
     task: TaskName = None,
     user: Annotated[
         str | None, typer.Option(help="Whose moments; by default the first's.", show_default="first")
     ] = None,
+    users: Annotated[
+        int,
+        typer.Option(
+            parser=number(int, 1, 10**5), metavar="INTEGER",
+            help="How many people, from the first on, each with a buffer of their own.",
+        ),
+    ] = 1,
     moments: Annotated[
         int,
         typer.Option(parser=number(int, 1, 2000), metavar="1..2000", help="Of the embedded world: how many there are."),
@@ -88,6 +96,9 @@ def stream(
         ),
     ] = None,
     column: Column = None,
+    bad: Annotated[
+        str, typer.Option(help="A line of --history that cannot be used: refuse it and stop, or skip it with a remark.")
+    ] = "refuse",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -111,40 +122,65 @@ def stream(
         chosen, read_as = _named(POLICIES, "--policy", policy), _named(READINGS, "--reading", reading)
         if not buffer:
             raise ValueError("--buffer 0: at least one moment has to fit")
+        if bad not in ("refuse", "skip"):
+            raise ValueError(f"--bad {bad}: choose refuse or skip")
+        if user is not None and users > 1:
+            raise ValueError("--user names one person and --users asks for several: give one of them")
         words = lexicons.toy() if lexicon is None else lexicons.read(lexicon)
-        where = source(task, data, files, column)
+        where = source(task, data, files, column)._replace(bad=_passed_over if bad == "skip" else None)
         prepare(out, *RESULTS)
         provenance()  # of now, not of the end
         with console.status("reading the moments"):
-            people = find_user(where, user)
+            people = find_user(where, user) if users == 1 else find_users(where, users)
             people = people if files or data else _toy(people, moments)
-        person = people[0]
         loaded = load(model, weights, memory_size)
-        slots = len(person.history) if policy == "keep-all" else buffer
+        every_moment = [len(person.history) for person in people]
+        slots = max(every_moment) if policy == "keep-all" else buffer
         with progress_bar() as bar:
-            work = bar.add_task("reading the moments", total=len(person.history))
+            work = bar.add_task("reading the moments", total=sum(every_moment))
             kept = keep.keep(
                 jax.random.key(seed), loaded, people, words, slots=slots, policy=chosen, reading=read_as,
                 report=lambda count: bar.advance(work, count),
             )  # fmt: skip
-        numbers, decisions = kept.numbers[0], kept.decisions[0]
-        told = streams.as_json(person, decisions, numbers, words)
         about = {
-            "source": "standard input" if PIPE in (history or ()) else people.source, "user": person.id,
-            "moments": len(told), "buffer": slots, "policy": policy, "reading": reading,
+            "source": "standard input" if PIPE in (history or ()) else people.source, "users": len(people),
+            "user": people[0].id, "moments": sum(every_moment), "buffer": slots, "policy": policy, "reading": reading,
             "lexicon": str(lexicon) if lexicon else "toy", "lexicon_digest": words.digest, "seed": seed,
             "model": Path(model).name, "weights": weights or "default",
         }  # fmt: skip
-        report = {"settings": about, "provenance": provenance(), "kept": numbers, "moments": told}
-        title = f"{len(numbers)} of {len(told)} moments of user {person.id} are kept: {policy}, {reading} reading"
-        console.print(_table(title, told if every else [told[at] for at in numbers]))
-        for line in _remarks(told, keep.repeats(person.history), words):
+        told = [
+            streams.as_json(person, decisions, numbers, words)
+            for person, decisions, numbers in zip(people, kept.decisions, kept.numbers, strict=True)
+        ]
+        of_each = [
+            {"user": person.id, "kept": numbers, "moments": rows}
+            for person, numbers, rows in zip(people, kept.numbers, told, strict=True)
+        ]
+        report = {"settings": about, "provenance": provenance(), "people": of_each}
+        whose = f"user {people[0].id}" if users == 1 else f"{len(people)} users"
+        count = sum(map(len, kept.numbers))
+        title = f"{count} of {sum(every_moment)} moments of {whose} are kept: {policy}, {reading} reading"
+        if users == 1:
+            report = {**report, **of_each[0]}
+            del report["people"], report["user"]
+            console.print(_table(title, told[0] if every else [told[0][at] for at in kept.numbers[0]]))
+        else:
+            console.print(_people(title, of_each))
+        for line in _remarks(
+            [row for rows in told for row in rows], sum(keep.repeats(person.history) for person in people), words
+        ):
             console.print(line, soft_wrap=True)
         if json:
             print_json(report)
         if out:
-            _write(out, report, streams.panels(decisions, numbers), title)
+            panels = streams.panels if users == 1 else streams.panels_of_many
+            given = (kept.decisions[0], kept.numbers[0]) if users == 1 else (kept.decisions, kept.numbers)
+            _write(out, report, of_each, panels(*given), title)
             console.print(f"stream.json, stream.png and kept.jsonl are in {out}", soft_wrap=True)
+
+
+def _passed_over(said: str) -> None:
+    console.print(f"passed over: {said}", style="yellow", soft_wrap=True)
 
 
 @contextmanager
@@ -164,13 +200,13 @@ def _named(known: dict, option: str, name: str):
 
 
 def _toy(people: "Users", moments: int) -> "Users":
-    """The same user of the toy world with another number of moments."""
+    """The same users of the toy world with another number of moments."""
     from dataclasses import replace
 
     from nvcim_jax.data import synthetic
 
-    number = int(people[0].id)
-    return replace(people, people=tuple(synthetic.users(people.task, 1, first=number, history=moments)))
+    first = int(people[0].id)
+    return replace(people, people=tuple(synthetic.users(people.task, len(people), first=first, history=moments)))
 
 
 def _table(title: str, rows: list[dict]) -> Table:
@@ -181,6 +217,18 @@ def _table(title: str, rows: list[dict]) -> Table:
         instead = "" if row["displaced"] is None else _instead(row)
         text = f"{row['content']} -> {row['answer']}"
         table.add_row(str(row["moment"]), *numbers, row["domain"], why, instead, _short(text))
+    return table
+
+
+def _people(title: str, of_each: list[dict]) -> Table:
+    """A line for each person: how many moments came, entered and stayed, and of how many domains they are."""
+    table = Table("user", "moments", "kept", "entered later", "domains kept", "domains met", title=title)
+    for own in of_each:
+        rows, kept = own["moments"], set(own["kept"])
+        later = sum(row["stored"] and row["displaced"] is not None for row in rows)
+        met = {row["domain"] for row in rows} - {"none"}
+        stay = {row["domain"] for row in rows if row["moment"] in kept} - {"none"}
+        table.add_row(own["user"], *map(str, (len(rows), len(kept), later, len(stay), len(met))))
     return table
 
 
@@ -205,14 +253,15 @@ def _remarks(told: list[dict], repeated: int, words: "Lexicon") -> Iterator[str]
         yield f"{repeated} moments say word for word what an earlier one said"
 
 
-def _write(out: Path, report: dict, panels: list, title: str) -> None:
+def _write(out: Path, report: dict, of_each: list[dict], panels: list, title: str) -> None:
     from nvcim_jax import files
     from nvcim_jax.evaluation import figures
 
     about = report["settings"]
     lines = [
-        {"question": row["content"], "answer": row["answer"], "domain": row["known_domain"], "user": about["user"]}
-        for row in report["moments"]
+        {"question": row["content"], "answer": row["answer"], "domain": row["known_domain"], "user": own["user"]}
+        for own in of_each
+        for row in own["moments"]
         if row["kept"]
     ]
     files.write_json(out / RESULTS[0], report, private=True)

@@ -9,7 +9,7 @@ import csv
 import heapq
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import count, groupby
@@ -35,6 +35,7 @@ COLUMNS = {  # and their usual names
 }
 NEEDED = ("question", "answer")
 ROLES = ("user", "assistant", "system")
+Bad = Callable[[str], None]  # is told of what is passed over
 Given = tuple[tuple[str, str | None], ...]  # the caller's names of columns
 
 
@@ -58,14 +59,19 @@ class Turn(NamedTuple):
 
 
 def read(
-    paths: Sequence[Path | str], *, columns: Mapping[str, str | None] | None = None, latest: int = LATEST
+    paths: Sequence[Path | str],
+    *,
+    columns: Mapping[str, str | None] | None = None,
+    latest: int = LATEST,
+    bad: Bad | None = None,
 ) -> list[User]:
     """The users of files (.jsonl, .ndjson, .csv, .json) and of folders of such, with their histories, oldest first.
 
     Samples without a time come before the others, in the order of the files. Of each user the `latest` samples are
     kept; a warning says how many were not, and how many were left out because question or answer is empty. `columns`
     names those that have none of the usual names (`COLUMNS`), as in {"question": "Frage"}; None says that there is no
-    such column. DataError names the file and the line; ValueError for arguments that mean nothing.
+    such column. DataError names the file and the line; where `bad` is given, a line of JSON that cannot be used is
+    passed over and `bad` is told so. ValueError for arguments that mean nothing.
     """
     given = _given(columns)
     if latest < 1 or not paths:
@@ -73,7 +79,7 @@ def read(
     kept: dict[str, list[tuple[float, int, Sample]]] = defaultdict(list)  # heaps, the oldest first
     older = empty = 0
     first = ""
-    for number, pair in enumerate(_pairs(paths, given)):
+    for number, pair in enumerate(_pairs(paths, given, bad)):
         if not (pair.question and pair.answer):
             empty, first = empty + 1, first or pair.where
             continue
@@ -94,6 +100,18 @@ def read(
     return [User(name, tuple(sample for *_, sample in sorted(own)), ()) for name, own in kept.items()]
 
 
+def pair(value: Any, where: str) -> Pair:
+    """One JSON object as a question, with its answer or without, under usual names. DataError if it has no question."""
+    entry = fields.record(value, where)
+    question = _said(entry, _column("question", entry, where), where)
+    if not question:
+        raise DataError(f"{where} has an empty question: say what was asked, or take it out")
+    has_answer = any(key.strip().casefold() in COLUMNS["answer"] for key in entry)
+    answer = _said(entry, _column("answer", entry, where), where) if has_answer else ""
+    user, time, domain = _origin(entry, where, ())
+    return Pair(where, user, time, question, answer, domain)
+
+
 def _given(columns: Mapping[str, str | None] | None) -> Given:
     wrong = [name for name in columns or () if name not in COLUMNS]
     if wrong:
@@ -101,15 +119,20 @@ def _given(columns: Mapping[str, str | None] | None) -> Given:
     return tuple((columns or {}).items())
 
 
-def _pairs(paths: Sequence[Path | str], given: Given) -> Iterator[Pair]:
+def _pairs(paths: Sequence[Path | str], given: Given, bad: Bad | None) -> Iterator[Pair]:
     """Every pair of every file. Within a file all name their user, or none does."""
     unseen = {column for _, column in given if column}
     for path in (file for given_path in paths for file in _files(Path(given_path))):
         names_user = None
-        for where, value in READERS[path.suffix.lower()](path):
-            entry = fields.record(value, where)
-            unseen -= entry.keys()
-            for pair in _of_chat(entry, where, given) if "messages" in entry else _of_line(entry, where, given):
+        for where, value in READERS[path.suffix.lower()](path, bad):
+            try:
+                entry = fields.record(value, where)
+                unseen -= entry.keys()
+                pairs = list(_of_chat(entry, where, given) if "messages" in entry else _of_line(entry, where, given))
+            except DataError as error:
+                _refuse(error, bad)
+                continue
+            for pair in pairs:
                 if names_user not in (None, pair.user is not None):
                     told = "no user, but those before do" if names_user else "a user, but those before do not"
                     raise DataError(f"{where} names {told}: name the user everywhere or nowhere in a file")
@@ -152,13 +175,25 @@ def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
             yield where, line
 
 
-def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+def _json_lines(path: Path, bad: Bad | None = None) -> Iterator[tuple[str, Any]]:
     for where, line in _lines(path):
-        if line.strip():
-            yield where, fields.parse_json(line, where, mend="write one JSON object in each line")
+        if not line.strip():
+            continue
+        try:
+            value = fields.parse_json(line, where, mend="write one JSON object in each line")
+        except DataError as error:
+            _refuse(error, bad)
+        else:
+            yield where, value
 
 
-def _json_file(path: Path) -> Iterator[tuple[str, Any]]:
+def _refuse(error: DataError, bad: Bad | None) -> None:
+    if bad is None:
+        raise error
+    bad(str(error))
+
+
+def _json_file(path: Path, bad: Bad | None = None) -> Iterator[tuple[str, Any]]:
     value = fields.read_json(path)
     if not isinstance(value, list):
         yield str(path), value
@@ -167,7 +202,7 @@ def _json_file(path: Path) -> Iterator[tuple[str, Any]]:
         yield f"{path}, entry {at}", each
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[str, dict]]:
+def _csv_rows(path: Path, bad: Bad | None = None) -> Iterator[tuple[str, dict]]:
     """Rows as objects; NaN, as some programs write what is missing, is no text."""
     reader = csv.reader((fields.decoded(line, where) for where, line in _lines(path)), strict=True)
     header = None

@@ -113,6 +113,13 @@ def content(task: Task, question: str) -> str:
     return question if gaps is None else " ".join(filter(None, gaps))
 
 
+def reworded(sample: Sample, content: str, answer: str) -> Sample:
+    """The sample with another content, in the words of its question's template where they are known, and answer."""
+    is_inside = sample.content and sample.content in sample.question
+    question = sample.question.replace(sample.content, content) if is_inside else content
+    return sample._replace(question=question, content=content, answer=answer)
+
+
 def gist(task: Task, sample: Sample) -> str:
     """What a short reminder of the sample would quote: its content; for LaMP-1 the chosen reference, then the title."""
     gaps = _gaps(task, sample.question)

@@ -111,9 +111,13 @@ def population_habit(domain: Domain) -> Habit:
 
 def persona(number: int) -> dict[Domain, Habit]:
     """User `number`: three to six domains out of two areas, each with the user's own habit."""
-    rng = random.Random(f"user/{number}")
+    return habits_of(random.Random(f"user/{number}"), 3, 6)
+
+
+def habits_of(rng: random.Random, least: int, most: int) -> dict[Domain, Habit]:
+    """Somebody with `least` to `most` domains out of two areas, and a habit in each."""
     areas = rng.sample(sorted({domain.area for domain in domains()}), 2)
-    chosen = rng.sample([domain for domain in domains() if domain.area in areas], rng.randint(3, 6))
+    chosen = rng.sample([domain for domain in domains() if domain.area in areas], rng.randint(least, most))
     habits = {}
     for domain in chosen:
         usual, own = population_habit(domain), _random_habit(rng)

@@ -52,13 +52,17 @@ def read_lamp(folder: Path | str, task: Task | str) -> Users:
 
 
 def read_history(
-    *paths: Path | str, columns: Mapping[str, str | None] | None = None, latest: int = history.LATEST
+    *paths: Path | str,
+    columns: Mapping[str, str | None] | None = None,
+    latest: int = history.LATEST,
+    bad: history.Bad | None = None,
 ) -> Users:
     """Users of the task `free` from their own files: JSON lines, CSV, chats, or folders of these (`history.read`).
 
-    `columns` names those that have no usual name, as in {"question": "Frage"}. DataError names the file and the line.
+    `columns` names those that have no usual name, as in {"question": "Frage"}. DataError names the file and the line;
+    where `bad` is given, lines of JSON that cannot be used are passed over and `bad` is told.
     """
-    people = history.read(paths, columns=columns, latest=latest)
+    people = history.read(paths, columns=columns, latest=latest, bad=bad)
     return Users(FREE, tuple(people), ", ".join(str(Path(path).resolve()) for path in paths))
 
 

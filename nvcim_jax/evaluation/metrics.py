@@ -1,26 +1,17 @@
 """Scores of answers against gold: of one answer, of many, and those that LaMP's own evaluation reports for a task."""
 
 from collections.abc import Callable, Sequence
-from functools import cache
 
 import numpy as np
 
 from nvcim_jax.data.lamp import Task
+from nvcim_jax.data.rouge import rouge1 as rouge1
+from nvcim_jax.data.rouge import rouge_l as rouge_l
 
 
 def exact(answer: str, gold: str) -> float:
     """1 for the gold label, else 0; surrounding space is ignored. Averaged, it is accuracy."""
     return float(answer.strip() == gold.strip())
-
-
-def rouge1(answer: str, gold: str) -> float:
-    """ROUGE-1 F-measure without stemming (Lin, 2004): common words, of letters a to z and digits."""
-    return _rouge("rouge1", answer, gold)
-
-
-def rouge_l(answer: str, gold: str) -> float:
-    """ROUGE-L F-measure without stemming (Lin, 2004): the longest common subsequence of such words."""
-    return _rouge("rougeL", answer, gold)
 
 
 def accuracy(answers: Sequence[str], golds: Sequence[str]) -> float:
@@ -103,14 +94,3 @@ def _errors(answers: Sequence[str], golds: Sequence[str], lowest: float, highest
 def _check_pairs(answers: Sequence[str], golds: Sequence[str]) -> None:
     if len(answers) != len(golds) or not golds:
         raise ValueError(f"{len(answers)} answers for {len(golds)} gold answers: one each, and at least one, is needed")
-
-
-def _rouge(kind: str, answer: str, gold: str) -> float:
-    return _rouge_scorer(kind).score(gold, answer)[kind].fmeasure
-
-
-@cache
-def _rouge_scorer(kind: str):
-    from rouge_score.rouge_scorer import RougeScorer
-
-    return RougeScorer([kind], use_stemmer=False)

@@ -52,3 +52,44 @@ def panels(decisions: Decision, kept: list[int]) -> list[Panel]:
     ]  # fmt: skip
     so_far = {label: Line(at.tolist(), np.cumsum(own).tolist(), "-", colour) for label, (own, colour) in groups.items()}
     return [*of_scores, Panel("what became of them", "moment", "moments so far", so_far)]
+
+
+def panels_of_many(decisions: list[Decision], kept: list[list[int]]) -> list[Panel]:
+    """Means over people, moment by moment: their numbers, the share that is stored, and how many domains are there."""
+    most = max(len(each.slot) for each in decisions)
+    at = list(range(most))
+
+    def mean(rows: list[np.ndarray]) -> list[float]:
+        """Over those whose streams are that long."""
+        wide = np.full((len(rows), most), np.nan)
+        for own, row in zip(wide, rows, strict=True):
+            own[: len(row)] = row
+        return np.nanmean(wide, axis=0).tolist()
+
+    scores = {
+        name.upper(): Line(at, mean([np.asarray(getattr(each.scores, name), float) for each in decisions]), "-")
+        for name in Scores._fields
+    }
+    stored = [np.asarray(each.slot) != NOWHERE for each in decisions]
+    stays = [np.isin(np.arange(len(each.slot)), own) for each, own in zip(decisions, kept, strict=True)]
+    shares = {
+        "stored": Line(at, mean([row.astype(float) for row in stored]), "-"),
+        "kept to the end": Line(at, mean([row.astype(float) for row in stays]), "-"),
+    }
+    met = {
+        "met": Line(at, mean([_domains_so_far(each, np.ones(len(each.slot), bool)) for each in decisions]), "-"),
+        "of what is kept": Line(at, mean([_domains_so_far(*each) for each in zip(decisions, stays, strict=True)]), "-"),
+    }
+    return [
+        Panel("scores, mean of all people", "moment", "on arrival", scores),
+        Panel("what enters", "moment", "share of people", shares),
+        Panel("domains so far", "moment", "domains, mean of all people", met),
+    ]
+
+
+def _domains_so_far(decisions: Decision, counts: np.ndarray) -> np.ndarray:
+    """How many domains the moments that count have so far; none is no domain."""
+    domains = np.asarray(decisions.domain)
+    own = counts & (domains >= 0)
+    first = [own[at] and domains[at] not in domains[:at][own[:at]] for at in range(len(domains))]
+    return np.cumsum(np.array(first, float))

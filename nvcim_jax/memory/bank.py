@@ -160,6 +160,26 @@ def oldest_of_fullest_domain(bank: Bank) -> Int[Array, ""]:
     return _earliest(bank, bank.valid & (sizes == jnp.max(sizes)))
 
 
+def most_redundant(bank: Bank) -> Int[Array, ""]:
+    """The slot of the older OVT of those two whose search keys are most alike, by the cosine of all their values."""
+    flat = bank.keys.reshape(bank.capacity, -1)
+    norm = jnp.linalg.norm(flat, axis=1, keepdims=True)
+    unit = flat / jnp.where(norm > 0, norm, 1)
+    alike = jnp.dot(unit, unit.T, precision="highest")
+    is_pair = bank.valid[:, None] & bank.valid[None, :] & ~jnp.eye(bank.capacity, dtype=bool)
+    alike = jnp.where(is_pair, alike, -jnp.inf)
+    pair = jnp.stack(jnp.unravel_index(jnp.argmax(alike), alike.shape))
+    return _earliest(bank, bank.valid & jnp.isin(jnp.arange(bank.capacity), pair))
+
+
+VICTIMS: dict[str, Callable[[Bank], Int[Array, ""]]] = {  # who makes room in a full bank
+    "oldest": oldest,
+    "least-used": least_used,
+    "fullest-domain": oldest_of_fullest_domain,
+    "redundant": most_redundant,
+}
+
+
 def add(bank: Bank, ovt: Ovt, *, victim: Callable[[Bank], Int[Array, ""]] = oldest) -> Bank:
     """`bank` with `ovt` in its first free slot, or in a full bank in the place of `victim(bank)`."""
     slot = jax.lax.cond(bank.count < bank.capacity, lambda bank: bank.count, lambda bank: victim(bank), bank)
@@ -169,6 +189,30 @@ def add(bank: Bank, ovt: Ovt, *, victim: Callable[[Bank], Int[Array, ""]] = olde
 def evict(bank: Bank, *, victim: Callable[[Bank], Int[Array, ""]] = oldest) -> Bank:
     """`bank` without the OVT in slot `victim(bank)`; an empty bank stays empty."""
     return remove(bank, victim(bank))
+
+
+def take_in(
+    bank: Bank,
+    ovts: Ovt,
+    new: Bool[Array, "ovts"],
+    gone: Bool[Array, "slots"],
+    *,
+    victim: Callable[[Bank], Int[Array, ""]] = oldest,
+) -> Bank:
+    """`bank` without the OVTs that are `gone`, and with those of `ovts` that are `new`, which go into free slots.
+
+    Where these are too few `victim(bank)` makes room first, again and again: new OVTs do not drive each other out. More
+    new ones than slots do not fit, and the last of them are lost.
+    """
+    needed = jnp.sum(new, dtype=bank.count.dtype)
+
+    def lacks_room(bank: Bank) -> Bool[Array, ""]:
+        return (bank.count + needed > bank.capacity) & (bank.count > 0)
+
+    bank = jax.lax.while_loop(lacks_room, partial(evict, victim=victim), drop(bank, gone))
+    slots = jnp.where(new, bank.count + jnp.cumsum(new) - 1, bank.capacity)
+    filled = jax.tree.map(lambda leaf, own: leaf.at[slots].set(own, mode="drop"), bank[:3], tuple(ovts))
+    return Bank(*filled, count=jnp.minimum(bank.count + needed, bank.capacity))
 
 
 def _earliest(bank: Bank, among: Bool[Array, "slots"]) -> Int[Array, ""]:

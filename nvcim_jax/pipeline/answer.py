@@ -1,6 +1,7 @@
 """From a question to its answer: program the bank, search it, read the best OVT back, and let the model answer."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -25,6 +26,13 @@ MOST_NEW_TOKENS = 100  # as in the paper
 BARE = tuning.Adapted()
 GREEDY = llm.Sampling(0.0)
 Report = Callable[[int], None]
+
+
+class Drawn(NamedTuple):
+    """How tokens are drawn, and the key to draw them with."""
+
+    key: PRNGKeyArray
+    sampling: llm.Sampling
 
 
 class Found(NamedTuple):
@@ -193,8 +201,11 @@ def generate(
     new_tokens: int,
     wording: Wording = PLAIN,
     report: Report = lambda rows: None,
+    drawn: Drawn | None = None,
 ) -> list[str]:
-    """The model's greedy answers to `queries`, put as `wording` says, each with its own row of what a method adapted.
+    """The model's answers to `queries`, put as `wording` says, each with its own row of what a method adapted.
+
+    Tokens are the likeliest, or `drawn`, every answer's from a key of its own.
 
     ValueError for a chat template that cannot be rendered.
     """
@@ -205,13 +216,15 @@ def generate(
     width = text.bucket(max(len(each.ids) for each in asked))
     each = room.answer(model.config, width + tuning.taken(adapted), new_tokens)
     block = room.block(len(asked), room.rows(each, ROWS))
+    own_keys = drawn and jax.vmap(partial(jax.random.fold_in, drawn.key))(jnp.arange(len(asked)))
     room.require(block * each, model.memory, f"answering questions of {width} tokens")
     for start in range(0, len(asked), block):
         part = asked[start : start + block]
         rows = np.resize(np.arange(start, start + len(part)), block)  # a short last block repeats its rows
         own = jax.tree.map(lambda leaf, rows=rows: leaf[rows], adapted)
         params, inputs = _placed(model, own, [asked[row] for row in rows], width)
-        out = llm.generate(params, model.config, inputs, new_tokens=new_tokens, end=model.ends, pad=pad)
+        draw = {} if own_keys is None or drawn is None else {"keys": own_keys[rows], "sampling": drawn.sampling}
+        out = llm.generate(params, model.config, inputs, new_tokens=new_tokens, end=model.ends, pad=pad, **draw)
         answers += [text.decode(model.tokenizer, row, model.ends) for row in np.asarray(out)[: len(part)].tolist()]
         report(len(part))
     return answers

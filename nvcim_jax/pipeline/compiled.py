@@ -3,6 +3,7 @@
 Each maps a function of one example over the users, draws, slots or questions of a block.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -19,8 +20,9 @@ from nvcim_jax.hardware import mitigation
 from nvcim_jax.hardware.devices import Condition
 from nvcim_jax.llm import decoder
 from nvcim_jax.llm.config import Config
-from nvcim_jax.memory import programming
-from nvcim_jax.pipeline.presets import Settings
+from nvcim_jax.memory import bank, programming
+from nvcim_jax.memory.bank import Bank, Ovt
+from nvcim_jax.pipeline.presets import SearchKey, Settings
 from nvcim_jax.stream import policies
 from nvcim_jax.stream.buffer import Buffer, Decision, Item
 from nvcim_jax.stream.metrics import Reading
@@ -216,3 +218,36 @@ def read_moments(
 def push_all(buffers: Buffer, items: Item, *, policy: policies.Policy) -> tuple[Buffer, Decision]:
     """Every user's moments, one after the other, into the user's buffer."""
     return jax.vmap(partial(policies.push_all, policy=policy))(buffers, items)
+
+
+@partial(jax.jit, static_argnames=("victim",))
+def take_in(
+    banks: Bank,
+    ovts: Ovt,
+    new: Bool[Array, "users ovts"],
+    gone: Bool[Array, "users slots"],
+    *,
+    victim: Callable[[Bank], Int[Array, ""]],
+) -> Bank:
+    """Every user's new OVTs into the user's bank (`memory.bank.take_in`)."""
+    return jax.vmap(partial(bank.take_in, victim=victim))(banks, ovts, new, gone)
+
+
+@jax.jit
+def codes_of(codec: Codec, prompts: Float[Array, "users rows tokens dim"]) -> Float[Array, "users rows tokens code"]:
+    """Code virtual tokens with the codec of their user."""
+    return jax.vmap(lambda own, rows: jax.vmap(partial(encode, own))(rows))(codec, prompts)
+
+
+@partial(jax.jit, static_argnames=("key",))
+def search_keys(
+    content: Float[Array, "users slots tokens code"], codes: Float[Array, "users slots tokens code"], *, key: SearchKey
+) -> Float[Array, "users slots tokens code"]:
+    """The search keys of all slots."""
+    return jax.vmap(jax.vmap(key))(content, codes)
+
+
+@partial(jax.jit, static_argnames=("method", "config"))
+def adapted(values: PyTree, codecs: Codec, *, method: tuning.Method, config: Config) -> tuning.Adapted:
+    """What a method hands to the model of trained rows, undisturbed."""
+    return jax.vmap(lambda own, codec: method.apply(own, codec, config, tuning.quiet))(values, codecs)

@@ -86,13 +86,7 @@ def read(
     Raises and warns as `keep` does.
     """
     texts = [text_of(user, at) for user in users for at in range(len(user.history))]
-    embedding, eoe, length = _through_model(model, texts, reading, report)
-    matches = np.stack([words.matches(each, repeats=reading.repeats) for each in texts])
-    count = np.array([len(lexicon.words(each)) for each in texts], np.int32)
-    flat = Item(
-        embedding, eoe, jax.vmap(metrics.dss)(jnp.asarray(matches), jnp.asarray(count)),
-        jax.vmap(metrics.dominant_domain)(jnp.asarray(matches)), length, jnp.ones(len(texts), bool),
-    )  # fmt: skip
+    flat = read_texts(model, texts, words, reading=reading, report=report)
     lengths = np.array([len(user.history) for user in users])
     place = np.arange(text.bucket(int(lengths.max()), LENGTHS))[None]
     first = (np.cumsum(lengths) - lengths)[:, None]
@@ -101,13 +95,30 @@ def read(
     return laid._replace(present=jnp.asarray(is_real))
 
 
+def read_texts(
+    model: Model, texts: Sequence[str], words: Lexicon, *, reading: Reading, report: Report | None = None
+) -> Item:
+    """Texts of moments as items, one after the other. Raises and warns as `keep` does."""
+    embedding, eoe, length = _through_model(model, texts, reading, report)
+    matches = np.stack([words.matches(each, repeats=reading.repeats) for each in texts])
+    count = np.array([len(lexicon.words(each)) for each in texts], np.int32)
+    return Item(
+        embedding, eoe, jax.vmap(metrics.dss)(jnp.asarray(matches), jnp.asarray(count)),
+        jax.vmap(metrics.dominant_domain)(jnp.asarray(matches)), length, jnp.ones(len(texts), bool),
+    )  # fmt: skip
+
+
 def text_of(user: User, number: int) -> str:
-    """The text of a user's moment: content and answer. ValueError if it has none."""
-    sample = user.history[number]
-    parts = [part for part in (sample.content, sample.answer) if part and part.strip()]
-    if not parts:
+    """The text of a user's moment. ValueError if it has none."""
+    text = said(user.history[number])
+    if not text:
         raise ValueError(f"moment {number} of user {user.id!r} has no text: take it out, or say what was asked")
-    return " ".join(parts)
+    return text
+
+
+def said(sample: Sample) -> str:
+    """The text of a moment: content and answer; "" if both are empty."""
+    return " ".join(part for part in (sample.content, sample.answer) if part and part.strip())
 
 
 def repeats(history: Sequence[Sample]) -> int:

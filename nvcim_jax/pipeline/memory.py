@@ -133,7 +133,11 @@ def load(folder: Path | str, model: Model | None = None, *, settings: Settings |
     What does not follow from a preset needs the `settings` that it was learned with. ValueError, with what is missing,
     for a bank to which no question can be put.
     """
-    saved = store.load(folder, model=None if model is None else identity(model))
+    return of_saved(store.load(folder, model=None if model is None else identity(model)), settings)
+
+
+def of_saved(saved: store.Saved, settings: Settings | None = None) -> Memory:
+    """What was read of a bank as a memory. Raises as `load` does."""
     about = saved.about
     about.require("task", "users", "samples", *(("preset",) if settings is None else ()))
     block = saved.block

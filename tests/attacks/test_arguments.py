@@ -16,7 +16,7 @@ from typer.main import get_command
 from nvcim_jax import cli, llm
 from nvcim_jax.data import fetch
 from nvcim_jax.evaluation import cases, figures, main_job, study
-from nvcim_jax.pipeline import common, grow, keep, learn, retrieve
+from nvcim_jax.pipeline import common, grow, keep, learn, life_store, retrieve
 from tests.helpers.attacks import Attack, command, outcomes
 from tests.helpers.banks import untrained
 
@@ -71,6 +71,7 @@ def arguments(words, bank):
         "history": "file.jsonl",
         "task": "LaMP-2",
         "folder": "folder",
+        "life": "new",
     }
     needed = [param for param in declared(words) if param.required]
     return {param.name: given[param.name] for param in needed}
@@ -167,6 +168,8 @@ def run(model, bank, monkeypatch, tmp_path, tmp_path_factory):
         (common, "personalise"),
         (retrieve, "program"),
         (cases, "case"),
+        (life_store, "create"),
+        (life_store, "resume"),
     ):
         monkeypatch.setattr(module, name, stop)
 
@@ -205,7 +208,7 @@ def is_sound(made) -> bool:
 
 def test_there_are_as_many_attacks_as_were_tried(bank):
     assert len(list(attacks(bank, None))) > 653
-    known = "run learn grow common stream ask chat devices vary cost show verify repair export fetch list table1 status report"
+    known = "run learn grow common stream live ask chat devices vary cost show verify repair export fetch list table1 status report"
     assert set(known.split()) == {words[-1] for words in commands()}
 
 

@@ -64,6 +64,36 @@ def test_a_history_comes_from_a_file_or_through_a_pipe(mine, tmp_path):
     assert piped["settings"]["source"] == "standard input" and piped["moments"] == report["moments"]
 
 
+def test_of_several_people_each_has_a_line_and_a_buffer(tmp_path):
+    text = nvcim("stream", "--users", 3, "--moments", 30, "--buffer", 4, "--out", tmp_path / "a")
+    assert "12 of 90 moments of 3 users are kept" in text and all(str(1000000 + at) in text for at in range(3))
+    report = json.loads((tmp_path / "a/stream.json").read_text())
+    assert [own["user"] for own in report["people"]] == ["1000000", "1000001", "1000002"]
+    assert all(len(own["kept"]) == 4 and len(own["moments"]) == 30 for own in report["people"])
+    alone = nvcim("stream", "--moments", 30, "--buffer", 4, "--user", 1000002, "--json")
+    assert json.loads(alone[alone.index("{") :])["kept"] == report["people"][2]["kept"]
+    assert (tmp_path / "a/stream.png").read_bytes().startswith(b"\x89PNG")
+    assert len(nv.read_history(tmp_path / "a/kept.jsonl")) == 3
+    assert "give one of them" in nvcim("stream", "--users", 2, "--user", 1000002, code=2)
+
+
+def test_a_buffer_of_one_keeps_one():
+    assert "1 of 9 moments of user 1000000 are kept" in nvcim("stream", "--moments", 9, "--buffer", 1)
+
+
+def test_lines_that_cannot_be_used_are_passed_over_where_that_is_asked_for(mine):
+    good = mine.read_bytes()
+    bad = b'{\n[1]\n{"question": "why", "answer": "so", "time": "soon"}\n{"question": null, "answer": "so"}\n'
+    said = nvcim("stream", "--history", "-", "--bad", "skip", "--json", told=good + bad)
+    assert "1 without a question or an answer were left out" in said
+    for number, why in ((6, "is not valid JSON"), (7, "an object with fields is needed"), (8, "'soon'")):
+        assert f"line {number}" in said and why in said
+    report = json.loads(said[said.index('{"settings"') :])
+    assert len(report["moments"]) == 5
+    assert "line 6 is not valid JSON" in nvcim("stream", "--history", "-", code=2, told=good + bad)
+    assert "--bad keep: choose refuse or skip" in nvcim("stream", "--bad", "keep", code=2)
+
+
 def test_all_moments_are_shown_where_they_are_asked_for():
     few, many = (nvcim("stream", "--moments", 9, "--buffer", 2, "--policy", "fifo", *more) for more in ((), ("--all",)))
     assert few.count("displaced later") == 0 and many.count("displaced later") == 7

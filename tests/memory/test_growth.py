@@ -1,6 +1,7 @@
 """A bank that grows: append, replace, remove, evict; constant in time and never growth anew."""
 
 import time
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +91,51 @@ def test_the_rules_of_eviction_by_hand():
     assert held(growth.evict(filled([]))) == []
 
 
-@pytest.mark.parametrize("rule", [bank.oldest, bank.least_used, bank.oldest_of_fullest_domain])
+def keyed(number, *values, time=0):
+    """An OVT with its own search key, in which all is 0 but the first of each row."""
+    key = jnp.zeros((ROWS, DIM)).at[0, : len(values)].set(jnp.array(values, float))
+    return ovt(number, time=time)._replace(key=key)
+
+
+def test_of_the_two_most_alike_the_older_is_redundant():
+    """Their length does not count: (1, 0) and (9, 1) are nearer in angle than (0, 1) and (0.5, 1)."""
+    ovts = [keyed(0, 1, 0, time=5), keyed(1, 0, 1, time=1), keyed(2, 9, 1, time=3), keyed(3, 0.5, 1, time=2)]
+    assert int(bank.most_redundant(filled(ovts))) == 2
+    assert int(bank.most_redundant(filled([*ovts, keyed(4, 0, 7, time=4)]))) == 1  # alike to the last one
+    assert int(bank.most_redundant(filled(ovts[:1]))) == 0
+
+
+def taken_in(grown, ovts, new, gone=(), victim=bank.oldest):
+    """Compiled once for each rule: three OVTs at most."""
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *ovts)
+    gone = jnp.array([slot in gone for slot in range(grown.capacity)])
+    return jax.jit(partial(bank.take_in, victim=victim))(grown, stacked, jnp.array(new), gone)
+
+
+def test_new_ovts_are_taken_in_and_room_is_made_first():
+    three = [ovt(7, time=1), ovt(8, time=1), ovt(9, time=1)]
+    some = filled([ovt(n, time=10 + n) for n in range(2)])
+    assert held(taken_in(some, three, [True, False, True])) == [0, 1, 7, 9]
+    full = filled([ovt(n, time=10 + n) for n in range(6)])
+    assert held(taken_in(full, three, [False, True, True])) == [5, 4, 2, 3, 8, 9]  # 0 and 1 made room, not 8
+    assert held(taken_in(full, three, [True, True, True], gone=(1, 3, 5))) == [0, 2, 4, 7, 8, 9]
+    assert held(taken_in(full, three, [False] * 3, gone=(2,))) == [0, 1, 3, 4, 5]
+    assert held(taken_in(filled([], capacity=2), three, [True, True, True])) == [7, 8]  # more than fit are lost
+
+
+def test_banks_of_many_people_are_taken_in_as_each_alone():
+    three = [ovt(7, time=1), ovt(8, time=1), ovt(9, time=1)]
+    banks = [filled([ovt(n, time=10 + n) for n in range(count)]) for count in (2, 6)]
+    new, gone = jnp.array([[True, False, True], [True, True, False]]), jnp.zeros((2, 6), bool)
+    stack = partial(jax.tree.map, lambda *leaves: jnp.stack(leaves))
+    both = jax.jit(jax.vmap(partial(bank.take_in, victim=bank.oldest)))(
+        stack(*banks), stack(*[stack(*three)] * 2), new, gone
+    )
+    for at, grown in enumerate(banks):
+        assert held(jax.tree.map(lambda leaf, at=at: leaf[at], both)) == held(taken_in(grown, three, new[at]))
+
+
+@pytest.mark.parametrize("rule", list(bank.VICTIMS.values()))
 def test_rules_look_at_taken_slots_only(rule):
     grown = filled([ovt(1, time=6, uses=6, domain=7), ovt(2, time=5, uses=5, domain=7)])
     assert int(rule(grown)) == 1
