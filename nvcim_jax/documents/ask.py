@@ -1,0 +1,119 @@
+"""From a question to its answer: program the documents, search them, put what was found before the question."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from nvcim_jax import llm
+from nvcim_jax.documents import codecs, prompt, stored, texts
+from nvcim_jax.documents.encoder import Encoder, encode, require_encoder
+from nvcim_jax.documents.memory import Documents
+from nvcim_jax.documents.stored import Format, Write
+from nvcim_jax.hardware.crossbar import write_values
+from nvcim_jax.hardware.devices import Condition
+from nvcim_jax.llm.weights import Model
+from nvcim_jax.people import Sample
+from nvcim_jax.pipeline import answer, presets
+from nvcim_jax.pipeline.answer import GREEDY
+
+
+class Found(NamedTuple):
+    """A document that was found, its score, by how much it leads the one behind it, and how likely it was to be found:
+    the probability, over all programmings of the device, that it is among the first k."""
+
+    sample: Sample
+    slot: int
+    score: float
+    margin: float  # infinite for the last of all
+    chance: float | None  # None where the way of writing has no closed form
+
+
+def question(task: texts.Task, told: Sample | str) -> Sample:
+    """A question as a sample, a text in the wording of LaMP's task. ValueError for an empty one."""
+    if task.name == texts.TEXTS.name and isinstance(told, str):
+        if not told.strip():
+            raise ValueError("the question is empty: ask something")
+        return Sample(told, "", told)
+    return answer.question(task, told)
+
+
+def find(
+    key: PRNGKeyArray,
+    encoder: Encoder,
+    memory: Documents,
+    questions: Sequence[Sample],
+    condition: Condition,
+    *,
+    k: int,
+    user: str | None = None,
+    write: Write = write_values,
+) -> list[list[Found]]:
+    """The k best documents of one user, by default the first, for each question, from arrays programmed once.
+
+    No other user's documents are scored. ValueError for a k that the user's documents cannot fill, and for a memory of
+    another encoder.
+    """
+    require_encoder(encoder, memory.about.model, memory.about.settings.get("encoder_dim", 0))
+    own = memory.of(user)
+    history = own.users[0].history
+    if not 1 <= k <= len(history):
+        raise ValueError(f"k = {k}, but {own.users[0].id!r} has {len(history)} documents: ask for 1 to {len(history)}")
+    asked = asked_codes(encoder, own, questions)
+    ranked = _ranked(key, own.codes[0], asked, condition, k=k, format=own.format, write=write)
+    chances = None
+    if write is write_values:
+        chances = np.asarray(_chances(own.codes[0], asked, condition, k=k, format=own.format))
+    rows = zip(*(np.asarray(part) for part in ranked), strict=True)
+    return [
+        [
+            Found(history[slot], int(slot), float(score), float(margin), None if chances is None else float(chances[at, slot]))
+            for slot, score, margin in zip(*row, strict=True)
+        ]
+        for at, row in enumerate(rows)
+    ]  # fmt: skip
+
+
+def asked_codes(encoder: Encoder, own: Documents, questions: Sequence[Sample]) -> Float[Array, "questions code"]:
+    """Questions in the code of the one user's documents: what they look for, encoded and projected, not rounded."""
+    sought = [texts.sought(own.task, each) for each in questions]
+    found = encode(encoder, sought, is_question=True).vectors
+    return codecs.codes(jax.tree.map(lambda leaf: leaf[0], own.codec), jnp.asarray(found))
+
+
+def prompted(model: Model, task: texts.Task, query: Sample, samples: Sequence[Sample], *, new_tokens: int) -> Sample:
+    """The question behind what was found, within the model's context."""
+    room = model.config.context - new_tokens - 32  # of a chat template
+    return prompt.in_context(task, query, prompt.fitted(model.tokenizer, query, samples, room))
+
+
+def stream(
+    key: PRNGKeyArray,
+    model: Model,
+    memory: Documents,
+    query: Sample,
+    found: Sequence[Sample],
+    *,
+    new_tokens: int = answer.MOST_NEW_TOKENS,
+    sampling: llm.Sampling = GREEDY,
+) -> Iterator[str]:
+    """The answer to a question behind the samples `found`, piece by piece as its tokens are known."""
+    asked = prompted(model, memory.task, query, found, new_tokens=new_tokens)
+    how = {"new_tokens": new_tokens, "wording": presets.RECOMMENDED.wording, "sampling": sampling}
+    return answer.stream(key, model, asked, **how)
+
+
+@partial(jax.jit, static_argnames=("k", "format", "write"))
+def _ranked(key, codes, asked, condition, *, k: int, format: Format, write: Write) -> stored.Ranked:
+    noisy = stored.program(key, codes, condition, format=format, write=write)
+    return stored.rank(asked, noisy, jnp.ones(codes.shape[0], bool), k=k)
+
+
+@partial(jax.jit, static_argnames=("k", "format"))
+def _chances(codes, asked, condition, *, k: int, format: Format):
+    law = stored.law(codes, condition, format=format)
+    return stored.chances(asked, law, jnp.ones(codes.shape[0], bool), k=k)
