@@ -69,13 +69,7 @@ def find(
     if write is write_values:
         chances = np.asarray(_chances(own.codes[0], asked, condition, k=k, format=own.format))
     rows = zip(*(np.asarray(part) for part in ranked), strict=True)
-    return [
-        [
-            Found(history[slot], int(slot), float(score), float(margin), None if chances is None else float(chances[at, slot]))
-            for slot, score, margin in zip(*row, strict=True)
-        ]
-        for at, row in enumerate(rows)
-    ]  # fmt: skip
+    return [_found(history, row, None if chances is None else chances[at]) for at, row in enumerate(rows)]
 
 
 def asked_codes(encoder: Encoder, own: Documents, questions: Sequence[Sample]) -> Float[Array, "questions code"]:
@@ -105,6 +99,13 @@ def stream(
     asked = prompted(model, memory.task, query, found, new_tokens=new_tokens)
     how = {"new_tokens": new_tokens, "wording": presets.RECOMMENDED.wording, "sampling": sampling}
     return answer.stream(key, model, asked, **how)
+
+
+def _found(history: Sequence[Sample], row: tuple[np.ndarray, ...], chances: np.ndarray | None) -> list[Found]:
+    return [
+        Found(history[slot], int(slot), float(score), float(margin), None if chances is None else float(chances[slot]))
+        for slot, score, margin in zip(*row, strict=True)
+    ]
 
 
 @partial(jax.jit, static_argnames=("k", "format", "write"))

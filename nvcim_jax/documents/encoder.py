@@ -66,9 +66,7 @@ def of_model(model: Model) -> Encoder:
     """Mean token embeddings of a language model: no download, no layer is run, word order means nothing."""
     digest = hashlib.sha256(f"{fingerprint(model)} token embeddings".encode()).hexdigest()[:32]
     embedding = {"embedding": model.params["embedding"]} if not model.config.embedding_dim else model.params
-    return Encoder(
-        embedding, model.config, model.tokenizer, mean_token, model.config.context, False, ("", ""), digest
-    )
+    return Encoder(embedding, model.config, model.tokenizer, mean_token, model.config.context, False, ("", ""), digest)
 
 
 def mean_state(
@@ -134,7 +132,9 @@ def _token_ids(encoder: Encoder, texts: Sequence[str], is_question: bool) -> tup
     room = encoder.window - len(edges)
     for at, ids in enumerate(found):
         if not ids:
-            raise ValueError(f"text {at}, {fields.shown(texts[at])}, has no token that this encoder knows: leave it out")
+            raise ValueError(
+                f"text {at}, {fields.shown(texts[at])}, has no token that this encoder knows: leave it out"
+            )
     first, last = edges[: len(edges) // 2 + len(edges) % 2], edges[len(edges) // 2 + len(edges) % 2 :]
     return [[*first, *ids[:room], *last] for ids in found], sum(len(ids) > room for ids in found)
 
@@ -160,6 +160,6 @@ def require_encoder(encoder: Encoder, digest: str | None, dim: int) -> None:
     """ValueError unless a memory with this digest and width was made with `encoder`."""
     if digest != encoder.digest or dim != encoder.dim:
         raise CheckpointError(
-            f"the memory was made with another encoder, of {dim} dimensions (this one has {encoder.dim}): give that one "
-            "with --encoder"
+            f"the memory was made with another encoder, of {dim} dimensions (this one has {encoder.dim}): give that "
+            "one with --encoder"
         )

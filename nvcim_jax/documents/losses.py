@@ -28,7 +28,7 @@ def margin_triplet(
     push: float = 0.0,
     least: float = 0.5,
 ) -> Float[Array, ""]:
-    """`max(0, d(a, p) - d(a, n) + margin)` with Euclidean distances (RoCR's released code), under one draw of the noise.
+    """`max(0, d(a, p) - d(a, n) + margin)` with Euclidean distances, as RoCR's released code, under one draw of noise.
 
     Its second term, `push` times `max(0, least - d(a, p))`, keeps the right document away; released with push 1.
     """
@@ -84,9 +84,7 @@ def expected_hinge(
     return _mean(each, weight)
 
 
-def hinge(
-    mean: Float[Array, "*shape"], variance: Float[Array, "*shape"], margin: float
-) -> Float[Array, "*shape"]:
+def hinge(mean: Float[Array, "*shape"], variance: Float[Array, "*shape"], margin: float) -> Float[Array, "*shape"]:
     """The expectation of `max(0, margin - x)` for a Gaussian x; of no variance the hinge itself."""
     deviation = jnp.sqrt(variance + 1e-14)
     z = (margin - mean) / deviation

@@ -173,7 +173,10 @@ def add(encoder: Encoder, memory: Documents, samples: Sequence[Sample], *, user:
     fresh = np.asarray(_codes(own, jnp.asarray(found)))
     replaced = {sample.id for sample in samples if sample.id is not None}
     stay = [slot for slot, sample in enumerate(old.history) if sample.id not in replaced]
-    people, rows = list(memory.users), [np.asarray(memory.codes[i])[: len(u.history)] for i, u in enumerate(memory.users)]
+    people, rows = (
+        list(memory.users),
+        [np.asarray(memory.codes[i])[: len(u.history)] for i, u in enumerate(memory.users)],
+    )
     people[at] = old._replace(history=(*(old.history[slot] for slot in stay), *samples))
     rows[at] = np.concatenate([rows[at][stay], fresh])
     about = _about_of(memory.about, people)

@@ -1,8 +1,8 @@
-"""Codes of documents in arrays: what programming makes of them, what a question finds, and what it is likely to find."""
+"""Codes of documents in arrays: what programming makes of them, what a question finds, and how likely that is."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -14,6 +14,8 @@ from nvcim_jax.hardware.crossbar import write_values
 from nvcim_jax.hardware.devices import Condition
 from nvcim_jax.memory import arrays, programming, ranking
 from nvcim_jax.memory.variation import Gaussian, Law, value_law
+from nvcim_jax.pipeline import presets
+from nvcim_jax.pipeline.presets import SWV_BUDGET
 
 STEPS: dict[str, Step] = {"peak": peak_step, "least error": least_error_step}  # by their names on disk
 PEAKS = ("vector", "array")
@@ -141,3 +143,14 @@ def expected(
         return ranking.expected(*score_law(question, stored, valid), own, k=k)
 
     return jax.lax.map(one, (questions, right))
+
+
+def writing(mitigation: str | None, *, budget: float = SWV_BUDGET) -> Callable[[Format], Write]:
+    """How codes of a format are written: one Gaussian a value for None, else cell by cell under a mitigation.
+
+    `budget` is that of SWV, in pulses per cell. ValueError as `presets.mitigated` says.
+    """
+    if mitigation is None:
+        return lambda format: write_values
+    by_cell = presets.mitigated(presets.RECOMMENDED, mitigation, budget=budget).write
+    return cache(lambda format: partial(by_cell, layout=format.layout))

@@ -25,7 +25,7 @@ ONLY = "me"  # the owner where none is named
 
 
 class Forms(NamedTuple):
-    """How LaMP (Salemi et al., 2024) stores a sample of a task, and which part of it the CDE of RoCR calls its label."""
+    """How LaMP (Salemi et al., 2024) stores a sample of a task, and which part of it RoCR's CDE calls its label."""
 
     document: str
     text: str
@@ -67,7 +67,9 @@ def require_distinct(user: User) -> None:
     named = [sample.id for sample in user.history if sample.id is not None]
     twice = next((name for at, name in enumerate(named) if name in named[:at]), None)
     if twice is not None:
-        raise ValueError(f"user {user.id!r} has two documents called {fields.shown(twice)}: give each a name of its own")
+        raise ValueError(
+            f"user {user.id!r} has two documents called {fields.shown(twice)}: give each a name of its own"
+        )
 
 
 def read(path: Path | str) -> Users:
@@ -84,12 +86,16 @@ def read(path: Path | str) -> Users:
         warnings.warn(f"{len(empty)} empty documents were left out, the first is {empty[0]}", stacklevel=2)
     kept = [(name, each) for name, each in found if each is not None]
     if not kept:
-        raise DataError(f"{path} holds no document: put files that end in {', '.join(ENDINGS)} there, with text in them")
+        raise DataError(
+            f"{path} holds no document: put files that end in {', '.join(ENDINGS)} there, with text in them"
+        )
     owners: dict[str, dict[str, Sample]] = {}
     for where, (owner, sample) in kept:
         own = owners.setdefault(owner, {})
         if sample.id in own:
-            raise DataError(f"{where}: the id {fields.shown(sample.id)} stands above already: every document needs its own")
+            raise DataError(
+                f"{where}: the id {fields.shown(sample.id)} stands above already: every document needs its own"
+            )
         own[str(sample.id)] = sample
     people = tuple(User(name, tuple(own.values()), ()) for name, own in owners.items())
     return Users(TEXTS, people, str(path.resolve()))
@@ -136,9 +142,14 @@ def _lines(path: Path) -> Found:
             if not line:
                 return
             if len(line) > MOST_TEXT or number > MOST:
-                raise DataError(f"{where} is too long, or one too many: {MOST_TEXT // 2**20} MiB and {MOST} lines are read")
+                raise DataError(
+                    f"{where} is too long, or one too many: {MOST_TEXT // 2**20} MiB and {MOST} lines are read"
+                )
             if line.strip():
-                yield where, _line(fields.parse_json(line, where, mend="write one JSON object in each line"), where, number)
+                yield (
+                    where,
+                    _line(fields.parse_json(line, where, mend="write one JSON object in each line"), where, number),
+                )
 
 
 def _line(value: object, where: str, number: int) -> tuple[str, Sample] | None:

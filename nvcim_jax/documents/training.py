@@ -1,4 +1,4 @@
-"""Train projections of many rows at once, one for each person or one for all, so that noisy arrays find the right text."""
+"""Train projections of many rows at once, for each person or for all, so that noisy arrays find the right text."""
 
 import hashlib
 import json

@@ -42,7 +42,9 @@ class Layers(nn.Module):
         kind = nn.Embed(c.token_types, c.dim, name="kinds")(jnp.zeros(1, jnp.int32))
         x = Norm(c, name="norm")(words + places[None] + kind[None])
         there = True if lengths is None else jnp.arange(ids.shape[1])[None] < lengths[:, None]
-        seen = jnp.broadcast_to(jnp.where(there, 0, NOWHERE), ids.shape)  # one position for all tokens: each sees all, and none sees padding
+        seen = jnp.broadcast_to(
+            jnp.where(there, 0, NOWHERE), ids.shape
+        )  # one position for all tokens: each sees all, and none sees padding
         for layer in range(c.layers):
             asking = at if layer == c.layers - 1 else None
             x, _ = Block(c, None, name=f"blocks_{layer}")(x, seen, seen, None, None, 0, asking)

@@ -66,7 +66,9 @@ def _module(module: object, path: Path) -> tuple[str, str]:
 
 def _pooling(folder: Path, place: str) -> str:
     if Path(place).name != place or place in ("", ".", ".."):
-        raise CheckpointError(f"{folder / 'modules.json'}: {short(place)} is no folder beside it, which is not followed")
+        raise CheckpointError(
+            f"{folder / 'modules.json'}: {short(place)} is no folder beside it, which is not followed"
+        )
     check_link(folder / place)
     check_link(folder / place / "config.json")
     path = folder / place / "config.json"

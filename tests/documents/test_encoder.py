@@ -48,7 +48,9 @@ def test_a_vector_does_not_depend_on_its_neighbours(tiny):
 
 
 def test_what_goes_before_questions_is_read_from_the_folder(folder, tiny):
-    (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": {"query": "this is ", "passage": "an "}}))
+    (folder / "config_sentence_transformers.json").write_text(
+        json.dumps({"prompts": {"query": "this is ", "passage": "an "}})
+    )
     own = encoders.load(folder)
     asked = encoders.encode(own, ["example"], is_question=True).vectors
     np.testing.assert_allclose(asked, encoders.encode(tiny, ["this is example"]).vectors, atol=1e-6)
@@ -63,7 +65,8 @@ def test_mean_token_embeddings_need_no_encoder(model):
 
 
 @pytest.mark.parametrize(
-    ("texts", "said"), [([" "], "text 0 is empty"), (["a", ""], "text 1 is empty"), (["a", "\ud800"], "half of a character")]
+    ("texts", "said"),
+    [([" "], "text 0 is empty"), (["a", ""], "text 1 is empty"), (["a", "\ud800"], "half of a character")],
 )
 def test_a_text_without_meaning_is_named(tiny, texts, said):
     with pytest.raises(ValueError, match=said):
@@ -82,7 +85,11 @@ def test_what_is_no_bert_is_refused():
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        ("modules.json", [{"type": "sentence_transformers.models.Transformer"}, {"type": "x.Dense", "path": "2"}], "'Dense'"),
+        (
+            "modules.json",
+            [{"type": "sentence_transformers.models.Transformer"}, {"type": "x.Dense", "path": "2"}],
+            "'Dense'",
+        ),
         ("modules.json", [{"type": "x.Transformer"}, {"type": "x.Pooling", "path": "../bert"}], "is not followed"),
         ("modules.json", [{"type": 3}], "a module with type and path"),
         ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}, "pooling by pooling_mode_max_tokens"),

@@ -139,8 +139,16 @@ def make(name: str) -> None:
 
 
 ENCODER = "bert"  # of texts, beside the decoders of CASES
-TEXTS = ("This is an example sentence", "Each sentence is converted", "caf\u00e9 na\u00efve, un-aff-able 42!", "a", "zzz " * 40)
-_PIECES = "[PAD] [UNK] [CLS] [SEP] [MASK] this is an each sentence converted example cafe naive un ##aff ##able , - ! 42 a"
+TEXTS = (
+    "This is an example sentence",
+    "Each sentence is converted",
+    "caf\u00e9 na\u00efve, un-aff-able 42!",
+    "a",
+    "zzz " * 40,
+)
+_PIECES = (
+    "[PAD] [UNK] [CLS] [SEP] [MASK] this is an each sentence converted example cafe naive un ##aff ##able , - ! 42 a"
+)
 
 
 def embedded_by_torch(folder: Path, pooling: str) -> np.ndarray:
@@ -204,7 +212,11 @@ def make_encoder() -> None:
             for at, (kind, path) in enumerate(modules)
         ],
         "sentence_bert_config.json": {"max_seq_length": 24, "do_lower_case": False},
-        "1_Pooling/config.json": {"word_embedding_dimension": 32, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True},
+        "1_Pooling/config.json": {
+            "word_embedding_dimension": 32,
+            "pooling_mode_cls_token": False,
+            "pooling_mode_mean_tokens": True,
+        },
     }
     for name, value in written.items():
         (folder / name).write_text(json.dumps(value) + "\n")

@@ -10,7 +10,7 @@ import pytest
 from nvcim_jax.core.similarity import aligned, aligned_mean, cosine_of_means, stored_wmsdp, wmsdp
 from nvcim_jax.hardware.catalogue import device
 from nvcim_jax.hardware.crossbar import write_cells, write_values
-from nvcim_jax.memory.programming import program, program_one, retrieve, store
+from nvcim_jax.memory.programming import program, program_one, retrieve
 from nvcim_jax.pipeline.presets import content_key, flat_mips, mean_mips
 
 NVM3 = device("NVM-3")

@@ -53,7 +53,9 @@ def test_expected_worth_against_drawn_rankings(many, k):
 def test_without_variance_the_ranking_is_that_of_the_means():
     mean, right = jnp.array([0.1, 0.9, 0.5, 0.7]), jnp.array([True, False, True, False])
     worth = ranking.expected(mean, jnp.zeros(4), right, k=3)
-    np.testing.assert_allclose(ranking.rank_probabilities(mean, jnp.zeros(4), k=3)[:, :2], [[0, 0], [1, 0], [0, 0], [0, 1]], atol=5e-4)
+    np.testing.assert_allclose(
+        ranking.rank_probabilities(mean, jnp.zeros(4), k=3)[:, :2], [[0, 0], [1, 0], [0, 0], [0, 1]], atol=5e-4
+    )
     # ranks: 1, 3, 2, 0: of the two right ones the third place is found
     wanted = (1, 0.5, 1 / 3, 0.5 / (1 + 1 / np.log2(3)), 1 / 3)
     np.testing.assert_allclose(list(worth), wanted, atol=5e-4)
