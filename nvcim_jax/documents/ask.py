@@ -10,15 +10,17 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nvcim_jax import llm
+from nvcim_jax.data.users import Users
 from nvcim_jax.documents import codecs, prompt, stored, texts
-from nvcim_jax.documents.encoder import Encoder, encode, require_encoder
+from nvcim_jax.documents import memory as memories
+from nvcim_jax.documents.encoder import Encoder, encode, of_model, require_encoder
 from nvcim_jax.documents.memory import Documents
 from nvcim_jax.documents.stored import Format, Write
 from nvcim_jax.hardware.crossbar import write_values
 from nvcim_jax.hardware.devices import Condition
 from nvcim_jax.llm.weights import Model
-from nvcim_jax.people import Sample
-from nvcim_jax.pipeline import answer, presets
+from nvcim_jax.people import Sample, User
+from nvcim_jax.pipeline import answer, keys, presets
 from nvcim_jax.pipeline.answer import GREEDY
 
 
@@ -77,6 +79,30 @@ def asked_codes(encoder: Encoder, own: Documents, questions: Sequence[Sample]) -
     sought = [texts.sought(own.task, each) for each in questions]
     found = encode(encoder, sought, is_question=True).vectors
     return codecs.codes(jax.tree.map(lambda leaf: leaf[0], own.codec), jnp.asarray(found))
+
+
+def behind_texts(
+    key: PRNGKeyArray, model: Model, task: texts.Task, users: Sequence[User], condition: Condition, *, count: int
+) -> list[Sample]:
+    """The questions of users, one user after the other, each behind `count` samples of the user's own history.
+
+    The samples are found in noisy arrays, programmed once for each user, by their mean token embeddings, cut by PCA
+    without training. The answers have the room that `nv.answer` gives them.
+    """
+    encoder = of_model(model)
+    settings = memories.Settings(dim=min(64, encoder.dim), recipe=None)
+    people = Users(task, tuple(users), "a block of users")
+    how = {"sigma": float(condition.sigma), "settings": settings}
+    learned = memories.learn(key, encoder, people, condition.device, **how)
+    room = answer.answer_room(model, users)
+    asked = []
+    for own, user in zip(keys.of_users(key, users, "texts"), users, strict=True):
+        k = min(count, len(user.history))
+        found = find(own, encoder, learned, user.queries, condition, k=k, user=user.id)
+        for query, row in zip(user.queries, found, strict=True):
+            samples = [each.sample for each in row]
+            asked.append(prompted(model, task, query, samples, new_tokens=room))
+    return asked
 
 
 def prompted(model: Model, task: texts.Task, query: Sample, samples: Sequence[Sample], *, new_tokens: int) -> Sample:
