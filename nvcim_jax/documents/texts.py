@@ -20,7 +20,7 @@ from nvcim_jax.people import Sample, User
 TEXTS = Task("texts", "rouge1", ("",), ("text", "text"))  # of people's own files, which hold no questions
 ENDINGS, LINES = (".txt", ".md"), (".jsonl", ".ndjson")
 MOST_TEXT = 4 * 2**20  # bytes of a document
-MOST = 10**6  # documents
+MOST, MOST_FILES = 10**6, 10**5  # lines of JSON, and files below a folder, of any kind
 ONLY = "me"  # the owner where none is named
 
 
@@ -106,18 +106,22 @@ Found = Iterator[tuple[str, tuple[str, Sample] | None]]
 
 def _folder(folder: Path) -> Found:
     """Every text file below a folder, by name; hidden ones are passed over, and no link is followed."""
-    numbers = count()
+    for path in _files(folder):
+        text = fields.decoded(_bytes(path), str(path)).strip()
+        name = str(path.relative_to(folder))
+        yield str(path), (ONLY, Sample("", "", _whole(text, path), None, name)) if text else None
+
+
+def _files(folder: Path) -> list[Path]:
+    found, seen = [], 0
     for at, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(at) / name
-            if name.startswith(".") or path.suffix.lower() not in ENDINGS:
-                continue
-            if next(numbers) >= MOST:
-                raise DataError(f"{folder} holds more than {MOST} documents: give a part of it")
-            text = fields.decoded(_bytes(path), str(path)).strip()
-            name = str(path.relative_to(folder))
-            yield str(path), (ONLY, Sample("", "", _whole(text, path), None, name)) if text else None
+        seen += len(names) + 1
+        if seen > MOST_FILES:
+            raise DataError(f"{folder} holds more than {MOST_FILES} files: give the folder of the texts alone")
+        shown = sorted(name for name in names if not name.startswith("."))
+        found += [Path(at) / name for name in shown if Path(name).suffix.lower() in ENDINGS]
+    return found
 
 
 def _bytes(path: Path) -> bytes:
