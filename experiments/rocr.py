@@ -12,8 +12,9 @@ goes on from the latter when it is called again.
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,8 @@ from rich.progress import track
 
 from nvcim_jax import files, llm
 from nvcim_jax.cli import EMBEDDED
-from nvcim_jax.data.users import Users, read_lamp, toy_users
+from nvcim_jax.core.codec import Codec
+from nvcim_jax.data.users import read_lamp, toy_users
 from nvcim_jax.documents import encoder as encoders
 from nvcim_jax.documents import memory, stored, training
 from nvcim_jax.documents.memory import Settings
@@ -47,12 +49,12 @@ class Row(NamedTuple):
 
 
 class World(NamedTuple):
-    """Users to train on, those to judge, and the latter's case."""
+    """The case of the users to judge, and what is trained for them on others: texts are encoded once."""
 
-    encoder: encoders.Encoder
-    train: Users
     case: documents.Case
     meaning: str
+    start: Callable[[Settings], Codec]
+    job: Callable[[training.Recipe], training.Job]
 
 
 def rows(dim: int, whole: int, steps: int | None) -> dict[str, Row]:
@@ -91,14 +93,29 @@ def world(args) -> World:
         train = toy_users(args.task, args.train, first=TRAIN)
         judged = toy_users(args.task, args.users, first=HELD_OUT)
     case, meaning = documents.case(encoder, judged, judged.task, k=args.k)
-    return World(encoder, train, case, meaning)
+    together = memory.pooled(train)
+    encoded = memory.encode_all(encoder, list(together), train.task)
+
+    @cache
+    def start(settings: Settings) -> Codec:
+        return memory.fitted(KEY, together, encoded, settings.fit)
+
+    @cache
+    def job(make) -> training.Job:
+        recipe = training.Recipe(make=make)
+        return memory.job(KEY, encoder, together, start(Settings("whole", encoder.dim)), recipe)
+
+    return World(case, meaning, start, lambda recipe: job(recipe.make))
 
 
 def scores(given: World, row: Row, device: str, sigma: float, args) -> dict[str, list[float]]:
     """Every user's mean agreement and share of right documents."""
-    codec = memory.learn_codec(KEY, given.encoder, given.train, device, sigma=sigma, settings=row.settings)
-    users = given.case.documents.shape[0]
-    codec = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (users, *leaf.shape)), codec)
+    settings, users = row.settings, given.case.documents.shape[0]
+    codec = given.start(replace(settings, recipe=None, format=Format()))
+    if settings.recipe is not None:
+        job = given.job(settings.recipe)._replace(start=codec)
+        codec, _ = training.train(job, condition(device, sigma), recipe=settings.recipe, format=settings.format)
+    codec = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[0], (users, *leaf.shape[1:])), codec)
     how = {"k": args.k, "format": row.settings.format}
     if row.write is None:
         found = documents.expected(codec, given.case, condition(device, jnp.float32(sigma)), **how)
@@ -128,8 +145,9 @@ def markdown(results: dict[str, dict], args, given: World) -> str:
     """Methods by device, both readings; then agreement of codecs by dimensions, bits and sigma, per array spent."""
     users, slots, whole = given.case.documents.shape
     lines = [
-        f"{users} users, {int(given.case.asked.sum())} questions, up to {slots} documents each; right: {given.meaning}. "
-        f"Sigma {args.sigma:g}, eight bits, {min(args.dim, whole)} dimensions. Agreement / right, ± half of the 95 % interval.",
+        f"{users} users, {int(given.case.asked.sum())} questions, up to {slots} documents each; right: "
+        f"{given.meaning}. Sigma {args.sigma:g}, eight bits, {min(args.dim, whole)} dimensions. Agreement / right, "
+        "± half of the 95 % interval.",
         "",
         f"| method | {' | '.join(args.devices)} |",
         "|---" * (len(args.devices) + 1) + "|",
@@ -188,7 +206,7 @@ def main() -> None:
             raise SystemExit(f"error: {kept} holds results of other settings: give another --out")
         results = told["results"]
     given = world(args)
-    whole = given.encoder.dim
+    whole = given.case.documents.shape[-1]
     for label, row, device, sigma in track(list(cells(args, whole)), description="measuring"):
         name = _name(label, device, sigma)
         if name not in results:

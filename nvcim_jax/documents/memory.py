@@ -129,12 +129,11 @@ def learn(
         texts.require_distinct(user)
     encoded = encode_all(encoder, users)
     if codec is None:
-        codec = _fitted(keys.of_users(key, list(users), "codec"), encoded, settings.fit)
+        codec = fitted(key, users, encoded, settings.fit)
         if settings.recipe is not None:
-            job = _job(key, encoder, users, codec, settings.recipe)
             condition = catalogue.condition(device, sigma)
             how = {"recipe": settings.recipe, "format": settings.format, "folder": folder, "report": report}
-            codec, _ = training.train(job, condition, **how)
+            codec, _ = training.train(job(key, encoder, users, codec, settings.recipe), condition, **how)
     else:
         codec = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(users), *leaf.shape)), codec)
     return _remembered(encoder, users, encoded, codec, settings, device, sigma)
@@ -151,11 +150,30 @@ def learn_codec(
     report: Report = lambda steps: None,
 ) -> Codec:
     """One projection for everybody, from the documents of many people: for people who are not among them."""
-    together = [(user.id, sample) for user in users for sample in user.history]
-    one = User("everybody", tuple(sample._replace(id=f"{name}/{at}") for at, (name, sample) in enumerate(together)), ())
-    pooled = Users(users.task, (one,), users.source)
     how = {"sigma": sigma, "settings": settings, "report": report}
-    return jax.tree.map(lambda leaf: leaf[0], learn(key, encoder, pooled, device, **how).codec)
+    return jax.tree.map(lambda leaf: leaf[0], learn(key, encoder, pooled(users), device, **how).codec)
+
+
+def pooled(users: Users) -> Users:
+    """One user who has everybody's documents."""
+    together = [sample._replace(id=f"{user.id}/{at}") for user in users for at, sample in enumerate(user.history)]
+    return replace(users, people=(User("everybody", tuple(together), ()),))
+
+
+def fitted(key: PRNGKeyArray, users: Users, encoded: Encoded, fit: Fit) -> Codec:
+    """The codec that `fit` makes of every user's own documents, with a leading user axis."""
+    own = keys.of_users(key, list(users), "codec")
+    return _fit(own, jnp.asarray(encoded.vectors), jnp.asarray(encoded.valid, jnp.float32), fit=fit)
+
+
+def job(key: PRNGKeyArray, encoder: Encoder, users: Users, start: Codec, recipe: Recipe) -> Job:
+    """What `training.train` takes: a row for every user, with the examples that the recipe makes of the documents."""
+    embed = lambda told: encode(encoder, told).vectors  # noqa: E731
+    rows = []
+    for own, user in zip(keys.of_users(key, list(users), "examples"), users, strict=True):
+        rng = np.random.default_rng(np.asarray(jax.random.key_data(own)))
+        rows.append(recipe.make(rng, embed, users.task, user.history))
+    return Job(keys.of_users(key, list(users), "training"), start, *examples.stacked(rows))
 
 
 def add(encoder: Encoder, memory: Documents, samples: Sequence[Sample], *, user: str | None = None) -> Documents:
@@ -229,16 +247,6 @@ def load(folder: Path | str, encoder: Encoder | None = None) -> Documents:
     return Documents(task, users, saved.bank, saved.codec, format, about, saved.version)
 
 
-def _job(key: PRNGKeyArray, encoder: Encoder, users: Users, codec: Codec, recipe: Recipe) -> Job:
-    own = keys.of_users(key, list(users), "examples")
-    embed = lambda told: encode(encoder, told).vectors  # noqa: E731
-    rows = []
-    for one, user in zip(own, users, strict=True):
-        rng = np.random.default_rng(np.asarray(jax.random.key_data(one)))
-        rows.append(recipe.make(rng, embed, users.task, user.history))
-    return Job(keys.of_users(key, list(users), "training"), codec, *examples.stacked(rows))
-
-
 def _remembered(encoder, users: Users, encoded: Encoded, codec, settings: Settings, device, sigma: float) -> Documents:
     name = device if isinstance(device, str) else None
     recipe = settings.recipe and training.described(settings.recipe, training.NAMES)
@@ -291,10 +299,6 @@ def _bank(rows: Sequence[Float[np.ndarray, "_ code"]], about: About) -> Bank:
 @partial(jax.jit, static_argnames=("fit",))
 def _fit(keys: Key[Array, "users"], vectors, counts, *, fit: Fit):
     return jax.vmap(fit)(keys, vectors, counts)
-
-
-def _fitted(keys, encoded: Encoded, fit: Fit) -> Codec:
-    return _fit(keys, jnp.asarray(encoded.vectors), jnp.asarray(encoded.valid, jnp.float32), fit=fit)
 
 
 _codes = jax.jit(codecs.codes)

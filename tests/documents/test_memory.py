@@ -119,7 +119,7 @@ def test_adding_replaces_the_same_id_and_leaves_the_others(own):
 @pytest.mark.parametrize("peak", ["vector", "array"])
 def test_training_raises_the_chance_of_the_right_document(own, people, peak):
     settings = replace(TRAINED, recipe=replace(RECIPE, steps=30, learning_rate=1e-2), format=Format(4, peak=peak))
-    job = memory._job(
+    job = memory.job(
         KEY, own, people, memory.learn(KEY, own, people, "NVM-3", sigma=0.3, settings=PLAIN).codec, settings.recipe
     )
     _, losses = training.train(job, condition("NVM-3", 0.3), recipe=settings.recipe, format=settings.format)
@@ -128,7 +128,7 @@ def test_training_raises_the_chance_of_the_right_document(own, people, peak):
 
 def test_an_interrupted_training_goes_on_bit_by_bit(own, people, tmp_path):
     start = memory.learn(KEY, own, people, "NVM-3", sigma=0.1, settings=PLAIN).codec
-    job, how = memory._job(KEY, own, people, start, RECIPE), {"recipe": RECIPE, "format": Format()}
+    job, how = memory.job(KEY, own, people, start, RECIPE), {"recipe": RECIPE, "format": Format()}
     whole, _ = training.train(job, NVM3, **how)
     stops = iter([0, 1])
 
