@@ -28,8 +28,8 @@ from nvcim_jax.cli import EMBEDDED
 from nvcim_jax.core.codec import Codec
 from nvcim_jax.data.users import read_lamp, toy_users
 from nvcim_jax.documents import encoder as encoders
-from nvcim_jax.documents import memory, stored, training
-from nvcim_jax.documents.memory import Settings
+from nvcim_jax.documents import learn, stored, training
+from nvcim_jax.documents.learn import Settings
 from nvcim_jax.documents.stored import Format
 from nvcim_jax.evaluation import documents
 from nvcim_jax.evaluation.statistics import interval
@@ -93,17 +93,17 @@ def world(args) -> World:
         train = toy_users(args.task, args.train, first=TRAIN)
         judged = toy_users(args.task, args.users, first=HELD_OUT)
     case, meaning = documents.case(encoder, judged, judged.task, k=args.k)
-    together = memory.pooled(train)
-    encoded = memory.encode_all(encoder, list(together), train.task)
+    together = learn.pooled(train)
+    encoded = learn.encode_all(encoder, train.task, list(together))
 
     @cache
     def start(settings: Settings) -> Codec:
-        return memory.fitted(KEY, together, encoded, settings.fit)
+        return learn.fitted(KEY, together, encoded, settings.fit)
 
     @cache
     def job(make) -> training.Job:
         recipe = training.Recipe(make=make)
-        return memory.job(KEY, encoder, together, start(Settings("whole", encoder.dim)), recipe)
+        return learn.job(KEY, encoder, together, start(Settings("whole", encoder.dim)), recipe)
 
     return World(case, meaning, start, lambda recipe: job(recipe.make))
 

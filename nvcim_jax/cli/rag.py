@@ -105,12 +105,13 @@ def learn(
         import jax
 
         from nvcim_jax.documents import codecs, memory, stored
+        from nvcim_jax.documents import learn as learning
         from nvcim_jax.documents import training as trainings
         from nvcim_jax.provenance import provenance
 
         recipe = trainings.recipe(training, steps=steps)
         codecs.fit(codec, dim)  # a wrong name is told before anything is read
-        settings = memory.Settings(codec, dim, recipe, stored.Format(bits, peak=peak))
+        settings = learning.Settings(codec, dim, recipe, stored.Format(bits, peak=peak))
         checked_device(device, sigma)
         prepare(out, "*")
         provenance()  # of now, not of the end
@@ -119,7 +120,7 @@ def learn(
         made = made_encoder(encoder)
         with resumable(out) as unfinished, progress_bar() as bar:
             work = bar.add_task("training the projection", total=recipe.steps if recipe else 0)
-            learned = memory.learn(
+            learned = learning.learn(
                 jax.random.key(seed), made, people, device, sigma=sigma, settings=settings, folder=unfinished,
                 report=lambda done: bar.advance(work, done),
             )  # fmt: skip
@@ -154,6 +155,9 @@ def ask(
     k: Count = 4,
     device: BanksDevice = None,
     sigma: BanksSigma = None,
+    by: Annotated[
+        str, typer.Option(help="arrays: as programmed. bm25: by words. recent: the latest. Without noise: --sigma 0.")
+    ] = "arrays",
     mitigation: Mitigation = None,
     budget: Budget = 1.2,
     temperature: Temperature = 0,
@@ -173,15 +177,18 @@ def ask(
 
         if not question.strip():
             raise ValueError("the question is empty: ask something")
-        write = writing(mitigation, budget)
+        write, words = writing(mitigation, budget), _by_words(by)
         opened = _open(bank, user, device, sigma, encoder)
         search_key, answer_key = jax.random.split(jax.random.key(seed))
         query = asking.question(opened.memory.task, question)
         with console.status("searching"):
-            (found,) = asking.find(
-                search_key, opened.encoder, opened.memory, [query], opened.condition, k=k, user=opened.user,
-                write=write(opened.memory.format),
-            )  # fmt: skip
+            if words is not None:
+                (found,) = asking.find_by(words, opened.memory, [query], k=k, user=opened.user)
+            else:
+                (found,) = asking.find(
+                    search_key, opened.encoder, opened.memory, [query], opened.condition, k=k, user=opened.user,
+                    write=write(opened.memory.format),
+                )  # fmt: skip
         _show(found, opened)
         loaded = load(model, weights, memory_size)
         console.print("answer:  ", end="")
@@ -193,8 +200,18 @@ def ask(
         if json:
             print_json({
                 "question": query.content, "user": opened.user, "device": opened.device, "sigma": opened.sigma,
-                "mitigation": mitigation, "answer": told, "found": [_described(each) for each in found],
+                "mitigation": mitigation, "by": by, "answer": told, "found": [_described(each) for each in found],
             })  # fmt: skip
+
+
+def _by_words(by: str):
+    """What finds documents without arrays; None for the arrays. ValueError for another word."""
+    from nvcim_jax.documents import lexical
+
+    ways = {"arrays": None, "bm25": lexical.bm25, "recent": lexical.recent}
+    if by not in ways:
+        raise ValueError(f"--by {by}: choose one of {', '.join(ways)}")
+    return ways[by]
 
 
 def _show(found, opened: Opened) -> None:
@@ -249,7 +266,7 @@ def _open(bank: Path, user: int, device: str | None, sigma: float | None, encode
         raise ValueError(f"the memory holds users 0 to {len(saved.users) - 1}, not {user}")
     asked = terms(saved.about, device, sigma, None)
     made = made_encoder(encoder)
-    memory.require_encoder(made, saved.about.model, saved.about.settings.get("encoder_dim", 0))
+    saved.require(made)
     return Opened(made, saved, saved.users[user].id, asked.condition, asked.device, asked.sigma)
 
 

@@ -94,7 +94,7 @@ def vary(
         with console.status("reading the memory"):
             saved = memory.load(bank)
         made = made_encoder(encoder)
-        memory.require_encoder(made, saved.about.model, saved.about.settings.get("encoder_dim", 0))
+        saved.require(made)
         _require_k(k, saved)
         case, meaning = documents.case(made, documents.asked_of(saved, data), saved.task, k=k)
         rows = _measured(saved, case, cells, k=k, draws=draws, seed=seed, write=None if mitigation is None else write)

@@ -1,6 +1,6 @@
 """From a question to its answer: program the documents, search them, put what was found before the question."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from nvcim_jax import llm
 from nvcim_jax.data.users import Users
 from nvcim_jax.documents import codecs, prompt, stored, texts
-from nvcim_jax.documents import memory as memories
-from nvcim_jax.documents.encoder import Encoder, encode, of_model, require_encoder
+from nvcim_jax.documents import learn as learning
+from nvcim_jax.documents.encoder import Encoder, encode, of_model
 from nvcim_jax.documents.memory import Documents
 from nvcim_jax.documents.stored import Format, Write
 from nvcim_jax.hardware.crossbar import write_values
@@ -60,11 +60,10 @@ def find(
     No other user's documents are scored. ValueError for a k that the user's documents cannot fill, and for a memory of
     another encoder.
     """
-    require_encoder(encoder, memory.about.model, memory.about.settings.get("encoder_dim", 0))
+    memory.require(encoder)
     own = memory.of(user)
     history = own.users[0].history
-    if not 1 <= k <= len(history):
-        raise ValueError(f"k = {k}, but {own.users[0].id!r} has {len(history)} documents: ask for 1 to {len(history)}")
+    require_k(k, own)
     asked = asked_codes(encoder, own, questions)
     ranked = _ranked(key, own.codes[0], asked, condition, k=k, format=own.format, write=write)
     chances = None
@@ -72,6 +71,35 @@ def find(
         chances = np.asarray(_chances(own.codes[0], asked, condition, k=k, format=own.format))
     rows = zip(*(np.asarray(part) for part in ranked), strict=True)
     return [_found(history, row, None if chances is None else chances[at]) for at, row in enumerate(rows)]
+
+
+def find_by(
+    score: Callable[[Sequence[str], Sequence[str]], Float[np.ndarray, "questions documents"]],
+    memory: Documents,
+    questions: Sequence[Sample],
+    *,
+    k: int,
+    user: str | None = None,
+) -> list[list[Found]]:
+    """As `find`, by any score of texts that needs no arrays, such as `lexical.bm25` and `lexical.recent`."""
+    own = memory.of(user)
+    history = own.users[0].history
+    require_k(k, own)
+    told = [texts.document(own.task, sample) for sample in history]
+    scores = score(told, [texts.sought(own.task, each) for each in questions])
+    found = []
+    for row in scores:
+        order = np.argsort(-row, kind="stable")[: k + 1]
+        best = row[order]
+        found.append(_found(history, (order[:k], best[:k], best[:k] - np.append(best[1:], -np.inf)[:k]), None))
+    return found
+
+
+def require_k(k: int, own: Documents) -> None:
+    """ValueError for a k that the documents of the one user cannot fill."""
+    count = len(own.users[0].history)
+    if not 1 <= k <= count:
+        raise ValueError(f"k = {k}, but {own.users[0].id!r} has {count} documents: ask for 1 to {count}")
 
 
 def asked_codes(encoder: Encoder, own: Documents, questions: Sequence[Sample]) -> Float[Array, "questions code"]:
@@ -90,10 +118,10 @@ def behind_texts(
     without training. The answers have the room that `nv.answer` gives them.
     """
     encoder = of_model(model)
-    settings = memories.Settings(dim=min(64, encoder.dim), recipe=None)
+    settings = learning.Settings(dim=min(64, encoder.dim), recipe=None)
     people = Users(task, tuple(users), "a block of users")
     how = {"sigma": float(condition.sigma), "settings": settings}
-    learned = memories.learn(key, encoder, people, condition.device, **how)
+    learned = learning.learn(key, encoder, people, condition.device, **how)
     room = answer.answer_room(model, users)
     asked = []
     for own, user in zip(keys.of_users(key, users, "texts"), users, strict=True):

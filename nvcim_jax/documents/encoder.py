@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from nvcim_jax.data import fields, text
 from nvcim_jax.llm import bert, decoder, sentences
-from nvcim_jax.llm.config import CheckpointError, Config
+from nvcim_jax.llm.config import Config
 from nvcim_jax.llm.fingerprint import fingerprint
 from nvcim_jax.llm.weights import Model
 
@@ -154,12 +154,3 @@ def _vectors(params, ids, lengths, *, config: Config, vectors: Vectors):
     found = vectors(params, config, ids, lengths)
     norm = jnp.linalg.norm(found, axis=1, keepdims=True)
     return found / jnp.where(norm > 0, norm, 1)
-
-
-def require_encoder(encoder: Encoder, digest: str | None, dim: int) -> None:
-    """ValueError unless a memory with this digest and width was made with `encoder`."""
-    if digest != encoder.digest or dim != encoder.dim:
-        raise CheckpointError(
-            f"the memory was made with another encoder, of {dim} dimensions (this one has {encoder.dim}): give that "
-            "one with --encoder"
-        )

@@ -11,7 +11,7 @@ from nvcim_jax.data.lamp import Task
 from nvcim_jax.documents import texts
 from nvcim_jax.people import Sample
 
-Encode = Callable[[Sequence[str]], Float[np.ndarray, "texts dim"]]
+Encode = Callable[..., Float[np.ndarray, "texts dim"]]  # of texts, and as `is_question=True` of what asks
 NEGATIVES = 5  # of an anchor, as released
 
 
@@ -66,7 +66,7 @@ def pairs(rng: np.random.Generator, encode: Encode, task: Task, samples: Sequenc
     asked = [_asking(texts.bare(task, sample), whole) for sample, whole in zip(samples, stored, strict=True)]
     right = encode(stored)
     alike = right @ right.T - 2 * np.eye(len(right), dtype=np.float32)
-    return Examples(encode(asked), right, right[alike.argmax(axis=1)])
+    return Examples(encode(asked, is_question=True), right, right[alike.argmax(axis=1)])
 
 
 def _asking(text: str, stored: str) -> str:

@@ -108,7 +108,8 @@ def train(
         kept = blocks.Kept(folder, 0, _digest(job, condition, recipe, format))
         state = kept.read(state)
     at, stretch, written = int(state.step), 4, time.monotonic()
-    report(at)
+    if at:
+        report(at)
     try:
         while at < recipe.steps:
             began = time.monotonic()

@@ -14,7 +14,8 @@ from nvcim_jax.core.codec import Codec
 from nvcim_jax.data.text import bucket
 from nvcim_jax.documents import codecs, stored, texts
 from nvcim_jax.documents.encoder import Encoder, encode
-from nvcim_jax.documents.memory import Documents, encode_all
+from nvcim_jax.documents.learn import encode_all
+from nvcim_jax.documents.memory import Documents
 from nvcim_jax.documents.stored import Format, Write
 from nvcim_jax.evaluation.cases import owners
 from nvcim_jax.hardware.crossbar import write_values
@@ -57,7 +58,7 @@ def case(encoder: Encoder, users: Sequence[User], task: texts.Task, *, k: int) -
     """The case of users with documents and questions, and what "right" means in it. ValueError without questions."""
     if not all(user.queries for user in users):
         raise ValueError("a user has no question: there is nothing to find documents for")
-    encoded = encode_all(encoder, users, task)
+    encoded = encode_all(encoder, task, users)
     most = bucket(max(len(user.queries) for user in users), 4)
     told = [texts.sought(task, query) for user in users for query in user.queries]
     counts = np.array([len(user.queries) for user in users])
@@ -165,6 +166,28 @@ def programmed(
         return jax.lax.map(of_user, rows)
 
     return jax.lax.map(draw, jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(draws)))
+
+
+def certain(case: Case, scores: Float[np.ndarray, "users questions slots"], *, k: int) -> Scores:
+    """What any scores find that nothing disturbs: those of words, or of a float32 store (`clean_scores`)."""
+    scores = np.where(np.asarray(case.valid)[:, None], scores, -np.inf)
+    order = np.argsort(-scores, axis=-1, kind="stable")[..., :k]
+    rows = []
+    for user, asked in zip(order, np.asarray(case.asked), strict=True):
+        at = len(rows)
+        each = []
+        for q in np.flatnonzero(asked):
+            own = case.right[at, q]
+            worth = ranking.measured(jnp.asarray(user[q : q + 1]), own)
+            agreement = float(user[q, 0] == case.clean[at, q])
+            each.append((agreement, float(own[user[q, 0]]), worth.precision, worth.recall, worth.ndcg, worth.mrr))
+        rows.append(np.mean(np.asarray(each, float), axis=0))
+    return Scores(*map(jnp.asarray, np.stack(rows).T))
+
+
+def clean_scores(case: Case) -> Float[np.ndarray, "users questions slots"]:
+    """The cosines of a float32 store of whole vectors."""
+    return np.einsum("uqd,usd->uqs", np.asarray(case.questions), np.asarray(case.documents))
 
 
 def as_json(scores: Scores) -> dict[str, list]:

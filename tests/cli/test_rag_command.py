@@ -46,6 +46,13 @@ def test_the_same_seed_finds_the_same_scores(kept):
     assert first == again != other
 
 
+def test_words_find_without_arrays(kept):
+    (found,) = last(nvcim("rag", "ask", kept, "the snowy ridge", "--k", 1, "--by", "bm25", "--json"))["found"]
+    assert found["id"] == "trail.txt" and found["chance"] is None
+    (latest,) = last(nvcim("rag", "ask", kept, "anything", "--k", 1, "--by", "recent", "--json"))["found"]
+    assert latest["id"] == "trail.txt"  # the last by name
+
+
 def test_a_mitigation_writes_by_cell_and_has_no_chance(kept):
     (found, *_) = last(nvcim("rag", "ask", kept, "the psalm", "--mitigation", "swv", "--k", 1, "--json"))["found"]
     assert found["chance"] is None
@@ -87,6 +94,7 @@ def test_vary_integrates_and_programs(kept, tmp_path):
         (["learn", "--encoder", "nowhere", "--steps", "1", "--out", "new"], "holds no config.json"),
         (["ask", "nowhere", "a question"], "nowhere is no bank"),
         (["ask", "KEPT", " "], "the question is empty"),
+        (["ask", "KEPT", "q", "--by", "magic"], "--by magic: choose one of arrays, bm25, recent"),
         (["ask", "KEPT", "q", "--k", "4"], "k = 4, but 'me' has 3 documents: ask for 1 to 3"),
         (["ask", "KEPT", "q", "--user", "1"], "users 0 to 0, not 1"),
         (["vary", "KEPT", "--k", "9"], "k = 9"),

@@ -9,6 +9,7 @@ import pytest
 
 from nvcim_jax.data.users import Users, toy_users
 from nvcim_jax.documents import ask, encoder, examples, lexical, memory, prompt, texts, training
+from nvcim_jax.documents import learn as learning
 from nvcim_jax.documents.stored import Format
 from nvcim_jax.hardware.catalogue import condition
 from nvcim_jax.memory.storage.store import StoreError
@@ -18,8 +19,8 @@ from tests.helpers.banks import untrained
 
 KEY, NVM3 = jax.random.key(0), condition("NVM-3", 0.1)
 RECIPE = replace(training.RECIPES["hinge"], steps=6, batch=4)
-PLAIN = memory.Settings(dim=8)
-TRAINED = memory.Settings(dim=8, recipe=RECIPE)
+PLAIN = learning.Settings(dim=8)
+TRAINED = learning.Settings(dim=8, recipe=RECIPE)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def people():
 
 @pytest.fixture(scope="module")
 def learned(own, people):
-    return memory.learn(KEY, own, people, "NVM-3", sigma=0.1, settings=PLAIN)
+    return learning.learn(KEY, own, people, "NVM-3", sigma=0.1, settings=PLAIN)
 
 
 def of_texts(*rows):
@@ -54,7 +55,7 @@ def test_a_question_never_finds_what_is_somebody_elses(own):
     pair = of_texts(
         ("ann", ["the sour loaf", "a long trail", "the choir sings"]), ("bob", ["my secret gate code", "the sour loaf"])
     )
-    found = memory.learn(KEY, own, pair, "NVM-3", sigma=0.1, settings=memory.Settings("whole", own.dim))
+    found = learning.learn(KEY, own, pair, "NVM-3", sigma=0.1, settings=learning.Settings("whole", own.dim))
     asked = [Sample("my secret gate code", "", "my secret gate code")]
     for user, count in (("ann", 3), ("bob", 2)):
         (row,) = ask.find(KEY, own, found, asked, NVM3, k=count, user=user)
@@ -65,7 +66,7 @@ def test_a_question_never_finds_what_is_somebody_elses(own):
 
 
 def test_what_is_found_does_not_depend_on_who_else_is_in_the_memory(own, people, learned):
-    alone = memory.learn(KEY, own, people[1:], "NVM-3", sigma=0.1, settings=PLAIN)
+    alone = learning.learn(KEY, own, people[1:], "NVM-3", sigma=0.1, settings=PLAIN)
     np.testing.assert_allclose(alone.codes[0, :6], learned.codes[1, :6], atol=1e-5)
 
 
@@ -99,15 +100,15 @@ def test_a_memory_of_another_encoder_or_kind_is_refused(learned, tmp_path, model
 
 
 def test_adding_replaces_the_same_id_and_leaves_the_others(own):
-    first = memory.learn(
+    first = learning.learn(
         KEY,
         own,
         of_texts(("ann", ["one loaf", "two trails"]), ("bob", ["a choir"])),
         "NVM-3",
         sigma=0.1,
-        settings=memory.Settings("first", 8),
+        settings=learning.Settings("first", 8),
     )
-    more = memory.add(
+    more = learning.add(
         own, first, [Sample("", "", "a rowing boat", None, "ann0"), Sample("", "", "new", None, "z")], user="ann"
     )
     assert [each.content for each in more.users[0].history] == ["two trails", "a rowing boat", "new"]
@@ -119,22 +120,20 @@ def test_adding_replaces_the_same_id_and_leaves_the_others(own):
 @pytest.mark.parametrize("peak", ["vector", "array"])
 def test_training_raises_the_chance_of_the_right_document(own, people, peak):
     settings = replace(TRAINED, recipe=replace(RECIPE, steps=30, learning_rate=1e-2), format=Format(4, peak=peak))
-    job = memory.job(
-        KEY, own, people, memory.learn(KEY, own, people, "NVM-3", sigma=0.3, settings=PLAIN).codec, settings.recipe
+    job = learning.job(
+        KEY, own, people, learning.learn(KEY, own, people, "NVM-3", sigma=0.3, settings=PLAIN).codec, settings.recipe
     )
     _, losses = training.train(job, condition("NVM-3", 0.3), recipe=settings.recipe, format=settings.format)
     assert losses[-5:].mean() < 0.8 * losses[:5].mean()
 
 
 def test_an_interrupted_training_goes_on_bit_by_bit(own, people, tmp_path):
-    start = memory.learn(KEY, own, people, "NVM-3", sigma=0.1, settings=PLAIN).codec
-    job, how = memory.job(KEY, own, people, start, RECIPE), {"recipe": RECIPE, "format": Format()}
+    start = learning.learn(KEY, own, people, "NVM-3", sigma=0.1, settings=PLAIN).codec
+    job, how = learning.job(KEY, own, people, start, RECIPE), {"recipe": RECIPE, "format": Format()}
     whole, _ = training.train(job, NVM3, **how)
-    stops = iter([0, 1])
 
     def stop(done):
-        if next(stops, 2) == 1:
-            raise KeyboardInterrupt
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         training.train(job, NVM3, folder=tmp_path / "kept", report=stop, **how)
@@ -147,8 +146,8 @@ def test_an_interrupted_training_goes_on_bit_by_bit(own, people, tmp_path):
 
 
 def test_a_row_trains_alike_whoever_trains_beside_it(own, people):
-    both = memory.learn(KEY, own, people, "NVM-3", sigma=0.1, settings=TRAINED)
-    alone = memory.learn(KEY, own, people[1:], "NVM-3", sigma=0.1, settings=TRAINED)
+    both = learning.learn(KEY, own, people, "NVM-3", sigma=0.1, settings=TRAINED)
+    alone = learning.learn(KEY, own, people[1:], "NVM-3", sigma=0.1, settings=TRAINED)
     np.testing.assert_allclose(both.codes[1, :6], alone.codes[0, :6], atol=1e-4)
 
 
@@ -164,7 +163,7 @@ def test_cde_needs_two_labels_and_pairs_two_documents(own):
 
 def test_cde_adds_the_label_and_a_wrong_one():
     told = []
-    embed = lambda each: told.append(list(each)) or np.eye(len(each), 3, dtype=np.float32)  # noqa: E731
+    embed = lambda each, is_question=False: told.append(list(each)) or np.eye(len(each), 3, dtype=np.float32)  # noqa: E731
     task = toy_users("LaMP-2", 1).task
     made = examples.cde(np.random.default_rng(0), embed, task, [Sample("q", "comedy", "x"), Sample("q", "action", "y")])
     assert told == [["x comedy", "y action"], ["x action"] * 5 + ["y comedy"] * 5]
@@ -173,7 +172,7 @@ def test_cde_adds_the_label_and_a_wrong_one():
 
 def test_half_of_a_text_asks_for_it_where_nothing_else_does():
     told = []
-    embed = lambda each: told.append(list(each)) or np.eye(len(each), 3, dtype=np.float32)  # noqa: E731
+    embed = lambda each, is_question=False: told.append(list(each)) or np.eye(len(each), 3, dtype=np.float32)  # noqa: E731
     examples.pairs(np.random.default_rng(0), embed, texts.TEXTS, [Sample("", "", "a b c d"), Sample("", "", "e")])
     assert told == [["a b c d", "e"], ["a b", "e"]]
 
@@ -195,12 +194,12 @@ def test_dropout_scales_what_it_keeps():
 )
 def test_what_cannot_be_learned_is_named(own, rows, settings, said):
     with pytest.raises(ValueError, match=said):
-        memory.learn(KEY, own, of_texts(*rows), "NVM-3", sigma=0.1, settings=settings)
+        learning.learn(KEY, own, of_texts(*rows), "NVM-3", sigma=0.1, settings=settings)
 
 
 def test_a_projection_of_many_people_serves_others(own, people):
-    shared = memory.learn_codec(KEY, own, people[:1], "NVM-3", sigma=0.1, settings=TRAINED)
-    found = memory.learn(KEY, own, people[1:], "NVM-3", sigma=0.1, settings=TRAINED, codec=shared)
+    shared = learning.learn_codec(KEY, own, people[:1], "NVM-3", sigma=0.1, settings=TRAINED)
+    found = learning.learn(KEY, own, people[1:], "NVM-3", sigma=0.1, settings=TRAINED, codec=shared)
     np.testing.assert_array_equal(found.codec.encoder[0][0][0], shared.encoder[0][0])
 
 
