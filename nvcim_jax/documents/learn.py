@@ -175,13 +175,13 @@ def _remembered(encoder, users: Users, encoded: Encoded, codec, settings: Settin
         source=users.source,
         devices=(name or "",),
         settings={
-            "kind": KIND, "encoder_dim": encoder.dim, "codec": settings.codec, "recipe": recipe,
+            "kind": KIND, "codec": settings.codec, "recipe": recipe,
             "format": asdict(settings.format), "device": name, "sigma": float(sigma), "cut": encoded.cut,
         },
         provenance=provenance(),
     )  # fmt: skip
     about = listing(about, users)
-    found = np.asarray(jax.vmap(codecs.codes)(codec, jnp.asarray(encoded.vectors)))
+    found = np.asarray(_codes_of_users(codec, jnp.asarray(encoded.vectors)))
     rows = [row[real] for row, real in zip(found, encoded.valid, strict=True)]
     people = tuple(user._replace(queries=()) for user in users)
     return Documents(users.task, people, bank_of(rows, about), codec, settings.format, about)
@@ -193,3 +193,4 @@ def _fit(keys: Key[Array, "users"], vectors, counts, *, fit: Fit):
 
 
 _codes = jax.jit(codecs.codes)
+_codes_of_users = jax.jit(jax.vmap(codecs.codes))
