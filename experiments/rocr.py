@@ -120,7 +120,7 @@ def scores(given: World, row: Row, device: str, sigma: float, args) -> dict[str,
     if row.write is None:
         found = documents.expected(codec, given.case, condition(device, jnp.float32(sigma)), **how)
     else:
-        write = stored.writing(row.write)(row.settings.format)
+        write = stored.writing(row.write, row.settings.format)
         found = documents.programmed(
             KEY, codec, given.case, condition(device, jnp.float32(sigma)), draws=args.draws, write=write, **how
         )

@@ -24,6 +24,7 @@ from nvcim_jax.cli.shared import (
     checked_device,
     console,
     load,
+    mitigating,
     model_name,
     number,
     path,
@@ -174,10 +175,13 @@ def ask(
 
         from nvcim_jax import llm
         from nvcim_jax.documents import ask as asking
+        from nvcim_jax.documents import stored
+        from nvcim_jax.pipeline import presets
 
         if not question.strip():
             raise ValueError("the question is empty: ask something")
-        write, words = writing(mitigation, budget), _by_words(by)
+        words = _by_words(by)
+        mitigating(presets.RECOMMENDED, mitigation, budget)  # a wrong name is told before anything is read
         opened = _open(bank, user, device, sigma, encoder)
         search_key, answer_key = jax.random.split(jax.random.key(seed))
         query = asking.question(opened.memory.task, question)
@@ -187,7 +191,7 @@ def ask(
             else:
                 (found,) = asking.find(
                     search_key, opened.encoder, opened.memory, [query], opened.condition, k=k, user=opened.user,
-                    write=write(opened.memory.format),
+                    write=stored.writing(mitigation, opened.memory.format, budget=budget),
                 )  # fmt: skip
         _show(found, opened)
         loaded = load(model, weights, memory_size)
@@ -268,10 +272,3 @@ def _open(bank: Path, user: int, device: str | None, sigma: float | None, encode
     made = made_encoder(encoder)
     saved.require(made)
     return Opened(made, saved, saved.users[user].id, asked.condition, asked.device, asked.sigma)
-
-
-def writing(mitigation: str | None, budget: float):
-    """What writes codes of a format: one Gaussian a value, or cell by cell with a mitigation."""
-    from nvcim_jax.documents import stored
-
-    return stored.writing(mitigation, budget=budget)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from nvcim_jax.cli.rag import Count, Encoder, app, made_encoder, writing
+from nvcim_jax.cli.rag import Count, Encoder, app, made_encoder
 from nvcim_jax.cli.shared import (
     BankFolder,
     Budget,
@@ -17,6 +17,7 @@ from nvcim_jax.cli.shared import (
     checked_device,
     console,
     device_name,
+    mitigating,
     number,
     path,
     plain_errors,
@@ -81,11 +82,12 @@ def vary(
     """How well a memory's documents are found on noisy devices: in closed form, and by programming them."""
     with plain_errors():
         from nvcim_jax import files
-        from nvcim_jax.documents import memory
+        from nvcim_jax.documents import memory, stored
         from nvcim_jax.evaluation import documents
+        from nvcim_jax.pipeline import presets
         from nvcim_jax.provenance import provenance
 
-        write = writing(mitigation, budget)
+        mitigating(presets.RECOMMENDED, mitigation, budget)  # a wrong name is told before anything is read
         if mitigation and not draws:
             raise ValueError(f"--mitigation {mitigation} has no closed form: program the documents with --draws 200")
         names, sigmas = device or [f"NVM-{number}" for number in range(1, 6)], sigma or [0.05, 0.1, 0.2, 0.4]
@@ -97,7 +99,8 @@ def vary(
         saved.require(made)
         _require_k(k, saved)
         case, meaning = documents.case(made, documents.asked_of(saved, data), saved.task, k=k)
-        rows = _measured(saved, case, cells, k=k, draws=draws, seed=seed, write=None if mitigation is None else write)
+        write = mitigation and stored.writing(mitigation, saved.format, budget=budget)
+        rows = _measured(saved, case, cells, k=k, draws=draws, seed=seed, write=write)
         report = {
             "settings": {
                 "memory": str(bank), "k": k, "draws": draws, "seed": seed, "right": meaning, "mitigation": mitigation,
@@ -122,7 +125,7 @@ def _measured(saved, case, cells, *, k: int, draws: int, seed: int, write) -> li
     from nvcim_jax.evaluation import documents
 
     rows, how = [], {"k": k, "format": saved.format}
-    written = {} if write is None else {"write": write(saved.format)}
+    written = {} if write is None else {"write": write}
     with progress_bar() as bar:
         work = bar.add_task("integrating", total=len(cells))
         for at, (name, sigma, condition) in enumerate(cells):

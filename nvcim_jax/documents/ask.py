@@ -23,6 +23,8 @@ from nvcim_jax.people import Sample, User
 from nvcim_jax.pipeline import answer, keys, presets
 from nvcim_jax.pipeline.answer import GREEDY
 
+MOST_CHANCES = 100_000  # documents times k, beyond which no chance is told: each takes 3 kB
+
 
 class Found(NamedTuple):
     """A document that was found, its score, by how much it leads the one behind it, and how likely it was to be found:
@@ -32,7 +34,7 @@ class Found(NamedTuple):
     slot: int
     score: float
     margin: float  # infinite for the last of all
-    chance: float | None  # None where the way of writing has no closed form
+    chance: float | None  # None where the way of writing has no closed form, and of very many documents
 
 
 def question(task: texts.Task, told: Sample | str) -> Sample:
@@ -67,7 +69,7 @@ def find(
     asked = asked_codes(encoder, own, questions)
     ranked = _ranked(key, own.codes[0], asked, condition, k=k, format=own.format, write=write)
     chances = None
-    if write is write_values:
+    if write is write_values and k * len(history) <= MOST_CHANCES:
         chances = np.asarray(_chances(own.codes[0], asked, condition, k=k, format=own.format))
     rows = zip(*(np.asarray(part) for part in ranked), strict=True)
     return [_found(history, row, None if chances is None else chances[at]) for at, row in enumerate(rows)]

@@ -4,7 +4,7 @@ All are fitted by one kind of function, `Fit`, and applied by one, `codes`; PCA 
 (`core.codec.fit_pca`, `fit_autoencoder`). What is learned by retrieving (`training`) starts from one of these.
 """
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +72,7 @@ FITS: dict[str, Fit] = {
 }  # fmt: skip
 
 
+@cache  # the same function object, so that its compiled program is found again
 def fit(name: str, dim: int) -> Fit:
     """The fit called `name`, to `dim` dimensions; ValueError lists the known names."""
     if name not in FITS:

@@ -116,6 +116,12 @@ def encode(
         found = _vectors(encoder.params, padded, lengths, config=encoder.config, vectors=encoder.vectors)
         vectors[chosen] = np.asarray(found)[: len(chosen)]
         report(len(chosen))
+    broken = np.flatnonzero(~(np.abs(np.linalg.norm(vectors, axis=1) - 1) < 0.01))
+    if broken.size:
+        raise ValueError(
+            f"text {broken[0]}, {fields.shown(texts[broken[0]])}, becomes a vector of zeros or NaN: leave it out, or give "
+            "another encoder"
+        )
     return Encoded(vectors, cut)
 
 

@@ -102,6 +102,8 @@ def load(folder: Path | str, encoder: Encoder | None = None) -> Documents:
         format = Format(**{name: value for name, value in dict(told["format"]).items() if name in known})
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder} does not say how its codes lie in arrays ({error}): learn it again") from error
+    if saved.bank.keys.shape[2] != 1 or len(about.users) != len(saved.bank.count):
+        raise ValueError(f"{folder} does not hold one vector of each document, in a bank of each user: learn it again")
     rows = about.of_slots(saved.bank)
     if any(sample is None for row, count in zip(rows, saved.bank.count, strict=True) for sample in row[: int(count)]):
         raise ValueError(f"{folder} does not hold the text of every document: learn it again")

@@ -34,7 +34,7 @@ class Format:
     peak: str = "vector"
 
     def __post_init__(self):
-        if not 1 <= self.bits <= 16:
+        if type(self.bits) is not int or not 1 <= self.bits <= 16:
             raise ValueError(f"codes of {self.bits} bits: 1 to 16 are allowed")
         if self.step not in STEPS:
             raise ValueError(f"unknown step {self.step!r}: choose one of {', '.join(STEPS)}")
@@ -145,12 +145,14 @@ def expected(
     return jax.lax.map(one, (questions, right))
 
 
-def writing(mitigation: str | None, *, budget: float = SWV_BUDGET) -> Callable[[Format], Write]:
+def writing(mitigation: str | None, format: Format, *, budget: float = SWV_BUDGET) -> Write:
     """How codes of a format are written: one Gaussian a value for None, else cell by cell under a mitigation.
 
     `budget` is that of SWV, in pulses per cell. ValueError as `presets.mitigated` says.
     """
-    if mitigation is None:
-        return lambda format: write_values
-    by_cell = presets.mitigated(presets.RECOMMENDED, mitigation, budget=budget).write
-    return cache(lambda format: partial(by_cell, layout=format.layout))
+    return write_values if mitigation is None else _by_cell(mitigation, budget, format.layout)
+
+
+@cache  # the same function object, so that its compiled program is found again
+def _by_cell(mitigation: str, budget: float, layout: Layout) -> Write:
+    return partial(presets.mitigated(presets.RECOMMENDED, mitigation, budget=budget).write, layout=layout)

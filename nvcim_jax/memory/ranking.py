@@ -109,7 +109,7 @@ def _ranks(mean, variance, barred, k: int) -> Float[Array, "documents k"]:
     above = jnp.where(takes_part[:, None] & ~barred[:, None], jax.scipy.special.ndtr(-z), 0)
     density = jnp.exp(-0.5 * (z**2 + np.log(2 * np.pi))) / std[:, None]
     before, behind = _products(below, above, k), _products(below[::-1], above[::-1], k)[::-1]
-    beaten_by = [sum(before[..., a] * behind[..., r - a] for a in range(r + 1)) for r in range(k)]
+    beaten_by = [jnp.sum(before[..., :r] * behind[..., :r][..., ::-1], axis=-1) for r in range(1, k + 1)]
     ranks = jnp.stack([jnp.dot(density * each, weight, precision="highest") for each in beaten_by], axis=1)
     return jnp.where(takes_part[:, None], ranks, 0)
 

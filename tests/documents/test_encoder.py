@@ -106,3 +106,11 @@ def test_pickled_weights_are_refused(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="pickled weights are not read"):
         encoders.load(folder)
+
+
+def test_a_vector_without_direction_is_refused(tiny):
+    nothing = tiny._replace(
+        vectors=lambda params, config, ids, lengths: 0.0 * tiny.vectors(params, config, ids, lengths)
+    )
+    with pytest.raises(ValueError, match="text 0, 'this', becomes a vector of zeros or NaN"):
+        encoders.encode(nothing, ["this"])

@@ -46,7 +46,7 @@ def test_the_law_is_that_of_programming(format):
 
 def test_the_law_of_cells_is_that_of_programming_cells():
     format = Format(4)
-    write = stored.writing("none")(format)
+    write = stored.writing("none", format)
     run = lambda key: stored.program(key, CODES, SLANTED, format=format, write=write)  # noqa: E731
     draws = jax.jit(jax.vmap(run))(jax.random.split(KEY, 4000))
     law = stored.law(CODES, SLANTED, format=format, law=cell_law)
@@ -96,7 +96,7 @@ def test_the_law_has_gradients_through_rounding_and_deviation():
         (partial(Format, 17), "1 to 16"),
         (partial(Format, step="x"), "unknown step 'x': choose one of peak, least error"),
         (partial(Format, peak="x"), "one largest value per 'x'"),
-        (partial(stored.writing, "x"), "unknown mitigation 'x'"),
+        (partial(stored.writing, "x", Format()), "unknown mitigation 'x'"),
     ],
 )
 def test_formats_that_there_are_not_are_named(make, said):
