@@ -119,7 +119,7 @@ def encode(
     broken = np.flatnonzero(~(np.abs(np.linalg.norm(vectors, axis=1) - 1) < 0.01))
     if broken.size:
         raise ValueError(
-            f"text {broken[0]}, {fields.shown(texts[broken[0]])}, becomes a vector of zeros or NaN: leave it out, or give "
+            f"text {broken[0]}, {fields.shown(texts[broken[0]])}, is a vector of zeros or NaN: leave it out, or give "
             "another encoder"
         )
     return Encoded(vectors, cut)

@@ -112,5 +112,5 @@ def test_a_vector_without_direction_is_refused(tiny):
     nothing = tiny._replace(
         vectors=lambda params, config, ids, lengths: 0.0 * tiny.vectors(params, config, ids, lengths)
     )
-    with pytest.raises(ValueError, match="text 0, 'this', becomes a vector of zeros or NaN"):
+    with pytest.raises(ValueError, match="text 0, 'this', is a vector of zeros or NaN"):
         encoders.encode(nothing, ["this"])
