@@ -28,7 +28,7 @@ APART = {
 }
 DOORS = {
     "flax": {"llm"},
-    "optax": {"tuning", "core"},
+    "optax": {"tuning", "core", "documents"},
     "orbax": {"memory"},
     "transformers": {"llm"},
     "typer": {"cli"},

@@ -1,7 +1,8 @@
 """`nvcim rag`: a person's documents in noisy arrays, found for a question and put before it."""
 
+from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from rich.table import Table
@@ -33,6 +34,9 @@ from nvcim_jax.cli.shared import (
     print_json,
     progress_bar,
 )
+
+if TYPE_CHECKING:
+    from nvcim_jax.documents.encoder import Encoder as TextEncoder
 
 app = typer.Typer(no_args_is_help=True, help="Documents in noisy arrays: learn them, ask them, vary the device.")
 Encoder = Annotated[
@@ -134,7 +138,8 @@ def _tell(out: Path, learned, encoder, json: bool) -> None:
     dim, cut = learned.codes.shape[-1], learned.about.settings["cut"]
     arrays = sum(learned.format.arrays(count, dim) for count in counts)
     console.print(
-        f"{sum(counts)} documents of {len(counts)} people in {arrays} arrays of 384 x 128 cells: {out}", soft_wrap=True
+        f"documents: {sum(counts)}, owners: {len(counts)}, arrays of 384 x 128 cells: {arrays}; kept in {out}",
+        soft_wrap=True,
     )
     if cut:
         console.print(f"{cut} documents are longer than the {encoder.window} tokens that the encoder reads: cut there")
@@ -185,6 +190,7 @@ def ask(
         opened = _open(bank, user, device, sigma, encoder)
         search_key, answer_key = jax.random.split(jax.random.key(seed))
         query = asking.question(opened.memory.task, question)
+        loaded = load(model, weights, memory_size)
         with console.status("searching"):
             if words is not None:
                 (found,) = asking.find_by(words, opened.memory, [query], k=k, user=opened.user)
@@ -194,7 +200,6 @@ def ask(
                     write=stored.writing(mitigation, opened.memory.format, budget=budget),
                 )  # fmt: skip
         _show(found, opened)
-        loaded = load(model, weights, memory_size)
         console.print("answer:  ", end="")
         pieces = asking.stream(
             answer_key, loaded, opened.memory, query, [each.sample for each in found],
@@ -224,9 +229,11 @@ def _show(found, opened: Opened) -> None:
         chance = "" if each.chance is None else f"{each.chance:.2f}"
         text = each.sample.content if len(each.sample.content) <= SHOWN else each.sample.content[:SHOWN] + " ..."
         name = f"{each.sample.id}: {text}" if each.sample.id else text
-        table.add_row("" if at else "->", f"{each.score:.3f}", f"{each.margin:.3f}", chance, name)
+        lead = f"{each.margin:.3f}" if isfinite(each.margin) else ""
+        table.add_row("" if at else "->", f"{each.score:.3f}", lead, chance, name)
     console.print(table)
-    console.print(f"chance: of being among the first {len(found)}, over all programmings of the device")
+    if found[0].chance is not None:
+        console.print(f"chance: of being among the first {len(found)}, over all programmings of the device")
 
 
 def _described(each) -> dict:
@@ -248,7 +255,8 @@ def _people(task: str | None, data: Path | None, given: Path | None, count: int)
     return find_users(source(task, data, None, None), count)
 
 
-def made_encoder(name: str | None):
+def made_encoder(name: str | None) -> "TextEncoder":
+    """The encoder in a folder, by default the embedded model's token embeddings."""
     from nvcim_jax.cli.cache import keep_programs
     from nvcim_jax.documents import encoder
 

@@ -14,7 +14,6 @@ from nvcim_jax.cli.shared import (
     Json,
     Mitigation,
     Seed,
-    checked_device,
     console,
     device_name,
     mitigating,
@@ -91,7 +90,7 @@ def vary(
         if mitigation and not draws:
             raise ValueError(f"--mitigation {mitigation} has no closed form: program the documents with --draws 200")
         names, sigmas = device or [f"NVM-{number}" for number in range(1, 6)], sigma or [0.05, 0.1, 0.2, 0.4]
-        cells = [(name, each, _condition(name, each)) for name in names for each in sigmas]
+        cells = _cells(names, sigmas)
         prepare(out, *RESULTS)
         with console.status("reading the memory"):
             saved = memory.load(bank)
@@ -141,10 +140,18 @@ def _measured(saved, case, cells, *, k: int, draws: int, seed: int, write) -> li
     return rows
 
 
-def _condition(name: str, sigma: float):
+def _cells(names: list[str], sigmas: list[float]) -> list[tuple[str, float, Any]]:
+    """Every device at every sigma; a device of one's own is refused outside the range that its file gives."""
+    from nvcim_jax.hardware import catalogue
     from nvcim_jax.hardware.devices import Condition
 
-    return Condition(checked_device(name, sigma), sigma)
+    sheets = {name: catalogue.sheet(name) for name in names}
+    for name, sheet in sheets.items():
+        for sigma in sigmas if name.endswith(".toml") else ():
+            sheet.check(sigma=sigma)
+    for remark in catalogue.remarks([(sheet, sigmas) for sheet in sheets.values()]):
+        console.print(remark, soft_wrap=True)
+    return [(name, sigma, Condition(sheets[name].device, sigma)) for name in names for sigma in sigmas]
 
 
 def _require_k(k: int, saved) -> None:

@@ -67,7 +67,7 @@ def test_the_expected_hinge_is_the_mean_over_draws(batch):
 
     drawn = np.asarray(once(jax.random.split(jax.random.key(2), 20_000)))
     ours = float(losses.expected_hinge(KEY, asked, right, wrong, weight, margin=0.2))
-    assert ours == pytest.approx(drawn.mean(), abs=4 * drawn.std() / 20_000**0.5)
+    assert ours == pytest.approx(float(drawn.mean()), abs=float(4 * drawn.std() / 20_000**0.5))
 
 
 def test_info_nce_is_the_cross_entropy_of_the_right_one(batch):
@@ -76,7 +76,7 @@ def test_info_nce_is_the_cross_entropy_of_the_right_one(batch):
     found = float(losses.info_nce(KEY, asked, *quiet, jnp.ones(4), scale=2.0))
     logits = 2 * np.asarray(asked) @ np.concatenate([right.mean, wrong.mean]).T
     wanted = -np.log(np.exp(logits)[range(4), range(4)] / np.exp(logits).sum(1)).mean()
-    assert found == pytest.approx(wanted, rel=1e-5)
+    assert found == pytest.approx(float(wanted), rel=1e-5)
 
 
 @pytest.mark.parametrize("loss", [losses.margin_triplet, losses.info_nce, losses.expected_hinge])
