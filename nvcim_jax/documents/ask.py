@@ -23,7 +23,7 @@ from nvcim_jax.people import Sample, User
 from nvcim_jax.pipeline import answer, keys, presets
 from nvcim_jax.pipeline.answer import GREEDY
 
-MOST_CHANCES = 100_000  # documents times k, beyond which no chance is told: each takes 3 kB
+MOST_CHANCES = 400_000  # documents times k squared, or four k: 300 MB, beyond which no chance is told
 
 
 class Found(NamedTuple):
@@ -69,7 +69,7 @@ def find(
     asked = asked_codes(encoder, own, questions)
     ranked = _ranked(key, own.codes[0], asked, condition, k=k, format=own.format, write=write)
     chances = None
-    if write is write_values and k * len(history) <= MOST_CHANCES:
+    if write is write_values and k * max(k, 4) * len(history) <= MOST_CHANCES:
         chances = np.asarray(_chances(own.codes[0], asked, condition, k=k, format=own.format))
     rows = zip(*(np.asarray(part) for part in ranked), strict=True)
     return [_found(history, row, None if chances is None else chances[at]) for at, row in enumerate(rows)]

@@ -227,8 +227,10 @@ def panels(
     """Nodes and weights over the scores at which it can be decided who is among the first `k`.
 
     Half of the panels are equal; the others end at quantiles of the points that cut every Gaussian there into single
-    standard deviations, so a narrow Gaussian among wide ones gets panels of its own.
+    standard deviations, so a narrow Gaussian among wide ones gets panels of its own. There are more of both for more
+    than four.
     """
+    count = PANELS * -(-k // 4)
     below = jnp.where(takes_part, mean - REACH * std, -jnp.inf)
     low = jax.lax.top_k(below, k)[0][k - 1]  # below it so many are surely ahead
     low = jnp.where(low > -jnp.inf, low, jnp.min(jnp.where(takes_part, below, jnp.inf)))  # fewer than k take part
@@ -236,9 +238,9 @@ def panels(
     cuts = mean[:, None] + std[:, None] * jnp.linspace(-REACH, REACH, int(2 * REACH) + 1)[None, :]
     cuts = jnp.sort(jnp.where(takes_part[:, None], jnp.clip(cuts, low, high), low).reshape(-1))
     unused = jnp.searchsorted(cuts, low, side="right") - 1
-    rank = unused + (cuts.size - 1 - unused) * jnp.linspace(0, 1, PANELS + 1)
+    rank = unused + (cuts.size - 1 - unused) * jnp.linspace(0, 1, count + 1)
     quantiles = jnp.interp(rank, jnp.arange(cuts.size, dtype=cuts.dtype), cuts)
-    ends = jnp.sort(jnp.concatenate([low + (high - low) * jnp.linspace(0, 1, PANELS + 1), quantiles]))
+    ends = jnp.sort(jnp.concatenate([low + (high - low) * jnp.linspace(0, 1, count + 1), quantiles]))
     at, weight = (jnp.asarray(part, mean.dtype) for part in np.polynomial.legendre.leggauss(NODES))
     half = jnp.diff(ends)[:, None] / 2
     return (ends[:-1, None] + half * (1 + at)[None, :]).reshape(-1), (half * weight[None, :]).reshape(-1)

@@ -74,7 +74,7 @@ def test_a_found_document_has_score_lead_and_chance(own, people, learned):
     (row, _) = ask.find(KEY, own, learned, people[0].queries, NVM3, k=5)
     assert [each.score for each in row] == sorted((each.score for each in row), reverse=True)
     assert row[0].margin == pytest.approx(row[0].score - row[1].score, abs=1e-6) and row[-1].margin == np.inf
-    assert sum(each.chance for each in row) == pytest.approx(5, abs=1e-3)  # all five are among the first five
+    assert sum(each.chance for each in row) == pytest.approx(5, abs=1e-2)  # all five are among the first five
 
 
 def test_a_memory_comes_back_as_it_was_saved(own, learned, tmp_path):

@@ -86,3 +86,13 @@ def test_gradients_are_those_of_finite_differences():
 def test_a_k_that_cannot_be_filled_is_refused(k):
     with pytest.raises(ValueError, match=f"k = {k}, but there are 3 documents"):
         ranking.rank_probabilities(*THREE, k=k)
+
+
+def test_narrow_scores_far_apart_are_resolved():
+    """Deviations of a hundredth of the spread: the quadrature must not step over them."""
+    mean = jax.random.normal(jax.random.key(3), (60,))
+    ranks = ranking.rank_probabilities(mean, jnp.full(60, 1e-4), k=10)
+    np.testing.assert_allclose(ranks.sum(0), 1, atol=1e-3)
+    order = jnp.argsort(-mean)
+    clear = jnp.flatnonzero(jnp.abs(jnp.diff(mean[order]))[:10] > 0.1)
+    assert clear.size and bool((ranks[order[: int(clear[-1]) + 1]].sum(1) > 0.999).all())
