@@ -15,7 +15,23 @@ for noisy in ("absl", "asyncio", "matplotlib"):  # Orbax logs through the first 
 import typer  # noqa: E402
 from typer.core import TyperGroup  # noqa: E402
 
-from nvcim_jax.cli import ask, bank, chat, common, cost, devices, grow, lamp, learn, live, run, stream, study, vary  # noqa: E402
+from nvcim_jax.cli import (  # noqa: E402
+    ask,
+    bank,
+    chat,
+    common,
+    cost,
+    devices,
+    grow,
+    lamp,
+    learn,
+    live,
+    rag_vary,
+    run,
+    stream,
+    study,
+    vary,
+)
 from nvcim_jax.cli.shared import EMBEDDED as EMBEDDED  # noqa: E402
 from nvcim_jax.cli.shared import console  # noqa: E402
 from nvcim_jax.cli.terminal import visible  # noqa: E402
@@ -57,6 +73,7 @@ for job in (run, stream, live, learn, grow, common, ask, chat, devices, vary, co
 app.add_typer(bank.app, name="bank")
 app.add_typer(lamp.app, name="lamp")
 app.add_typer(study.app, name="study")
+app.add_typer(rag_vary.app, name="rag")
 
 
 def _print_version(wanted: bool) -> None:

@@ -129,6 +129,12 @@ def gist(task: Task, sample: Sample) -> str:
     return f"{first if sample.answer == '[1]' else second} {title}"
 
 
+def references(task: Task, question: str) -> str:
+    """The two candidate references of a LaMP-1 question, by which LaMP looks for documents; "" for other questions."""
+    gaps = _gaps(task, question) if task.name == "LaMP-1" else None
+    return " ".join(gaps[1:]) if gaps else ""
+
+
 def both_orders(task: Task, sample: Sample) -> tuple[Sample, ...]:
     """The sample and, for LaMP-1, the same with its references exchanged: else a prompt learns the position."""
     gaps = _gaps(task, sample.question)

@@ -13,6 +13,7 @@ from nvcim_jax import tuning
 from nvcim_jax.core import selection
 from nvcim_jax.data.lamp import Task
 from nvcim_jax.data.users import Users
+from nvcim_jax.documents.ask import behind_texts
 from nvcim_jax.evaluation import metrics, one_for_all
 from nvcim_jax.evaluation.methods import Cell, Method, training_of
 from nvcim_jax.evaluation.methods import rows as all_rows
@@ -24,7 +25,7 @@ from nvcim_jax.pipeline.answer import answer_room, generate
 from nvcim_jax.pipeline.block import Block
 from nvcim_jax.pipeline.encode import fit_codecs
 from nvcim_jax.pipeline.learn import rekeyed, tune_bank
-from nvcim_jax.pipeline.presets import Settings
+from nvcim_jax.pipeline.presets import RECOMMENDED, Settings
 from nvcim_jax.pipeline.select import Selected, buffered, select
 
 
@@ -87,6 +88,7 @@ class Shared(NamedTuple):
     block: Callable[[Callable], Block]  # by how codecs are fitted
     learned: Callable[[Callable, Settings, Cell | None], Bank]  # by `methods.training_of`
     sensitivity: Callable[[Callable, Settings, Cell | None, int], Array]  # by the same, and the number of probes
+    behind: Callable[[int, Cell], list[Sample]]  # the questions behind so many texts that are found on a cell's device
     write_key: PRNGKeyArray
     report: Callable[[int], None]
 
@@ -159,7 +161,11 @@ def share(
         probed, own = replace(settings, probes=probes), block(settings.fit_codec)
         return retrieve.sensitivities(curve_key, model, own, learned(how, settings, cell), settings=probed)
 
-    return Shared(crowd, alone, block, learned, sensitivity, write_key, report)
+    @cache
+    def behind(count: int, cell: Cell) -> list[Sample]:
+        return behind_texts(write_key, model, crowd.task, crowd.users, cell.condition, count=count)
+
+    return Shared(crowd, alone, block, learned, sensitivity, behind, write_key, report)
 
 
 def climb(shared: Shared, method: Method, cell: Cell, *, draws: int, train_device: str | None = None) -> Score:
@@ -169,8 +175,10 @@ def climb(shared: Shared, method: Method, cell: Cell, *, draws: int, train_devic
     they are unknown.
     """
     crowd = shared.crowd
+    asked = shared.behind(method.texts, cell) if method.texts else crowd.queries
     if method.settings is None:
-        return _as_score(crowd, crowd.owners, shared.alone())
+        answers = _answers(crowd, shared.report, asked, None, RECOMMENDED) if method.texts else shared.alone()
+        return _as_score(crowd, crowd.owners, answers)
     settings, trained_for = method.settings, Cell(train_device or cell.device, cell.sigma)
     block, bank = shared.block(settings.fit_codec), _found_by(shared, method, trained_for)
     if method.known_domain:
@@ -181,7 +189,7 @@ def climb(shared: Shared, method: Method, cell: Cell, *, draws: int, train_devic
     curve = shared.sensitivity(*training_of(method, trained_for), settings.probes) if settings.probes else None
     how = {"settings": settings, "draws": draws, "sensitivity": curve}
     banks = retrieve.program(shared.write_key, block, bank, cell.condition, **how)
-    score = _stored(shared, block, banks, settings, draws)
+    score = _stored(shared, block, banks, settings, draws, asked)
     if method.learn is one_for_all.learn:  # there is nothing to find
         outcomes = tuple(each._replace(found=None, margin=None) for each in score.outcomes)
         return score._replace(right_domain=None, outcomes=outcomes)
@@ -212,15 +220,16 @@ def _answers(crowd: Crowd, report, queries: Sequence[Sample], prompts, settings:
     return generate(crowd.model, queries, front, new_tokens=room, wording=settings.wording, report=told)
 
 
-def _stored(shared: Shared, block: Block, banks, settings: Settings, draws: int) -> Score:
-    """The score of banks that were programmed, searched and read back under every draw."""
+def _stored(shared: Shared, block: Block, banks, settings: Settings, draws: int, asked: Sequence[Sample]) -> Score:
+    """The score of banks that were programmed, searched and read back under every draw; `asked` is put to the model."""
     crowd, users = shared.crowd, shared.crowd.users
     match = retrieve.search(crowd.model, block, banks, settings=settings)
     place = [(u, d, q) for u, user in enumerate(users) for q in range(len(user.queries)) for d in range(draws)]
     at = tuple(np.array(place).T)
     flat = match.prompt.reshape(len(users), -1, *match.prompt.shape[-2:])
     prompts = compiled.prompts_of(block.codec, flat).reshape(*match.prompt.shape[:-1], -1)[at]
-    answers = _answers(crowd, shared.report, [users[u].queries[q] for u, _, q in place], prompts, settings)
+    first = np.cumsum([0, *(len(user.queries) for user in users)])
+    answers = _answers(crowd, shared.report, [asked[first[u] + q] for u, _, q in place], prompts, settings)
     slots = np.asarray(match.index)[at]
     picked = [crowd.selected.samples[u][slot] for (u, _, _), slot in zip(place, slots, strict=True)]
     best = -np.partition(-np.asarray(match.scores)[at], 1)[:, :2]  # of slots without an OVT the score is -inf

@@ -43,7 +43,8 @@ class Method(NamedTuple):
     """A row of the table: how prompts are learned, written and found.
 
     Without `settings` the model answers alone. With `known_domain` nothing is stored: the question gets the OVT of its
-    own domain as it was trained.
+    own domain as it was trained. So many `texts` of the user's history, found in noisy arrays of their own, stand
+    before the question.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Method(NamedTuple):
     group: str = ""  # the preset that it belongs to
     learn: Callable = tune_bank
     known_domain: bool = False
+    texts: int = 0
 
     @property
     def learned_with(self) -> Settings:
@@ -83,6 +85,15 @@ def rows(presets: Mapping[str, Settings] = PRESETS) -> list[Method]:
     for group, settings in presets.items():
         found += _of_preset(group, settings)
     return found
+
+
+def with_texts(count: int = 4) -> list[Method]:
+    """Rows beside those of the table: the base model behind retrieved text, and an OVT behind it, too."""
+    best = PRESETS["recommended"]
+    return [
+        Method(f"text, {count} found", None, texts=count),
+        Method(f"OVT and text, {count} found", best, texts=count),
+    ]
 
 
 def _of_preset(group: str, settings: Settings) -> list[Method]:

@@ -38,15 +38,16 @@ def check_device(device: Device, layout: Layout) -> None:
         )
 
 
-def layout_of(device: Device) -> Layout:
-    """How 16-bit codes lie in cells of as many levels as the device has, their sign kept digitally.
+def layout_of(device: Device, *, bits: int = 16) -> Layout:
+    """How codes of so many bits lie in cells of as many levels as the device has, their sign kept digitally.
 
-    ValueError unless the device has a power of two of them.
+    Codes of one bit lie as those of two, whose magnitude is always one. ValueError unless the device has a power of
+    two of levels, no more than a code has.
     """
     levels = device.levels.shape[-1]
     if not 2 <= levels <= 256 or levels & (levels - 1):
         raise ValueError(f"a device of {levels} levels: a power of two from 2 to 256 is needed to hold codes in cells")
-    return Layout(cell_bits=levels.bit_length() - 1)
+    return Layout(bits=max(bits, 2), cell_bits=levels.bit_length() - 1)
 
 
 def spread(levels: Levels, device: Device, *, sigma: Float[Array, ""] | float) -> Held:

@@ -80,6 +80,7 @@ class Config:
     logit_scale: float = 1.0
     unturned: tuple[int, ...] = ()  # layers without rotary positions (SmolLM3)
     local_rope: Rope | None = None  # of layers with a window (Gemma 3)
+    token_types: int = 0  # of a BERT
 
     def window(self, layer: int) -> int | None:
         """How many tokens layer `layer` sees, itself included; None for all."""

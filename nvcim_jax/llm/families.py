@@ -257,6 +257,32 @@ def _gpt2(hf) -> Config:
     )
 
 
+def bert(hf: Any) -> Config:
+    """Config of a BERT, which is no decoder and so not among `FAMILIES`."""
+    _require(hf, position_embedding_type=("absolute",), is_decoder=(False,), add_cross_attention=(False,))
+    config = Config(
+        vocab_size=hf.vocab_size,
+        dim=hf.hidden_size,
+        hidden_dim=hf.intermediate_size,
+        layers=hf.num_hidden_layers,
+        heads=hf.num_attention_heads,
+        kv_heads=hf.num_attention_heads,
+        head_dim=_head_dim(hf),
+        context=hf.max_position_embeddings,
+        norm_eps=hf.layer_norm_eps,
+        tied=True,
+        rope=None,
+        norm="layer",
+        norm_after=True,
+        activation=_activation(hf.hidden_act),
+        gated=False,
+        token_types=hf.type_vocab_size,
+        **dict.fromkeys(("qkv_bias", "out_bias", "mlp_bias"), True),
+    )
+    _check_heads(config)
+    return config
+
+
 def _windows(hf) -> tuple[int | None, ...]:
     """The sliding window of every layer; () where no layer has one."""
     window = getattr(hf, "sliding_window", None)

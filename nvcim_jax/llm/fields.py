@@ -51,6 +51,8 @@ CONFIG: dict[str, Kind] = {
     **dict.fromkeys(("model_type", "hidden_act", "activation_function"), WORD),
     **dict.fromkeys(("hidden_activation", "tokenizer_class"), or_null(WORD)),
     "vocab_size": whole(1, 2**24),
+    "type_vocab_size": whole(1, 2**10),
+    "position_embedding_type": or_null(WORD),
     **dict.fromkeys(("hidden_size", "n_embd"), _WIDTH),
     "word_embed_proj_dim": or_null(_WIDTH),
     **dict.fromkeys(("intermediate_size", "ffn_dim"), whole(1, 2**20)),
@@ -78,7 +80,8 @@ CONFIG: dict[str, Kind] = {
     **dict.fromkeys(
         ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_qkv_bias", "enable_bias", "use_parallel_residual",
          "qk_layernorm", "do_layer_norm_before", "layer_norm_elementwise_affine", "_remove_final_layer_norm",
-         "scale_attn_by_inverse_layer_idx", "scale_attn_weights", "add_cross_attention", "use_sliding_window"),
+         "scale_attn_by_inverse_layer_idx", "scale_attn_weights", "add_cross_attention", "use_sliding_window",
+         "is_decoder"),
         FLAG,
     ),
     "use_bidirectional_attention": or_null(FLAG),

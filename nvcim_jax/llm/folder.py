@@ -4,6 +4,7 @@ import json
 import os
 import reprlib
 from pathlib import Path
+from typing import Any
 
 from nvcim_jax import files
 from nvcim_jax.llm.config import CheckpointError
@@ -39,6 +40,14 @@ def check_link(path: Path) -> None:
 
 def read_object(path: Path) -> dict:
     """The JSON object in a file. Raises CheckpointError for anything else, NaN and infinity among them."""
+    told = read_value(path)
+    if not isinstance(told, dict):
+        raise CheckpointError(f"{path} is damaged: it holds {short(told)}, a JSON object is needed: download it again")
+    return told
+
+
+def read_value(path: Path) -> Any:
+    """The JSON value in a file. Raises CheckpointError for what is no JSON, NaN and infinity among it."""
     try:
         with os.fdopen(files.open_own(path.resolve()), "rb") as file:
             data = file.read(MOST_JSON + 1)
@@ -47,12 +56,9 @@ def read_object(path: Path) -> dict:
     if len(data) > MOST_JSON:
         raise CheckpointError(f"{path} is larger than {MOST_JSON // 2**20} MiB: no such file of a checkpoint is")
     try:
-        told = json.loads(data.decode("utf-8"), parse_constant=_refuse)
+        return json.loads(data.decode("utf-8"), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged, no JSON ({one_line(error)}): download it again") from error
-    if not isinstance(told, dict):
-        raise CheckpointError(f"{path} is damaged: it holds {short(told)}, a JSON object is needed: download it again")
-    return told
 
 
 def short(value: object) -> str:

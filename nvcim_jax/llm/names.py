@@ -17,6 +17,7 @@ class Names(NamedTuple):
     layer: str
     inside: dict[str, str]
     inputs_first: bool = False  # torch's Linear keeps [out, in] as we do; GPT-2's Conv1D keeps [in, out]
+    unread: tuple[str, ...] = ()  # parts of tensors' names that belong to what is not built here
 
 
 _TOP = {"embedding": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
@@ -93,6 +94,25 @@ FAMILIES = {
         inputs_first=True,
     ),
 }
+
+BERT = Names(
+    {
+        "embedding": "bert.embeddings.word_embeddings",
+        "places": "bert.embeddings.position_embeddings",
+        "kinds": "bert.embeddings.token_type_embeddings",
+        "norm": "bert.embeddings.LayerNorm",
+    },
+    "bert.encoder.layer",
+    {f"attention/{part[0]}": f"attention.self.{part}" for part in ("query", "key", "value")}
+    | {
+        "attention/o": "attention.output.dense",
+        "attention_norm": "attention.output.LayerNorm",
+        "up": "intermediate.dense",
+        "down": "output.dense",
+        "mlp_norm": "output.LayerNorm",
+    },
+    unread=("pooler.", "cls.", "classifier.", "embeddings.position_ids"),
+)
 
 # What llama.cpp calls them, by its name of the architecture. A layer has those of these modules that its family has.
 _GGUF = Names(

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,13 +19,14 @@ from nvcim_jax.llm.decoder import Decoder
 from nvcim_jax.llm.folder import short
 
 Tensor = tensors.Tensor | gguf_file.Tensor
+Net = Callable[[Config], Any]  # a Flax module, called with ids
 _HEAD, _ROW = "lm_head.weight", slice(0, 1)
 
 
-def shapes(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
+def shapes(config: Config, net: Net = Decoder) -> dict[str, jax.ShapeDtypeStruct]:
     """Our name of every parameter -> its shape and type. Layers are alike: one is traced, however many there are."""
     one = replace(config, layers=1, windows=config.windows[:1])
-    tree = jax.eval_shape(Decoder(one).init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+    tree = jax.eval_shape(net(one).init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
     flat: dict[str, Any] = traverse_util.flatten_dict(tree, sep="/")
     inside = {ours: leaf for ours, leaf in flat.items() if ours.startswith("blocks_0/")}
     blocks = range(config.layers)
@@ -46,15 +47,21 @@ class Part(NamedTuple):
 
 
 def planned(
-    path: Path, there: Mapping[str, Tensor], called: names.Names, config: Config, how: Packed | None
+    path: Path,
+    there: Mapping[str, Tensor],
+    called: names.Names,
+    config: Config,
+    how: Packed | None,
+    net: Net = Decoder,
 ) -> list[Part]:
-    """Where every parameter is read from, the largest first: what reading needs beside the weights is then never on
-    top of all of them. `there` are the tensors of the checkpoint at `path`. Raises CheckpointError unless names, shapes
-    and types are those that the configuration asks for."""
+    """Where every parameter of `net` is read from, the largest first: what reading needs beside the weights is then
+    never on top of all of them. `there` are the tensors of the checkpoint at `path`. Raises CheckpointError unless
+    names, shapes and types are those that the configuration asks for."""
+    there = {name: tensor for name, tensor in there.items() if not any(part in name for part in called.unread)}
     layers = names.layers(called, there)
     if layers != config.layers:
         raise CheckpointError(f"{path}: its tensors are of {layers} layers, its configuration says {config.layers}")
-    wanted = shapes(config)
+    wanted = shapes(config, net)
     sources = {ours: names.source(called, config, ours) for ours in wanted}
     files = _match(path, there, sources, config.tied, how)
     parts = []

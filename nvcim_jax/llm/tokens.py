@@ -8,17 +8,24 @@ from nvcim_jax.llm import huggingface
 from nvcim_jax.llm.config import CheckpointError
 from nvcim_jax.llm.folder import one_line, read_object, short
 
-_ONE_OF = ("tokenizer.json", "tokenizer.model", "vocab.json")
+_ONE_OF = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _OTHER_FILES = ("gguf_file", "fast_tokenizer_files")  # settings that name a file to read instead
 _PROBE = "Two words, 1 é 字"
 
 
 def read(folder: Path, hf: Any, vocab_size: int) -> tuple[Any, tuple[int, ...]]:
-    """The tokenizer in a folder, and its end tokens; every token has a row of the embedding.
+    """The tokenizer in a folder, and its end tokens. Raises CheckpointError as `tokenizer` does, and if no token ends
+    an answer."""
+    found = tokenizer(folder, hf, vocab_size)
+    return found, _ends(folder, found, vocab_size)
 
-    Raises CheckpointError if files are absent or damaged, a token lies beyond `vocab_size`, a text cannot be encoded
-    and decoded, or no token ends an answer.
+
+def tokenizer(folder: Path, hf: Any, vocab_size: int) -> Any:
+    """The tokenizer in a folder; every token has a row of the embedding.
+
+    Raises CheckpointError if files are absent or damaged, a token lies beyond `vocab_size`, or a text cannot be encoded
+    and decoded.
     """
     if not any((folder / name).is_file() for name in _ONE_OF):
         raise CheckpointError(f"{folder} holds no tokenizer.json: save the tokenizer beside the weights")
@@ -26,12 +33,12 @@ def read(folder: Path, hf: Any, vocab_size: int) -> tuple[Any, tuple[int, ...]]:
         if (folder / name).is_file():
             _check_settings(folder / name)
     try:
-        tokenizer = huggingface.tokenizer(folder, hf)
-        check(tokenizer, vocab_size)
-        _warn_of_moved(folder, tokenizer)
+        found = huggingface.tokenizer(folder, hf)
+        check(found, vocab_size)
+        _warn_of_moved(folder, found)
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
-    return tokenizer, _ends(folder, tokenizer, vocab_size)
+    return found
 
 
 def _check_settings(path: Path) -> None:

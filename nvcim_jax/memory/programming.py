@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from nvcim_jax.core.pooling import pyramid
-from nvcim_jax.core.quantise import to_codes
+from nvcim_jax.core.quantise import Step, peak_step, to_codes
 from nvcim_jax.core.similarity import SCALES
 from nvcim_jax.hardware.crossbar import check_fits, write_values
 from nvcim_jax.hardware.devices import Device
@@ -45,10 +45,14 @@ def store(
     *,
     sigma: Float[Array, ""] | float,
     write: Write = write_values,
+    bits: int = 16,
+    step: Step = peak_step,
 ) -> Float[Array, "rows dim"]:
-    """Round one matrix to int16, program it, read it back in its own unit (the step is kept digitally)."""
-    check_fits(*values.shape)
-    codes = to_codes(values)
+    """Round one matrix to codes of `bits` bits, program them, read them back in the matrix's own unit.
+
+    The step, one for the matrix, is kept digitally. A `write` by cell must be given the layout of these bits.
+    """
+    codes = to_codes(values, bits=bits, step=step)
     return write(key, codes.integers, device, sigma=sigma) * codes.step
 
 
@@ -68,6 +72,7 @@ def program_one(
     `sensitivity` is the prompt's, for a `write` that takes one. A score is linear in the copies of the key, so none of
     their values matters more than another. ValueError if a matrix does not fit one array.
     """
+    check_fits(*prompt.shape)
     prompt_key, *copy_keys = jax.random.split(key, 1 + len(scales))
     put = partial(store, device=device, sigma=sigma)
     own = write if sensitivity is None else partial(write, sensitivity=sensitivity)

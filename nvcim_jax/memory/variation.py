@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nvcim_jax.core.noise import noise_std
 from nvcim_jax.core.pooling import pyramid
-from nvcim_jax.core.quantise import from_codes, to_codes, to_levels
+from nvcim_jax.core.quantise import Step, from_codes, peak_step, to_codes, to_levels
 from nvcim_jax.core.similarity import SCALES
 from nvcim_jax.hardware import cells
 from nvcim_jax.hardware.crossbar import check_fits
@@ -46,31 +46,43 @@ class ChipLaw(NamedTuple):
 Law = Callable[..., Gaussian]
 
 
-def value_law(values: Float[Array, "rows dim"], device: Device, *, sigma: Float[Array, ""] | float) -> Gaussian:
+def value_law(
+    values: Float[Array, "rows dim"],
+    device: Device,
+    *,
+    sigma: Float[Array, ""] | float,
+    bits: int = 16,
+    step: Step = peak_step,
+) -> Gaussian:
     """What `crossbar.write_values` returns of a matrix, in the matrix's own unit (Eq. 4).
 
-    The mean is the int16 code, its gradient straight-through. ValueError if the matrix does not fit an array.
+    The mean is the code, its gradient straight-through.
     """
-    check_fits(*values.shape)
-    codes = to_codes(values)
+    codes = to_codes(values, bits=bits, step=step)
     std = noise_std(codes.integers.astype(jnp.float32), sigma=sigma, factors=device.factors)
     return Gaussian(_unrounded(values, from_codes(codes)), (std * codes.step) ** 2)
 
 
-def cell_law(values: Float[Array, "rows dim"], device: Device, *, sigma: Float[Array, ""] | float) -> Gaussian:
+def cell_law(
+    values: Float[Array, "rows dim"],
+    device: Device,
+    *,
+    sigma: Float[Array, ""] | float,
+    bits: int = 16,
+    step: Step = peak_step,
+) -> Gaussian:
     """What `crossbar.write_cells` returns of a matrix: every cell's variance by its level and of its read, weighted by
     its place.
 
-    ValueError if the matrix does not fit an array, and for a device with stuck cells.
+    ValueError for a device with stuck cells.
     """
-    check_fits(*values.shape)
     if device.stuck is not None:
         raise ValueError(
             "this device has stuck cells, whose reads follow no Gaussian: draw it with monte_carlo (`nvcim vary "
             "--draws 2000`), or leave stuck_off and stuck_on out of its sheet"
         )
-    layout = cells.layout_of(device)
-    codes = to_codes(values)
+    layout = cells.layout_of(device, bits=bits)
+    codes = to_codes(values, bits=bits, step=step)
     places = jnp.array(layout.places, jnp.float32)
     written = cells.spread(to_levels(codes.integers, layout), device, sigma=sigma) ** 2
     variance = (written + cells.read_variance(device)) * (places[None, None] * codes.step) ** 2
@@ -85,7 +97,11 @@ def bank_law(
     scales: tuple[int, ...] = SCALES,
     law: Law = value_law,
 ) -> tuple[Gaussian, ...]:
-    """What the arrays return of the pooled copies of every key, as `program` writes them: one law per scale."""
+    """What the arrays return of the pooled copies of every key, as `program` writes them: one law per scale.
+
+    ValueError for a key that does not fit an array.
+    """
+    check_fits(*keys.shape[1:])
     each = partial(law, device=device, sigma=sigma)
     return jax.vmap(lambda key: tuple(each(copy) for copy in pyramid(key, scales=scales)))(keys)
 
@@ -123,7 +139,7 @@ def win_probabilities(mean: Float[Array, "ovts"], variance: Float[Array, "ovts"]
     size = jax.lax.stop_gradient(jnp.max(jnp.abs(mean)))
     mean = mean - jax.lax.stop_gradient(jnp.max(jnp.where(takes_part, mean, -jnp.inf)))  # floats are finest near zero
     std = jnp.sqrt(jnp.maximum(variance, (RESOLUTION * size + 1e-15) ** 2))
-    x, weight = _panels(*jax.lax.stop_gradient((mean, std)), takes_part)
+    x, weight = panels(*jax.lax.stop_gradient((mean, std)), takes_part)
     z = jnp.clip((x[None, :] - mean[:, None]) / std[:, None], -40, 40)
     log_below = jnp.where(takes_part[:, None], jax.scipy.special.log_ndtr(z), 0)
     log_density = -0.5 * (z**2 + np.log(2 * np.pi)) - jnp.log(std)[:, None]
@@ -205,20 +221,26 @@ def _of_each_ovt(weights: Float[Array, "_ dim"], values: Float[Array, "ovts _ di
     return jax.vmap(lambda own: jnp.vdot(weights, own, precision="highest"))(values)
 
 
-def _panels(mean: Array, std: Array, takes_part: Array) -> tuple[Array, Array]:
-    """Nodes and weights over the scores at which the search can be decided.
+def panels(
+    mean: Float[Array, "ovts"], std: Float[Array, "ovts"], takes_part: Bool[Array, "ovts"], k: int = 1
+) -> tuple[Float[Array, "nodes"], Float[Array, "nodes"]]:
+    """Nodes and weights over the scores at which it can be decided who is among the first `k`.
 
     Half of the panels are equal; the others end at quantiles of the points that cut every Gaussian there into single
-    standard deviations, so a narrow Gaussian among wide ones gets panels of its own.
+    standard deviations, so a narrow Gaussian among wide ones gets panels of its own. There are more of both for more
+    than four.
     """
-    low = jnp.max(jnp.where(takes_part, mean - REACH * std, -jnp.inf))  # below it somebody is surely ahead
+    count = PANELS * -(-k // 4)
+    below = jnp.where(takes_part, mean - REACH * std, -jnp.inf)
+    low = jax.lax.top_k(below, k)[0][k - 1]  # below it so many are surely ahead
+    low = jnp.where(low > -jnp.inf, low, jnp.min(jnp.where(takes_part, below, jnp.inf)))  # fewer than k take part
     high = jnp.max(jnp.where(takes_part, mean + REACH * std, -jnp.inf))
     cuts = mean[:, None] + std[:, None] * jnp.linspace(-REACH, REACH, int(2 * REACH) + 1)[None, :]
     cuts = jnp.sort(jnp.where(takes_part[:, None], jnp.clip(cuts, low, high), low).reshape(-1))
     unused = jnp.searchsorted(cuts, low, side="right") - 1
-    rank = unused + (cuts.size - 1 - unused) * jnp.linspace(0, 1, PANELS + 1)
+    rank = unused + (cuts.size - 1 - unused) * jnp.linspace(0, 1, count + 1)
     quantiles = jnp.interp(rank, jnp.arange(cuts.size, dtype=cuts.dtype), cuts)
-    ends = jnp.sort(jnp.concatenate([low + (high - low) * jnp.linspace(0, 1, PANELS + 1), quantiles]))
+    ends = jnp.sort(jnp.concatenate([low + (high - low) * jnp.linspace(0, 1, count + 1), quantiles]))
     at, weight = (jnp.asarray(part, mean.dtype) for part in np.polynomial.legendre.leggauss(NODES))
     half = jnp.diff(ends)[:, None] / 2
     return (ends[:-1, None] + half * (1 + at)[None, :]).reshape(-1), (half * weight[None, :]).reshape(-1)

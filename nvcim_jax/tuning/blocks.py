@@ -76,12 +76,12 @@ def run(
     condition = condition._replace(sigma=jnp.float32(condition.sigma))
     program = partial(train.advance, config=config, method=method, training=training)
     if folder is not None:
-        _prepare(folder, {_name(first) for first in range(0, count, block)})
+        prepare(folder, {name_of(first) for first in range(0, count, block)})
     parts = []
     for first in range(0, count, block):
         chosen = order[first : first + block]
         part = _trimmed(_rows(job, np.resize(chosen, block)))  # a short last block repeats its rows
-        kept = None if folder is None else _Kept(folder, first, _digest(params, part, condition, program.keywords))
+        kept = None if folder is None else Kept(folder, first, _digest(params, part, condition, program.keywords))
         tuned = _block(partial(program, params, part, condition), part, training, kept, report, len(chosen))
         parts.append(_rows((tuned.values, tuned.losses.T, tuned.broken), slice(len(chosen))))
     back = np.argsort(order)
@@ -90,7 +90,7 @@ def run(
 
 
 def _block(
-    advance: Callable[[State, int], State], job: Job, training: Training, kept: "_Kept | None", report, real: int
+    advance: Callable[[State, int], State], job: Job, training: Training, kept: "Kept | None", report, real: int
 ) -> Tuned:
     """One block to its end, told and kept in stretches of about a second; `real` rows of it count."""
     state = train.begin(job, training=training)
@@ -137,7 +137,7 @@ def discard(folder: Path) -> None:
         folder.rmdir()
 
 
-def _prepare(folder: Path, names: set[str]) -> None:
+def prepare(folder: Path, names: set[str]) -> None:
     """Make `folder`, closed to others. ValueError if it holds anything but `names`, as an earlier run left them."""
     for path in _own(folder):
         if path.name not in names:
@@ -146,7 +146,7 @@ def _prepare(folder: Path, names: set[str]) -> None:
     folder.chmod(0o700)
 
 
-def _name(first: int) -> str:
+def name_of(first: int) -> str:
     """The file of the block that begins with row `first` in order of length."""
     return f"rows-{first:07d}.safetensors"
 
@@ -190,19 +190,20 @@ def _job_of(tensors) -> str | None:
     return (tensors.metadata() or {}).get("job")
 
 
-class _Kept:
-    """The state of one block in a file, complete or absent, that nobody else can read."""
+class Kept:
+    """The state of one block, a tree of arrays, in a file: complete or absent, and nobody else can read it."""
 
     def __init__(self, folder: Path, first: int, digest: str):
-        self.path, self.digest = folder / _name(first), digest
+        self.path, self.digest = folder / name_of(first), digest
 
-    def write(self, state: State) -> None:
+    def write(self, state: PyTree) -> None:
         from safetensors.numpy import save
 
         leaves = {str(at): np.asarray(leaf) for at, leaf in enumerate(jax.tree.leaves(state))}
         files.write_bytes(self.path, save(leaves, metadata={"job": self.digest}), private=True)
 
-    def read(self, fresh: State) -> State:
+    def read(self, fresh: PyTree) -> PyTree:
+        """What was kept of this job, else `fresh`, whose shapes it must have. ValueError for another job's."""
         if not self.path.exists():
             return fresh
         shape, leaves = jax.tree.structure(fresh), jax.tree.leaves(fresh)

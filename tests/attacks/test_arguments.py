@@ -15,6 +15,7 @@ from typer.main import get_command
 
 from nvcim_jax import cli, llm
 from nvcim_jax.data import fetch
+from nvcim_jax.documents import learn as learning
 from nvcim_jax.evaluation import cases, figures, main_job, study
 from nvcim_jax.pipeline import common, grow, keep, learn, life_store, retrieve
 from tests.helpers.attacks import Attack, command, outcomes
@@ -170,6 +171,7 @@ def run(model, bank, monkeypatch, tmp_path, tmp_path_factory):
         (cases, "case"),
         (life_store, "create"),
         (life_store, "resume"),
+        (learning, "learn"),
     ):
         monkeypatch.setattr(module, name, stop)
 

@@ -12,7 +12,7 @@ from nvcim_jax.core.similarity import aligned, aligned_mean, pairwise_mean
 from nvcim_jax.data import lamp, synthetic
 from nvcim_jax.data.users import Users, toy_users
 from nvcim_jax.evaluation import main_job, methods, one_for_all, statistics
-from nvcim_jax.evaluation.ladder import Ladder, Score, ladder, work
+from nvcim_jax.evaluation.ladder import Ladder, Score, climb, ladder, share, work
 from nvcim_jax.hardware import mitigation
 from nvcim_jax.hardware.catalogue import device
 from nvcim_jax.hardware.crossbar import write_values
@@ -222,3 +222,20 @@ def test_mitigations_are_those_of_the_paper():
         mitigated(RECOMMENDED, "best")
     with pytest.raises(ValueError, match=r"a budget of 0.5 pulses per cell: the first pulses alone take 1"):
         mitigated(RECOMMENDED, "swv", budget=0.5)
+
+
+def test_texts_stand_before_the_question_and_change_no_search(model):
+    rows = [*methods.with_texts(2), ROWS[methods.whole("recommended")]]
+    quick = [
+        row if row.settings is None else row._replace(settings=replace(row.settings, training=methods.UNTUNED))
+        for row in rows
+    ]
+    shared = share(jax.random.key(0), model, toy_users("LaMP-2", 2), settings=quick[-1].settings)
+    cell = methods.Cell("NVM-3", 0.1)
+    asked = shared.behind(2, cell)
+    assert all(long.question.endswith(query.question) for long, query in zip(asked, shared.crowd.queries))
+    own = {sample.content for sample in shared.crowd.users[0].history}
+    assert any(content in asked[0].question for content in own) and asked[0].content == shared.crowd.queries[0].content
+    alone, both, ovt = (climb(shared, row, cell, draws=1) for row in quick)
+    np.testing.assert_array_equal(both.right_domain, ovt.right_domain)
+    assert alone.answers[0] != shared.alone() and both.answers != ovt.answers

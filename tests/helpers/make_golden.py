@@ -138,8 +138,96 @@ def make(name: str) -> None:
     np.savez_compressed(folder / "expected.npz", **told_by_torch(folder, given))
 
 
+ENCODER = "bert"  # of texts, beside the decoders of CASES
+TEXTS = (
+    "This is an example sentence",
+    "Each sentence is converted",
+    "caf\u00e9 na\u00efve, un-aff-able 42!",
+    "a",
+    "zzz " * 40,
+)
+_PIECES = (
+    "[PAD] [UNK] [CLS] [SEP] [MASK] this is an each sentence converted example cafe naive un ##aff ##able , - ! 42 a"
+)
+
+
+def embedded_by_torch(folder: Path, pooling: str) -> np.ndarray:
+    """What transformers and sentence-transformers' pooling make of TEXTS, each alone, to 24 tokens."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    tokenizer, found = AutoTokenizer.from_pretrained(folder), []
+    with torch.no_grad():
+        for text in TEXTS:
+            given = tokenizer(text, return_tensors="pt", truncation=True, max_length=24)
+            states = model(**given).last_hidden_state[0]
+            vector = states[0] if pooling == "cls" else states.mean(dim=0)
+            found.append(torch.nn.functional.normalize(vector, dim=0).numpy())
+    return np.stack(found)
+
+
+def make_encoder() -> None:
+    """Write a small random BERT with the files of sentence-transformers, and its vectors under both poolings."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    folder, pieces = GOLDEN / ENCODER, _PIECES.split()
+    config = BertConfig(
+        vocab_size=len(pieces), hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=40,
+        max_position_embeddings=64,
+    )  # fmt: skip
+    torch.manual_seed(SEED)
+    model = BertModel(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.2)
+    model.save_pretrained(folder)
+    template = {"type": "TemplateProcessing", "single": [
+        {"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+        {"SpecialToken": {"id": "[SEP]", "type_id": 0}}], "pair": [
+        {"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+        {"SpecialToken": {"id": "[SEP]", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {word: {"id": word, "ids": [pieces.index(word)], "tokens": [word]} for word in ("[CLS]", "[SEP]")}}  # fmt: skip
+    words = {
+        "version": "1.0",
+        "added_tokens": [
+            {"id": at, "content": word, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+            for at, word in enumerate(pieces[:5])
+        ],
+        "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": True},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": template,
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100,
+                  "vocab": {word: at for at, word in enumerate(pieces)}},
+    }  # fmt: skip
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    modules = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")]
+    written = {
+        "tokenizer.json": words,
+        "tokenizer_config.json": {"tokenizer_class": "BertTokenizer", "do_lower_case": True}
+        | {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")},
+        "modules.json": [
+            {"idx": at, "name": str(at), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for at, (kind, path) in enumerate(modules)
+        ],
+        "sentence_bert_config.json": {"max_seq_length": 24, "do_lower_case": False},
+        "1_Pooling/config.json": {
+            "word_embedding_dimension": 32,
+            "pooling_mode_cls_token": False,
+            "pooling_mode_mean_tokens": True,
+        },
+    }
+    for name, value in written.items():
+        (folder / name).write_text(json.dumps(value) + "\n")
+    np.savez_compressed(folder / "expected.npz", **{way: embedded_by_torch(folder, way) for way in ("mean", "cls")})
+
+
 if __name__ == "__main__":
-    for name in sys.argv[1:] or CASES:
-        make(name)
+    for name in sys.argv[1:] or [*CASES, ENCODER]:
+        if name == ENCODER:
+            make_encoder()
+        else:
+            make(name)
         size = sum(path.stat().st_size for path in (GOLDEN / name).iterdir())
         print(f"{name}: {size / 1e3:.0f} kB")

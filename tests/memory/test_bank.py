@@ -10,7 +10,7 @@ import pytest
 from nvcim_jax.core.similarity import aligned, aligned_mean, cosine_of_means, stored_wmsdp, wmsdp
 from nvcim_jax.hardware.catalogue import device
 from nvcim_jax.hardware.crossbar import write_cells, write_values
-from nvcim_jax.memory.programming import program, retrieve, store
+from nvcim_jax.memory.programming import program, program_one, retrieve
 from nvcim_jax.pipeline.presets import content_key, flat_mips, mean_mips
 
 NVM3 = device("NVM-3")
@@ -75,7 +75,7 @@ def test_a_content_key_ranks_like_the_cosine_of_the_means():
 
 def test_more_virtual_tokens_than_columns_are_refused():
     with pytest.raises(ValueError, match="128 columns"):
-        store(jax.random.key(0), jnp.ones((129, 48)), NVM3, sigma=0.1)
+        program_one(jax.random.key(0), jnp.ones((129, 48)), jnp.ones((129, 48)), NVM3, sigma=0.1)
 
 
 def test_the_draw_of_an_ovt_does_not_depend_on_how_many_there_are():

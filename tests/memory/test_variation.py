@@ -328,8 +328,8 @@ def test_chunks_of_one_length_share_a_program():
         (lambda: list(monte_carlo.monte_carlo(jax.random.key(0), lambda key: key, draws=0)), "0 draws"),
         (lambda: list(monte_carlo.monte_carlo(jax.random.key(0), lambda key: key, draws=9, chunk=0)), "chunks of 0"),
         (lambda: variation.win_probabilities(jnp.zeros(0), jnp.zeros(0)), "at least one OVT"),
-        (lambda: variation.value_law(jnp.ones((129, 48)), NVM3, sigma=0.1), "at most 128"),
-        (lambda: variation.cell_law(jnp.ones((16, 49)), NVM3, sigma=0.1), "49 dimensions"),
+        (lambda: variation.bank_law(jnp.ones((2, 129, 48)), NVM3, sigma=0.1), "at most 128"),
+        (lambda: variation.bank_law(jnp.ones((2, 16, 49)), NVM3, sigma=0.1), "49 dimensions"),
     ],
 )
 def test_bad_input_is_refused(call, said):

@@ -1,0 +1,196 @@
+"""Learn people's documents: encode them, fit a projection and train it, keep their codes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
+
+from nvcim_jax.core.codec import Codec, Fit
+from nvcim_jax.data import text
+from nvcim_jax.data.lamp import Task
+from nvcim_jax.data.users import Users, with_history
+from nvcim_jax.description import described
+from nvcim_jax.documents import codecs, examples, texts, training
+from nvcim_jax.documents.encoder import Encoder, encode
+from nvcim_jax.documents.memory import KIND, Documents, bank_of, listing
+from nvcim_jax.documents.stored import Format
+from nvcim_jax.documents.training import Job, Recipe
+from nvcim_jax.hardware import catalogue
+from nvcim_jax.hardware.devices import Device
+from nvcim_jax.memory.storage.about import About
+from nvcim_jax.people import Sample, User
+from nvcim_jax.pipeline import keys
+from nvcim_jax.provenance import provenance
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How documents become codes: a codec, and how it is trained on, if it is; how a code lies in arrays."""
+
+    codec: str = "pca"
+    dim: int = 64
+    recipe: Recipe | None = None
+    format: Format = Format()  # noqa: RUF009
+
+    @property
+    def fit(self) -> Fit:
+        """ValueError for an unknown codec."""
+        return codecs.fit(self.codec, self.dim)
+
+
+RECOMMENDED = Settings(recipe=training.RECIPES["hinge"])
+
+
+class Encoded(NamedTuple):
+    """Vectors of every user's documents, and which are real; how many texts were longer than the encoder reads."""
+
+    vectors: Float[np.ndarray, "users slots dim"]
+    valid: Bool[np.ndarray, "users slots"]
+    cut: int
+
+
+Report = Callable[[int], None]
+
+
+def learn(
+    key: PRNGKeyArray,
+    encoder: Encoder,
+    users: Users,
+    device: str | Device,
+    *,
+    sigma: float,
+    settings: Settings = RECOMMENDED,
+    codec: Codec | None = None,
+    folder: Path | None = None,
+    report: Report = lambda steps: None,
+) -> Documents:
+    """Learn the documents of users, each with a projection of their own, trained for `device` at `sigma`.
+
+    With a `codec`, such as one that other people's documents have trained (`learn_codec`), all share it, and nothing is
+    trained. `folder` and `report` are those of `training.train`. ValueError for users without documents, for two
+    documents of one id, for an empty one, and for what a construction of examples cannot do.
+    """
+    users = with_history(users)
+    for user in users:
+        texts.require_distinct(user)
+    encoded = encode_all(encoder, users.task, list(users))
+    if codec is None:
+        codec = fitted(key, users, encoded, settings.fit)
+        if settings.recipe is not None:
+            condition = catalogue.condition(device, sigma)
+            how = {"recipe": settings.recipe, "format": settings.format, "folder": folder, "report": report}
+            codec, _ = training.train(job(key, encoder, users, codec, settings.recipe), condition, **how)
+    else:
+        codec = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(users), *leaf.shape)), codec)
+    return _remembered(encoder, users, encoded, codec, settings, device, sigma)
+
+
+def learn_codec(
+    key: PRNGKeyArray,
+    encoder: Encoder,
+    users: Users,
+    device: str | Device,
+    *,
+    sigma: float,
+    settings: Settings = RECOMMENDED,
+    report: Report = lambda steps: None,
+) -> Codec:
+    """One projection for everybody, from the documents of many people: for people who are not among them."""
+    how = {"sigma": sigma, "settings": settings, "report": report}
+    return jax.tree.map(lambda leaf: leaf[0], learn(key, encoder, pooled(users), device, **how).codec)
+
+
+def pooled(users: Users) -> Users:
+    """One user who has everybody's documents."""
+    together = [sample._replace(id=f"{user.id}/{at}") for user in users for at, sample in enumerate(user.history)]
+    return replace(users, people=(User("everybody", tuple(together), ()),))
+
+
+def fitted(key: PRNGKeyArray, users: Users, encoded: Encoded, fit: Fit) -> Codec:
+    """The codec that `fit` makes of every user's own documents, with a leading user axis."""
+    own = keys.of_users(key, list(users), "codec")
+    return _fit(own, jnp.asarray(encoded.vectors), jnp.asarray(encoded.valid, jnp.float32), fit=fit)
+
+
+def job(key: PRNGKeyArray, encoder: Encoder, users: Users, start: Codec, recipe: Recipe) -> Job:
+    """What `training.train` takes: a row for every user, with the examples that the recipe makes of the documents."""
+
+    def embed(told: Sequence[str], *, is_question: bool = False) -> Float[np.ndarray, "texts dim"]:
+        return encode(encoder, told, is_question=is_question).vectors
+
+    rows = []
+    for own, user in zip(keys.of_users(key, list(users), "examples"), users, strict=True):
+        rng = np.random.default_rng(np.asarray(jax.random.key_data(own)))
+        rows.append(recipe.make(rng, embed, users.task, user.history))
+    return Job(keys.of_users(key, list(users), "training"), start, *examples.stacked(rows))
+
+
+def add(encoder: Encoder, memory: Documents, samples: Sequence[Sample], *, user: str | None = None) -> Documents:
+    """The memory with more documents of one user, by default the first; one of the same id takes the old one's place.
+
+    The other documents keep their codes, and the projection is not trained again. ValueError as `learn` says.
+    """
+    memory.require(encoder)
+    at = memory.at(user)
+    old = memory.users[at]
+    new = old._replace(history=tuple(samples))
+    texts.require_distinct(new)
+    found = encode(encoder, [texts.document(memory.task, sample) for sample in samples]).vectors
+    own = jax.tree.map(lambda leaf: leaf[at], memory.codec)
+    fresh = np.asarray(_codes(own, jnp.asarray(found)))
+    replaced = {sample.id for sample in samples if sample.id is not None}
+    stay = [slot for slot, sample in enumerate(old.history) if sample.id not in replaced]
+    people, codes = list(memory.users), np.asarray(memory.codes)
+    rows = [row[: len(person.history)] for row, person in zip(codes, people, strict=True)]
+    people[at] = old._replace(history=(*(old.history[slot] for slot in stay), *samples))
+    rows[at] = np.concatenate([rows[at][stay], fresh])
+    about = listing(memory.about, people)
+    return memory._replace(users=tuple(people), bank=bank_of(rows, about), about=about)
+
+
+def encode_all(encoder: Encoder, task: Task, users: Sequence[User]) -> Encoded:
+    """The vectors of all documents, side by side by user. ValueError names a document that cannot be encoded."""
+    told = [texts.document(task, sample) for user in users for sample in user.history]
+    found = encode(encoder, told)
+    counts = np.array([len(user.history) for user in users])
+    slots = text.bucket(int(counts.max()))
+    valid = np.arange(slots)[None] < counts[:, None]
+    vectors = np.zeros((len(counts), slots, encoder.dim), np.float32)
+    vectors[valid] = found.vectors
+    return Encoded(vectors, valid, found.cut)
+
+
+def _remembered(encoder, users: Users, encoded: Encoded, codec, settings: Settings, device, sigma: float) -> Documents:
+    name = device if isinstance(device, str) else None
+    recipe = settings.recipe and described(settings.recipe, training.NAMES)
+    about = About(
+        model=encoder.digest,
+        task=users.task.name,
+        source=users.source,
+        devices=(name or "",),
+        settings={
+            "kind": KIND, "codec": settings.codec, "recipe": recipe,
+            "format": asdict(settings.format), "device": name, "sigma": float(sigma), "cut": encoded.cut,
+        },
+        provenance=provenance(),
+    )  # fmt: skip
+    about = listing(about, users)
+    found = np.asarray(_codes_of_users(codec, jnp.asarray(encoded.vectors)))
+    rows = [row[real] for row, real in zip(found, encoded.valid, strict=True)]
+    people = tuple(user._replace(queries=()) for user in users)
+    return Documents(users.task, people, bank_of(rows, about), codec, settings.format, about)
+
+
+@partial(jax.jit, static_argnames=("fit",))
+def _fit(keys: Key[Array, "users"], vectors, counts, *, fit: Fit):
+    return jax.vmap(fit)(keys, vectors, counts)
+
+
+_codes = jax.jit(codecs.codes)
+_codes_of_users = jax.jit(jax.vmap(codecs.codes))

@@ -1,0 +1,116 @@
+"""Sentence encoders against transformers, and what they refuse."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from nvcim_jax.documents import encoder as encoders
+from nvcim_jax.llm.config import CheckpointError
+from tests.conftest import EMBEDDED
+from tests.helpers import make_golden
+
+BERT = make_golden.GOLDEN / make_golden.ENCODER
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return encoders.load(BERT)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    shutil.copytree(BERT, tmp_path / "bert")
+    return tmp_path / "bert"
+
+
+def rewrite(path, **changes):
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps(told | changes))
+
+
+def test_texts_side_by_side_are_what_transformers_says_of_each_alone(tiny):
+    found = encoders.encode(tiny, make_golden.TEXTS)
+    np.testing.assert_allclose(found.vectors, np.load(BERT / "expected.npz")["mean"], atol=1e-5)
+    assert found.cut == 1
+
+
+def test_the_first_token_speaks_where_the_folder_says_so(folder):
+    rewrite(folder / "1_Pooling" / "config.json", pooling_mode_cls_token=True, pooling_mode_mean_tokens=False)
+    found = encoders.encode(encoders.load(folder), make_golden.TEXTS)
+    np.testing.assert_allclose(found.vectors, np.load(BERT / "expected.npz")["cls"], atol=1e-5)
+
+
+def test_a_vector_does_not_depend_on_its_neighbours(tiny):
+    alone = [encoders.encode(tiny, [each]).vectors[0] for each in make_golden.TEXTS[:2]]
+    np.testing.assert_allclose(encoders.encode(tiny, make_golden.TEXTS).vectors[:2], alone, atol=2e-6)
+
+
+def test_what_goes_before_questions_is_read_from_the_folder(folder, tiny):
+    (folder / "config_sentence_transformers.json").write_text(
+        json.dumps({"prompts": {"query": "this is ", "passage": "an "}})
+    )
+    own = encoders.load(folder)
+    asked = encoders.encode(own, ["example"], is_question=True).vectors
+    np.testing.assert_allclose(asked, encoders.encode(tiny, ["this is example"]).vectors, atol=1e-6)
+    assert own.digest != tiny.digest
+
+
+def test_mean_token_embeddings_need_no_encoder(model):
+    own = encoders.of_model(model)
+    found = encoders.encode(own, ["the sour loaf", "loaf sour the"]).vectors
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [([" "], "text 0 is empty"), (["a", ""], "text 1 is empty"), (["a", "\ud800"], "half of a character")],
+)
+def test_a_text_without_meaning_is_named(tiny, texts, said):
+    with pytest.raises(ValueError, match=said):
+        encoders.encode(tiny, texts)
+
+
+def test_no_texts_are_no_vectors(tiny):
+    assert encoders.encode(tiny, []).vectors.shape == (0, 32)
+
+
+def test_what_is_no_bert_is_refused():
+    with pytest.raises(CheckpointError, match="'llama' is no BERT"):
+        encoders.load(EMBEDDED)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        (
+            "modules.json",
+            [{"type": "sentence_transformers.models.Transformer"}, {"type": "x.Dense", "path": "2"}],
+            "'Dense'",
+        ),
+        ("modules.json", [{"type": "x.Transformer"}, {"type": "x.Pooling", "path": "../bert"}], "is not followed"),
+        ("modules.json", [{"type": 3}], "a module with type and path"),
+        ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}, "pooling by pooling_mode_max_tokens"),
+        ("sentence_bert_config.json", {"max_seq_length": "long"}, "max_seq_length is 'long'"),
+    ],
+)
+def test_modules_that_are_not_built_here_are_named(folder, file, content, said):
+    (folder / file).write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=said):
+        encoders.load(folder)
+
+
+def test_pickled_weights_are_refused(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="pickled weights are not read"):
+        encoders.load(folder)
+
+
+def test_a_vector_without_direction_is_refused(tiny):
+    nothing = tiny._replace(
+        vectors=lambda params, config, ids, lengths: 0.0 * tiny.vectors(params, config, ids, lengths)
+    )
+    with pytest.raises(ValueError, match="text 0, 'this', is a vector of zeros or NaN"):
+        encoders.encode(nothing, ["this"])
