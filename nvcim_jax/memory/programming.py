@@ -45,11 +45,16 @@ def store(
     *,
     sigma: Float[Array, ""] | float,
     write: Write = write_values,
+    seconds: Float[Array, ""] | float | None = None,
 ) -> Float[Array, "rows dim"]:
-    """Round one matrix to int16, program it, read it back in its own unit (the step is kept digitally)."""
+    """Round one matrix to int16, program it, read it back in its own unit (the step is kept digitally).
+
+    With `seconds` it is read so long after programming; ValueError for a `write` that knows no time.
+    """
     check_fits(*values.shape)
     codes = to_codes(values)
-    return write(key, codes.integers, device, sigma=sigma) * codes.step
+    later = {} if seconds is None else {"seconds": seconds}
+    return write(key, codes.integers, device, sigma=sigma, **later) * codes.step
 
 
 def program_one(
@@ -62,6 +67,7 @@ def program_one(
     write: Write = write_values,
     scales: tuple[int, ...] = SCALES,
     sensitivity: Float[Array, "rows dim"] | None = None,
+    seconds: Float[Array, ""] | float | None = None,
 ) -> tuple[Float[Array, "rows dim"], tuple[Float[Array, "_ dim"], ...]]:
     """Program the code of one OVT and the pooled copies of its key (Fig. 4): what reads return of them.
 
@@ -69,7 +75,7 @@ def program_one(
     their values matters more than another. ValueError if a matrix does not fit one array.
     """
     prompt_key, *copy_keys = jax.random.split(key, 1 + len(scales))
-    put = partial(store, device=device, sigma=sigma)
+    put = partial(store, device=device, sigma=sigma, seconds=seconds)
     own = write if sensitivity is None else partial(write, sensitivity=sensitivity)
     copies = pyramid(search_key, scales=scales)
     return (
@@ -88,9 +94,13 @@ def program(
     sigma: Float[Array, ""] | float,
     write: Write = write_values,
     scales: tuple[int, ...] = SCALES,
+    seconds: Float[Array, ""] | float | None = None,
 ) -> Programmed:
-    """Program a whole bank; the draw of OVT i depends on `key` and i alone."""
-    each = partial(program_one, device=device, sigma=sigma, write=write, scales=scales)
+    """Program a whole bank, and read it `seconds` later if given; the draw of OVT i depends on `key` and i alone.
+
+    The same key gives the same cells at every time: `jax.vmap` over `seconds` is one chip growing old.
+    """
+    each = partial(program_one, device=device, sigma=sigma, write=write, scales=scales, seconds=seconds)
     own_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(prompts.shape[0]))
     return Programmed(*jax.vmap(each)(own_keys, prompts, keys), valid)
 
