@@ -21,6 +21,7 @@ from .data.users import read_history as read_history
 from .data.users import read_lamp as read_lamp
 from .data.users import toy_users as toy_users
 from .hardware.catalogue import Sheet as Sheet
+from .hardware.catalogue import condition as condition
 from .hardware.catalogue import device as device
 from .hardware.catalogue import sheet as sheet
 from .hardware.devices import Condition as Condition

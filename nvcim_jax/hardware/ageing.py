@@ -105,7 +105,7 @@ def moments(device: Device, *, sigma: Scalar, seconds: Scalar | None = None) -> 
     seconds = 1.0 if seconds is None else seconds
     at, weight = (jnp.asarray(part, jnp.float32) for part in np.polynomial.hermite_e.hermegauss(NODES))
     weight = weight / jnp.sum(weight)
-    start = jnp.broadcast_to((centre[:, None] + std[:, None] * at)[..., None], (levels.shape[0], NODES, NODES))
+    start = jnp.broadcast_to((centre[:, None] + std[:, None] * at[None, :])[..., None], (levels.shape[0], NODES, NODES))
     exponent = jnp.broadcast_to(at, start.shape)
     still = device if device.wander is None else device._replace(wander=None)
     held = _aged(start, still, seconds=seconds, drawn=jnp.stack([exponent, jnp.zeros_like(exponent)]))

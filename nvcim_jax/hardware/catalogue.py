@@ -20,6 +20,7 @@ TECHNOLOGIES = {"NVM-1": "RRAM1", "NVM-2": "FeFET2", "NVM-3": "FeFET3", "NVM-4":
 PUBLISHED = Path(__file__).parent / "published"  # one TOML file for each device, its comments say what was derived how
 LONGEST = 1e12  # seconds that anything is computed for: thirty thousand years
 
+
 @cache
 def published() -> tuple[str, ...]:
     """The names of the published devices beside Table II."""
@@ -72,8 +73,8 @@ def remarks(asked: Sequence[tuple[Sheet, Sequence[float]]], seconds: Sequence[fl
             if beyond:
                 found.setdefault((what, (low, high), beyond), []).append(each.name)
     return [
-        f"{what} {', '.join(f'{value:g}' for value in beyond)} {'lies' if what == 'Sigma' else 'lie'} outside {low:g} to "
-        f"{high:g}, for which {', '.join(names)} {'are' if names[1:] else 'is'} known: figures there are extrapolated."
+        f"{what} {', '.join(f'{value:g}' for value in beyond)} {'lies' if what == 'Sigma' else 'lie'} outside {low:g} "
+        f"to {high:g}, for which {', '.join(names)} {'are' if names[1:] else 'is'} known: figures there are extrapolated."
         for (what, (low, high), beyond), names in found.items()
     ]
 

@@ -107,7 +107,7 @@ def write_values(
     ValueError if `seconds` are given: Eq. 4 knows no time.
     """
     if seconds is not None:
-        raise ValueError("one Gaussian per stored value (Eq. 4) knows no time: write by cells, as --mitigation none does")
+        raise ValueError("one Gaussian per stored value (Eq. 4) knows no time: write by cells (write_cells)")
     return inject(key, integers.astype(jnp.float32), sigma=sigma, factors=device.factors)
 
 

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree
 
-
 READ_SECONDS = 250e-9  # of one read, where a device does not say
 
 

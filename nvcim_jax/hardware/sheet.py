@@ -100,18 +100,19 @@ class Sheet:
     @property
     def ages(self) -> bool:
         """Whether the sheet says that time does anything to the device."""
-        return any(np.any(getattr(self, name)) for name in ("drift_exponent", "drift_std", "retention", "wander", "flicker"))
+        return any(np.any(getattr(self, name)) for name in (*PER_LEVEL[:-1], "retention"))
+        )
 
-    def check(self, *, sigma: float, seconds: float = 1.0) -> None:
-        """ValueError if `sigma` or the time since programming lies outside the range the source covers."""
+    def check(self, *, sigma: float, seconds: float | None = None) -> None:
+        """ValueError if `sigma`, or the seconds since programming, lie outside the range that the source covers."""
         for what, value, (low, high) in (
             ("sigma", sigma, self.sigma_range),
             ("seconds", seconds, self.seconds_range),
         ):
-            if not low <= value <= high:
+            if value is not None and not low <= value <= high:
                 raise ValueError(
                     f"{what} {value:g} is outside {low:g} to {high:g}, for which {self.name} is known ({self.source}): "
-                    "stay inside, or use a device that covers it"
+                    "stay inside, use a device that covers it, or --extrapolate"
                 )
 
     def covers(self, sigma: float, seconds: float | None = None) -> bool:
@@ -190,5 +191,3 @@ def _as_floats(value: Any) -> Any:
     if isinstance(value, str):
         return value
     return tuple(map(float, value)) if isinstance(value, tuple) else float(value)
-
-

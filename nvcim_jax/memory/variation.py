@@ -70,14 +70,14 @@ def cell_law(
     its place; `seconds` after programming if given, with the gain of a compensation.
 
     The moments of an aged cell are exact but for quadrature (`ageing.moments`); a gain is taken for its expectation,
-    which sums of hundreds of cells hold. ValueError if the matrix does not fit an array, and for devices whose reads are
-    not Gaussian and independent (`ageing.without_gaussian`).
+    which sums of hundreds of cells hold. ValueError if the matrix does not fit an array, and for devices whose reads
+    are not Gaussian and independent (`ageing.without_gaussian`).
     """
     check_fits(*values.shape)
     why = ageing.without_gaussian(device, seconds)
     if why:
         raise ValueError(
-            f"this device has {why}: draw it with monte_carlo (`nvcim vary --draws 2000`), or leave that out of its sheet"
+            f"this device has {why}: draw it with monte_carlo (`nvcim vary --draws 2000`), or leave it out of its sheet"
         )
     layout = cells.layout_of(device)
     codes = to_codes(values)
