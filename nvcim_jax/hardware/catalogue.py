@@ -74,7 +74,8 @@ def remarks(asked: Sequence[tuple[Sheet, Sequence[float]]], seconds: Sequence[fl
                 found.setdefault((what, (low, high), beyond), []).append(each.name)
     return [
         f"{what} {', '.join(f'{value:g}' for value in beyond)} {'lies' if what == 'Sigma' else 'lie'} outside {low:g} "
-        f"to {high:g}, for which {', '.join(names)} {'are' if names[1:] else 'is'} known: figures there are extrapolated."
+        f"to {high:g}, for which {', '.join(names)} {'are' if names[1:] else 'is'} known: figures there are "
+        "extrapolated."
         for (what, (low, high), beyond), names in found.items()
     ]
 

@@ -101,7 +101,6 @@ class Sheet:
     def ages(self) -> bool:
         """Whether the sheet says that time does anything to the device."""
         return any(np.any(getattr(self, name)) for name in (*PER_LEVEL[:-1], "retention"))
-        )
 
     def check(self, *, sigma: float, seconds: float | None = None) -> None:
         """ValueError if `sigma`, or the seconds since programming, lie outside the range that the source covers."""

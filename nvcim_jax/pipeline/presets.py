@@ -200,8 +200,8 @@ def mitigated(
     """`settings` whose OVTs lie in cells, one Gaussian for each, written by the mitigation called `name`.
 
     `budget` is that of SWV: pulses per cell, first ones included. Against time, reads are compensated (`none`,
-    `global`, `reference`, `column`) and cells written anew every `refresh` seconds. ValueError for an unknown name, a budget
-    below 1, and a refresh more often than once a second.
+    `global`, `reference`, `column`) and cells written anew every `refresh` seconds. ValueError for an unknown name, a
+    budget below 1, and a refresh more often than once a second.
     """
     if name not in MITIGATIONS:
         raise ValueError(f"unknown mitigation {name!r}: choose one of {', '.join(MITIGATIONS)}")
