@@ -28,6 +28,8 @@ from .hardware.devices import Condition as Condition
 from .hardware.devices import Device as Device
 from .hardware.devices import stack as stack
 from .hardware.devices import sweep as sweep
+from .hardware.disturb import disturb as disturb
+from .hardware.fitting import fit_device as fit_device
 from .memory.bank import Bank as Bank
 from .memory.monte_carlo import monte_carlo as monte_carlo
 from .memory.variation import win_probabilities as win_probabilities

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from nvcim_jax.hardware import cells
 from nvcim_jax.hardware.cells import Held
@@ -48,17 +48,31 @@ def age(held: Held, device: Device, *, seconds: Scalar, life: PRNGKeyArray | Non
         if life is None:
             raise ValueError("cells of this device age by chance: give the key that decides how (life=)")
         drawn = jax.random.normal(life, (2, *held.shape))
-    return _aged(held, device, seconds=seconds, drawn=drawn)
+    return _aged(held, device, seconds=seconds, drawn=drawn, at=nearest(held, device))
 
 
-def _aged(held: Held, device: Device, *, seconds: Scalar, drawn: Float[Array, "2 *cells"] | None) -> Held:
-    """`age`, given the standard normals that decide a cell's exponent and where it wanders."""
+def nearest(held: Held, device: Device) -> Int[Array, "rows dim cells"]:
+    """The level that each cell lies nearest to: what depends on the level is taken from there."""
+    levels = jnp.arange(device.levels.shape[0])
+    where = cells.placed(levels, device).astype(jnp.float32)
+    return jnp.searchsorted((where[1:] + where[:-1]) / 2, held)
+
+
+def _aged(
+    held: Held,
+    device: Device,
+    *,
+    seconds: Scalar,
+    drawn: Float[Array, "2 *cells"] | None,
+    at: Int[Array, "rows dim cells"],
+) -> Held:
+    """`age`, given the level of each cell and the standard normals that decide its exponent and where it wanders."""
     cells.check_known("seconds", seconds, least=1.0)
-    full, time, start = device.levels.shape[0] - 1, elapsed(device, seconds), held
+    full, time = device.levels.shape[0] - 1, elapsed(device, seconds)
     if device.drift is not None or device.drift_std is not None:
-        nu = 0.0 if device.drift is None else _of_level(device.drift, start, device)
+        nu = jnp.float32(0) if device.drift is None else _of_level(device.drift, at)
         if device.drift_std is not None and drawn is not None:
-            nu = jnp.maximum(nu + _of_level(device.drift_std, start, device) * drawn[0], 0)
+            nu = jnp.maximum(nu + _of_level(device.drift_std, at) * drawn[0], 0)
         lost = 1 - time**-nu
         held = held - lost * (held + full * cells.off_share(device))
     if device.retention is not None:
@@ -67,7 +81,7 @@ def _aged(held: Held, device: Device, *, seconds: Scalar, drawn: Float[Array, "2
     if device.wander is not None and drawn is not None:
         decades = jnp.log10(time)
         root = jnp.sqrt(jnp.where(decades > 0, decades, 1)) * (decades > 0)
-        held = held + full * _of_level(device.wander, start, device) * root * drawn[1]
+        held = held + full * _of_level(device.wander, at) * root * drawn[1]
     return held
 
 
@@ -89,14 +103,15 @@ def flicker(written: Held, held: Held, device: Device, *, seconds: Scalar) -> He
     read = READ_SECONDS if device.read_seconds is None else device.read_seconds
     grown = jnp.sqrt(jnp.log((jnp.asarray(seconds, jnp.float32) + read) / (2 * read)))
     conductance = jnp.abs(held + full * cells.off_share(device))
-    return _of_level(device.flicker, written, device) * conductance * grown
+    return _of_level(device.flicker, nearest(written, device)) * conductance * grown
 
 
 def moments(device: Device, *, sigma: Scalar, seconds: Scalar | None = None) -> Moments:
     """Moments of a cell of each level when it is read, `seconds` after programming if given.
 
     By Gauss-Hermite quadrature over its pulse and its exponent; where it wanders to and what a read adds is independent
-    of those. Exact for a cell that does not age. Not for stuck cells.
+    of those. What depends on the level is that of its own one, near which it lies as long as pulses err by less than
+    half a level. Exact for a cell that does not age. Not for stuck cells.
     """
     levels = jnp.arange(device.levels.shape[0])
     centre, std = cells.placed(levels, device), cells.spread(levels, device, sigma=sigma)
@@ -105,15 +120,18 @@ def moments(device: Device, *, sigma: Scalar, seconds: Scalar | None = None) -> 
     seconds = 1.0 if seconds is None else seconds
     at, weight = (jnp.asarray(part, jnp.float32) for part in np.polynomial.hermite_e.hermegauss(NODES))
     weight = weight / jnp.sum(weight)
-    start = jnp.broadcast_to((centre[:, None] + std[:, None] * at[None, :])[..., None], (levels.shape[0], NODES, NODES))
-    exponent = jnp.broadcast_to(at, start.shape)
-    still = device if device.wander is None else device._replace(wander=None)
-    held = _aged(start, still, seconds=seconds, drawn=jnp.stack([exponent, jnp.zeros_like(exponent)]))
-    own = flicker(start, held, device, seconds=seconds)
-    added = cells.read_variance(device) + (0.0 if own is None else own**2)
+    shape = (levels.shape[0], NODES, NODES)
+    start = jnp.broadcast_to((centre[:, None] + std[:, None] * at[None, :])[..., None], shape)
+    own, exponent = jnp.broadcast_to(levels[:, None, None], shape), jnp.broadcast_to(at[None, None, :], shape)
+    still = device._replace(wander=None)
+    held = _aged(start, still, seconds=seconds, drawn=jnp.stack([exponent, exponent]), at=own)
+    added = jnp.broadcast_to(cells.read_variance(device), shape)
+    noise = flicker(jnp.broadcast_to(centre[:, None, None], shape).astype(jnp.float32), held, device, seconds=seconds)
+    if noise is not None:
+        added = added + noise**2
     if device.wander is not None:
         full = device.levels.shape[0] - 1
-        added = added + (full * _of_level(device.wander, start, device)) ** 2 * jnp.log10(elapsed(device, seconds))
+        added = added + (full * _of_level(device.wander, own)) ** 2 * jnp.log10(elapsed(device, seconds))
     mean = jnp.einsum("lpe,p,e->l", held, weight, weight, precision="highest")
     off = held - mean[:, None, None]
     return Moments(mean, jnp.einsum("lpe,p,e->l", off**2 + added, weight, weight, precision="highest"))
@@ -138,10 +156,6 @@ def without_gaussian(device: Device, seconds: float | None = None) -> str | None
     )
 
 
-def _of_level(values: Float[Array, "*levels"], held: Held, device: Device):
-    """A quantity that may depend on the level, where each cell lies; between levels on the straight line."""
-    if values.ndim == 0:
-        return values
-    levels = device.levels.shape[0]
-    at = jnp.arange(levels, dtype=jnp.float32) if device.means is None else (levels - 1) * device.means
-    return jnp.interp(held, at, values)
+def _of_level(values: Float[Array, "*levels"], at: Int[Array, "*cells"]):
+    """A quantity that may depend on the level, for cells at these levels."""
+    return values if values.ndim == 0 else values[at]
