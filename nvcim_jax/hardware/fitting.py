@@ -2,8 +2,8 @@
 
 Each cell's reads are fitted by `g(t) = g (t / t0)^-nu`, by least squares in conductance. What varies between cells of
 a level is then programming and the spread of exponents, once the error of each cell's own fit is taken off. Intervals
-hold all together with 95 % (Bonferroni): normal for means, chi-squared for deviations, Clopper and Pearson's for shares,
-F for the correlation. Retention, wandering and 1/f noise are not fitted.
+hold all together with 95 % (Bonferroni): normal for means, chi-squared for deviations, Clopper and Pearson's for
+shares, F for the correlation. Retention, wandering and 1/f noise are not fitted.
 """
 
 from pathlib import Path
