@@ -53,8 +53,7 @@ def age(held: Held, device: Device, *, seconds: Scalar, life: PRNGKeyArray | Non
 
 def nearest(held: Held, device: Device) -> Int[Array, "rows dim cells"]:
     """The level that each cell lies nearest to: what depends on the level is taken from there."""
-    levels = jnp.arange(device.levels.shape[0])
-    where = cells.placed(levels, device).astype(jnp.float32)
+    where = _places(device)
     return jnp.searchsorted((where[1:] + where[:-1]) / 2, held)
 
 
@@ -113,10 +112,10 @@ def moments(device: Device, *, sigma: Scalar, seconds: Scalar | None = None) -> 
     of those. What depends on the level is that of its own one, near which it lies as long as pulses err by less than
     half a level. Exact for a cell that does not age. Not for stuck cells.
     """
-    levels = jnp.arange(device.levels.shape[0])
-    centre, std = cells.placed(levels, device), cells.spread(levels, device, sigma=sigma)
+    levels, centre = jnp.arange(device.levels.shape[0]), _places(device)
+    std = cells.spread(levels.reshape(1, 1, -1), device, sigma=sigma)[0, 0]
     if seconds is None and device.flicker is None:
-        return Moments(centre.astype(jnp.float32), std**2 + cells.read_variance(device))
+        return Moments(centre, std**2 + cells.read_variance(device))
     seconds = 1.0 if seconds is None else seconds
     at, weight = (jnp.asarray(part, jnp.float32) for part in np.polynomial.hermite_e.hermegauss(NODES))
     weight = weight / jnp.sum(weight)
@@ -126,7 +125,7 @@ def moments(device: Device, *, sigma: Scalar, seconds: Scalar | None = None) -> 
     still = device._replace(wander=None)
     held = _aged(start, still, seconds=seconds, drawn=jnp.stack([exponent, exponent]), at=own)
     added = jnp.broadcast_to(cells.read_variance(device), shape)
-    noise = flicker(jnp.broadcast_to(centre[:, None, None], shape).astype(jnp.float32), held, device, seconds=seconds)
+    noise = flicker(jnp.broadcast_to(centre[:, None, None], shape), held, device, seconds=seconds)
     if noise is not None:
         added = added + noise**2
     if device.wander is not None:
@@ -154,6 +153,12 @@ def without_gaussian(device: Device, seconds: float | None = None) -> str | None
         f"exponents so different that after {float(seconds):g} seconds the log conductance deviates by {spread:.2g} "
         f"between cells, where up to {WIDEST:g} passes as Gaussian"
     )
+
+
+def _places(device: Device) -> Float[Array, "levels"]:
+    """Where each level lies after a pulse without variation, in levels."""
+    levels = jnp.arange(device.levels.shape[0]).reshape(1, 1, -1)
+    return cells.placed(levels, device)[0, 0].astype(jnp.float32)
 
 
 def _of_level(values: Float[Array, "*levels"], at: Int[Array, "*cells"]):

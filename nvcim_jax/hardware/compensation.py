@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nvcim_jax.hardware import ageing, cells
-from nvcim_jax.hardware.cells import Held
+from nvcim_jax.hardware.cells import Held, Levels
 from nvcim_jax.hardware.devices import Device
 
 
@@ -78,7 +78,7 @@ def compensated(
 
 
 def expected_gain(
-    levels: Held, device: Device, moments: ageing.Moments, fresh: ageing.Moments, *, compensate: Compensate
+    levels: Levels, device: Device, moments: ageing.Moments, fresh: ageing.Moments, *, compensate: Compensate
 ) -> Float[Array, "..."]:
     """The gain where every sum is its expectation: what closed forms take it for. `levels` are the whole ones."""
     offset = (device.levels.shape[0] - 1) * cells.off_share(device)

@@ -169,7 +169,7 @@ def _levels(
             half = stats.t.ppf(1 - error / 2, count - 1) * nu.std(ddof=1) / np.sqrt(count)
             found[f"exponent of level {level}"] = Estimate(nu.mean(), nu.mean() - half, nu.mean() + half)
             own_error = noise * cells.nu_error[drifting].mean()
-            found[f"spread of exponents of level {level}"] = _deviation(nu.var(ddof=1), count - 1, own_error, error)
+            found[f"spread of exponents of level {level}"] = _deviation(nu.var(ddof=1), count - 1.0, own_error, error)
     return found
 
 
@@ -214,7 +214,7 @@ def _in_range(found: dict[str, Estimate], levels: int) -> dict[str, Estimate]:
 
 def _sheet(name: str, source: str, found: dict[str, Estimate], reads: Reads, began: float, levels: int) -> Sheet:
     """The record. What is not told from zero is left out."""
-    mean = [found[f"mean of level {level}"].value for level in range(levels)]
+    mean = [float(found[f"mean of level {level}"].value) for level in range(levels)]
     shares = [(each - mean[0]) / (mean[-1] - mean[0]) for each in mean]
     even = np.arange(levels) / (levels - 1)
     wide = [found[f"mean of level {level}"] for level in range(levels)]
@@ -224,7 +224,7 @@ def _sheet(name: str, source: str, found: dict[str, Estimate], reads: Reads, beg
     of_levels = lambda what: tuple(_told(found.get(f"{what} of level {level}")) for level in range(levels))  # noqa: E731
     return Sheet(
         name=name, source=source, levels=levels, sigma_range=(1.0, 1.0),
-        noise=tuple(found[f"noise of level {level}"].value for level in range(levels)),
+        noise=tuple(float(found[f"noise of level {level}"].value) for level in range(levels)),
         seconds_range=(began, max(began, float(reads.seconds.max()))), off_us=max(mean[0], 0.0), on_us=mean[-1],
         means=None if is_even else tuple(map(float, shares)), correlation=_told(found.get("correlation")),
         read_noise=_told(found.get("read noise")), drift_exponent=_one_if_alike(of_levels("exponent")),

@@ -86,7 +86,7 @@ def _as_reads(file: str, rows: list[dict], names: list[str]) -> Reads:
 
 
 def checked(reads: Reads, file: str = "these measurements") -> Reads:
-    """The reads. ValueError unless each level has cells enough and conducts more than the last, a power of two of them."""
+    """The reads. ValueError unless each level has cells enough, and conducts more than the one before."""
     levels, counts = np.unique(reads.level_of, return_counts=True)
     if len(levels) < 2:
         raise ValueError(f"{file} hold one level only ({levels[0]}): a device has two at least")

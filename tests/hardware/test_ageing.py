@@ -150,7 +150,8 @@ def test_a_product_flickers_as_its_cells_do():
     matrix = crossbar.aged(crossbar.program(KEY, jnp.full((2000, 4), 32_767), device, sigma=0.0), device, seconds=1e6)
     sums = np.asarray(crossbar.multiply(KEY, jnp.array([1, 1, 1, 1]), matrix, device, input_bits=2))
     assert (matrix.signs == 1).all()
-    one = float(ageing.flicker(jnp.float32(3.0), jnp.float32(3.0), device, seconds=1e6))
+    top = jnp.full((1, 1, 1), 3.0)
+    one = float(ageing.flicker(top, top, device, seconds=1e6)[0, 0, 0])
     places = sum(4.0 ** (2 * at) for at in range(8)) ** 0.5
     assert sums.std() == pytest.approx(one * 2 * places, rel=0.08)  # four cells of each place, one bit of the input
 
