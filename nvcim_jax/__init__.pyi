@@ -21,12 +21,15 @@ from .data.users import read_history as read_history
 from .data.users import read_lamp as read_lamp
 from .data.users import toy_users as toy_users
 from .hardware.catalogue import Sheet as Sheet
+from .hardware.catalogue import condition as condition
 from .hardware.catalogue import device as device
 from .hardware.catalogue import sheet as sheet
 from .hardware.devices import Condition as Condition
 from .hardware.devices import Device as Device
 from .hardware.devices import stack as stack
 from .hardware.devices import sweep as sweep
+from .hardware.disturb import disturb as disturb
+from .hardware.fitting import fit_device as fit_device
 from .memory.bank import Bank as Bank
 from .memory.monte_carlo import monte_carlo as monte_carlo
 from .memory.variation import win_probabilities as win_probabilities

@@ -68,8 +68,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for job in (run, stream, live, learn, grow, common, ask, chat, devices, vary, cost):
+for job in (run, stream, live, learn, grow, common, ask, chat, vary, cost):
     app.add_typer(job.app)
+app.add_typer(devices.app, name="devices")
 app.add_typer(bank.app, name="bank")
 app.add_typer(lamp.app, name="lamp")
 app.add_typer(study.app, name="study")

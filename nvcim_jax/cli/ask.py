@@ -19,10 +19,14 @@ from nvcim_jax.cli.shared import (
     EMBEDDED,
     BankFolder,
     Budget,
+    Compensation,
+    Extrapolate,
     Json,
     MemorySize,
     Mitigation,
     Model,
+    Refresh,
+    Seconds,
     Seed,
     Weights,
     console,
@@ -36,7 +40,8 @@ app = typer.Typer()
 
 @app.command(
     epilog='Examples:\n\n  nvcim ask out/bank "She kneaded the crusty dough and the sweet loaf"\n\n'
-    '  nvcim ask out/bank "She kneaded the crusty dough" --device NVM-5 --sigma 0.3 --json'
+    '  nvcim ask out/bank "She kneaded the crusty dough" --device NVM-5 --sigma 0.3 --json\n\n'
+    '  nvcim ask out/bank "She kneaded the crusty dough" --device PCM-Joshi --sigma 1 --seconds 86400'
 )
 def ask(
     bank: BankFolder,
@@ -49,6 +54,10 @@ def ask(
     ] = None,
     mitigation: Mitigation = None,
     budget: Budget = 1.2,
+    seconds: Seconds = None,
+    compensation: Compensation = "none",
+    refresh: Refresh = None,
+    extrapolate: Extrapolate = False,
     temperature: Temperature = 0,
     seed: Seed = 0,
     model: Model = EMBEDDED,
@@ -64,10 +73,13 @@ def ask(
 
         if not question.strip():
             raise ValueError("the question is empty: ask something")
-        mitigating(presets.RECOMMENDED, mitigation, budget)  # a wrong name is told before a model is read
-        opened = open_bank(bank, user, device, sigma, preset, model, weights, memory_size)
+        upkeep = {"seconds": seconds, "compensation": compensation, "refresh": refresh}
+        mitigating(presets.RECOMMENDED, mitigation, budget, **upkeep)  # a wrong name is told before a model is read
+        opened = open_bank(
+            bank, user, device, sigma, preset, model, weights, memory_size, seconds=seconds, extrapolate=extrapolate
+        )
         terms, saved = opened.terms, opened.memory
-        saved = saved._replace(settings=mitigating(saved.settings, mitigation, budget))
+        saved = saved._replace(settings=mitigating(saved.settings, mitigation, budget, **upkeep))
         search_key, *answer_keys = jax.random.split(jax.random.key(seed), 3)
         with console.status("searching"):
             asked = answer.asking(saved, [question], opened.user)
@@ -79,8 +91,8 @@ def ask(
         if json:
             print_json({
                 "question": asked.users[0].queries[0].content, "user": asked.users[0].id, "device": terms.device,
-                "sigma": terms.sigma, "preset": terms.preset, "mitigation": mitigation, "margin": found.margin,
-                "with_ovt": answers[0], "without": answers[1],
+                "sigma": terms.sigma, "preset": terms.preset, "mitigation": mitigation, **upkeep,
+                "margin": found.margin, "with_ovt": answers[0], "without": answers[1],
                 "found": [_described(samples[at], at, score) for at, score in found.ranking],
             })  # fmt: skip
 

@@ -54,6 +54,7 @@ class Terms(NamedTuple):
     sigma: float
     preset: str
     condition: Any  # devices.Condition
+    seconds: float | None = None
 
 
 class Opened(NamedTuple):
@@ -74,6 +75,9 @@ def open_bank(
     model: str,
     weights: str | None,
     memory_size: str | None,
+    *,
+    seconds: float | None = None,
+    extrapolate: bool = False,
 ) -> Opened:
     """Read a bank and its model. ValueError, as early as it can be known, for what cannot be asked."""
     from nvcim_jax.hardware import catalogue
@@ -87,10 +91,19 @@ def open_bank(
         saved = memory.load(bank, loaded, settings=chosen)
     if user >= len(saved.users):
         raise ValueError(f"the bank holds users 0 to {len(saved.users) - 1}, not {user}")
-    return Opened(loaded, saved, saved.users[user].id, terms(saved.about, device, sigma, preset))
+    own = terms(saved.about, device, sigma, preset, seconds=seconds, extrapolate=extrapolate)
+    return Opened(loaded, saved, saved.users[user].id, own)
 
 
-def terms(about: "About", device: str | None, sigma: float | None, preset: str | None) -> Terms:
+def terms(
+    about: "About",
+    device: str | None,
+    sigma: float | None,
+    preset: str | None,
+    *,
+    seconds: float | None = None,
+    extrapolate: bool = False,
+) -> Terms:
     """ValueError for what neither the bank nor the options say, or say wrongly."""
     from nvcim_jax.hardware.devices import Condition
 
@@ -101,13 +114,14 @@ def terms(about: "About", device: str | None, sigma: float | None, preset: str |
         raise ValueError("the bank does not say what device and sigma it was learned for: give --device and --sigma")
     if not 0 <= sigma <= 10:
         raise ValueError(f"the bank says that it was learned for sigma {sigma}: give --sigma, from 0 to 10")
-    condition = Condition(checked_device(device, sigma), sigma)
-    return Terms(device, sigma, preset or about.preset or "its settings", condition)
+    condition = Condition(checked_device(device, sigma, seconds, extrapolate=extrapolate), sigma, seconds)
+    return Terms(device, sigma, preset or about.preset or "its settings", condition, seconds)
 
 
 def show_ranking(ranking: Sequence[tuple[int, float]], samples: Sequence[Sample | None], terms: Terms) -> None:
     """What a search found, the best first: slots with their scores, and the samples that they were learned from."""
-    title = f"search on {terms.device}, sigma {terms.sigma}, as {terms.preset} does"
+    later = "" if terms.seconds is None else f", {terms.seconds:g} s after programming"
+    title = f"search on {terms.device}, sigma {terms.sigma}{later}, as {terms.preset} does"
     table = Table("", "score", "OVT learned from", "its answer", title=title)
     for at, (slot, score) in enumerate(ranking):
         sample = samples[slot]

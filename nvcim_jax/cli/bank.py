@@ -10,6 +10,7 @@ import typer
 from nvcim_jax.cli.shared import (
     BankFolder,
     Json,
+    Refresh,
     console,
     number,
     path,
@@ -23,15 +24,16 @@ from nvcim_jax.cli.shared import (
 app = typer.Typer(help="Look after a bank on disk: show, verify, repair, export.", no_args_is_help=True)
 
 
-@app.command(epilog="Examples:\n\n  nvcim bank show out/bank\n\n  nvcim bank show out/bank --json")
-def show(bank: BankFolder, json: Json = False) -> None:
-    """The OVTs of a bank and where each comes from."""
+@app.command(epilog="Examples:\n\n  nvcim bank show out/bank\n\n  nvcim bank show out/bank --refresh 86400 --json")
+def show(bank: BankFolder, refresh: Refresh = None, json: Json = False) -> None:
+    """The OVTs of a bank, where each comes from, and how long its cells live at the pace of learning."""
     with plain_errors():
         from nvcim_jax.memory.storage import store
 
         with console.status("reading and checking"):
             saved = store.load(bank)
         told = _described(saved)
+        told["life"] = _life(told, refresh)
         if json:
             print_json(told)
             return
@@ -40,6 +42,7 @@ def show(bank: BankFolder, json: Json = False) -> None:
             f"{len(told['ovts'])} OVTs of {told['rows']} x {told['dim']} in {told['slots']} slots, "
             f"{told['arrays']} crossbar arrays"
         )
+        console.print(told["life"]["told"], soft_wrap=True)
         for user, ovts in groupby(told["ovts"], key=lambda ovt: ovt["user"]):
             console.print(f"user {user}" if user else "user unknown", style="bold")
             for ovt in ovts:
@@ -71,6 +74,27 @@ def _described(saved) -> dict:
         "version": saved.version, "task": about.task, "model": about.model, "source": about.source,
         "settings": dict(about.settings), "rows": rows, "dim": dim, "slots": held.count.size * slots,
         "arrays": arrays(len(ovts), rows), "users": list(about.users), "ovts": ovts,
+    }  # fmt: skip
+
+
+def _life(told: dict, refresh: float | None) -> dict:
+    """How long the cells of the bank's device live, as JSON values and in words."""
+    from nvcim_jax.hardware import catalogue, wear
+
+    name = told["settings"].get("device")
+    try:
+        endurance = catalogue.sheet(name).endurance if name else None
+    except ValueError:  # a file that is not here
+        endurance = None
+    if endurance is None:
+        return {"told": f"wear: {f'{name} gives' if name else 'the bank names'} no endurance, so no life can be told"}
+    learned = [datetime.fromisoformat(ovt["learned_at"]).timestamp() for ovt in told["ovts"] if ovt["learned_at"]]
+    found = wear.life(endurance, slots=told["slots"], learned=learned, refresh=refresh)
+    if found is None:
+        return {"told": "wear: all OVTs were learned within a day, which is no pace to tell a life from"}
+    return {
+        "writes_per_year": found.writes_per_year, "years": found.years,
+        "told": f"wear: with {found.why}, the {endurance:g} pulses of {name} last {found.years:.3g} years",
     }  # fmt: skip
 
 

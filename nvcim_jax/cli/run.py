@@ -9,13 +9,17 @@ from nvcim_jax.cli.shared import (
     EMBEDDED,
     MOST_HOURS,
     Budget,
+    Compensation,
     Data,
     DeviceName,
+    Extrapolate,
     Hours,
     Json,
     MemorySize,
     Mitigation,
     Model,
+    Refresh,
+    Seconds,
     Seed,
     Sigma,
     Weights,
@@ -38,6 +42,7 @@ RESULTS = ("results.json", "results.png", "predictions", "bank-*")
 
 @app.command(
     epilog="Examples:\n\n  nvcim run\n\n  nvcim run --task LaMP-2 --users 20 --sigma 0.2 --out out/sigma02\n\n"
+    "  nvcim run --device PCM-Joshi --sigma 1 --seconds 86400 --compensation global\n\n"
     "  nvcim run --model ~/models/llama --task LaMP-3 --data ~/lamp/LaMP_3"
 )
 def run(
@@ -53,6 +58,10 @@ def run(
     ] = 3,
     mitigation: Mitigation = None,
     budget: Budget = 1.2,
+    seconds: Seconds = None,
+    compensation: Compensation = "none",
+    refresh: Refresh = None,
+    extrapolate: Extrapolate = False,
     seed: Seed = 0,
     model: Model = EMBEDDED,
     weights: Weights = None,
@@ -81,10 +90,11 @@ def run(
 
         if data and len(task or []) != 1:
             raise ValueError("--data holds one task: name it with one --task, such as --task LaMP-3")
-        presets = {name: mitigating(each, mitigation, budget) for name, each in PRESETS.items()}
+        upkeep = {"seconds": seconds, "compensation": compensation, "refresh": refresh}
+        presets = {name: mitigating(each, mitigation, budget, **upkeep) for name, each in PRESETS.items()}
         rows = methods.rows(presets)
         tasks = [lamp.task(name) for name in dict.fromkeys(task or synthetic.TASKS)]
-        checked_device(device, sigma)
+        checked_device(device, sigma, seconds, extrapolate=extrapolate)
         prepare(out, *RESULTS)
         provenance()  # of now, not of the end
         loaded = load(model, weights, memory_size)
@@ -93,8 +103,9 @@ def run(
             "device": device, "sigma": sigma, "draws": draws, "seed": seed, "users": users,
             "model": "embedded" if model == EMBEDDED else Path(model).name, "weights": weights or "default",
             "data": str(data.resolve()) if data else EMBEDDED_WORLD, "mitigation": mitigation, "budget": budget,
+            **upkeep,
         }  # fmt: skip
-        cell = methods.Cell(device, sigma)
+        cell = methods.Cell(device, sigma, seconds)
         finished, stop = _climb(crowd, loaded, rows, cell, settings, out)
         results = [main_job.collect(each, cell, blocks) for each, blocks in finished if blocks]
         if results:

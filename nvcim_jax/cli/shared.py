@@ -138,6 +138,35 @@ Budget = Annotated[
         help="Pulses per cell that --mitigation swv may spend.",
     ),
 ]
+Seconds = Annotated[
+    float | None,
+    typer.Option(
+        "--seconds", parser=number(float, 1, 1e12), metavar="1..1e12",
+        help="Read the arrays this long after they were programmed; OVTs then lie in cells.",
+        show_default="at once, as if time did nothing",
+    ),
+]  # fmt: skip
+Compensation = Annotated[
+    str,
+    typer.Option(
+        "--compensation",
+        help="Of drift, with --seconds: none, global (one gain for an array), reference (from a column of known cells) "
+        "or column (one gain for each).",
+    ),
+]
+Refresh = Annotated[
+    float | None,
+    typer.Option(
+        "--refresh", parser=number(float, 1, 1e12), metavar="SECONDS", help="Write the cells anew this often.",
+        show_default="never",
+    ),
+]  # fmt: skip
+Extrapolate = Annotated[
+    bool,
+    typer.Option(
+        "--extrapolate", help="Ask devices beyond the sigma and the seconds for which they are known; outputs say so."
+    ),
+]
 Hours = Annotated[
     float,
     typer.Option(
@@ -228,21 +257,41 @@ def load(model: str, weights: str | None, memory_size: str | None) -> "LoadedMod
         )
 
 
-def mitigating(settings: "Settings", mitigation: str | None, budget: float) -> "Settings":
-    """`settings` whose OVTs are written with a mitigation, where one is asked for. ValueError for an unknown one."""
+def mitigating(
+    settings: "Settings",
+    mitigation: str | None,
+    budget: float,
+    *,
+    seconds: object = None,
+    compensation: str = "none",
+    refresh: float | None = None,
+) -> "Settings":
+    """`settings` whose OVTs are written with a mitigation, where one is asked for, and kept against time.
+
+    With `seconds` they lie in cells, whatever the mitigation. ValueError for an unknown name, and for a compensation or
+    a refresh without `seconds`.
+    """
     from nvcim_jax.pipeline.presets import mitigated
 
-    return settings if mitigation is None else mitigated(settings, mitigation, budget=budget)
+    if seconds is None and (compensation != "none" or refresh is not None):
+        raise ValueError("--compensation and --refresh do something about time: give --seconds, too")
+    if mitigation is None and seconds is None:
+        return settings
+    how = {"budget": budget, "compensation": compensation, "refresh": refresh}
+    return mitigated(settings, "none" if mitigation is None else mitigation, **how)
 
 
-def checked_device(name: str, sigma: float) -> "Device":
-    """The device called `name`; a user's own is refused outside the range that its file gives, Table II remarked on."""
+def checked_device(name: str, sigma: float, seconds: float | None = None, *, extrapolate: bool = False) -> "Device":
+    """The device called `name`; one that is not of Table II is refused at a sigma that its source does not cover, and
+    every one at such `seconds`, unless figures may be extrapolated. What is said of them all the same is printed.
+    """
     from nvcim_jax.hardware import catalogue
 
-    sheet = catalogue.sheet(name)
-    if name.endswith(".toml"):
-        sheet.check(sigma=sigma)
-    for remark in catalogue.remarks([(sheet, [sigma])]):
+    sheet, times = catalogue.sheet(name), () if seconds is None else (seconds,)
+    if not extrapolate:
+        inside = sheet.own_sigma if name in catalogue.RATIOS else sigma
+        sheet.check(sigma=inside, seconds=seconds)
+    for remark in catalogue.remarks([(sheet, [sigma])], times):
         console.print(remark, soft_wrap=True)
     return sheet.device
 

@@ -12,12 +12,15 @@ from nvcim_jax.cli.shared import (
     EMBEDDED,
     MOST_HOURS,
     Budget,
+    Compensation,
     Data,
+    Extrapolate,
     Hours,
     Json,
     MemorySize,
     Mitigation,
     Model,
+    Refresh,
     Seed,
     Weights,
     announce,
@@ -35,13 +38,15 @@ from nvcim_jax.cli.shared import (
 
 app = typer.Typer()
 RESULTS = ("vary.json", "vary.png")
+LONGEST = 1e12  # seconds
 SECONDS_TO_LEARN = 0.2  # a user of the toy world, with the toy model on two cores
 
 
 @app.command(
     epilog="Examples:\n\n  nvcim vary\n\n  nvcim vary --preset paper --device NVM-1 --device NVM-5 --sigma 0.1 --sigma "
     "0.3\n\n  nvcim vary out/bank --fidelity cell --out out/vary\n\n  nvcim vary --device NVM-3 --device mine.toml\n\n"
-    "  nvcim vary --draws 2000 --out out/vary"
+    "  nvcim vary --draws 2000 --out out/vary\n\n"
+    "  nvcim vary --device PCM-Joshi --seconds 1,3600,86400 --compensation global"
 )
 def vary(
     bank: Annotated[
@@ -70,9 +75,25 @@ def vary(
             show_default="0.05, 0.1, 0.2, 0.4; a device of your own at its own",
         ),
     ] = None,
+    seconds: Annotated[
+        str | None,
+        typer.Option(
+            "--seconds",
+            metavar="T,T,...",
+            show_default="at once, as if time did nothing",
+            help="Read the arrays these many seconds after programming, such as 1,3600,86400; by cells.",
+        ),
+    ] = None,
+    compensation: Compensation = "none",
+    refresh: Refresh = None,
+    extrapolate: Extrapolate = False,
     fidelity: Annotated[
-        str, typer.Option(help="value: one Gaussian per stored value. cell: one per cell of the device.")
-    ] = "value",
+        str | None,
+        typer.Option(
+            help="value: one Gaussian per stored value. cell: one per cell of the device.",
+            show_default="value; with --seconds cell",
+        ),
+    ] = None,
     preset: Annotated[
         str | None, typer.Option("--preset", help="Without a bank: paper-literal, paper or recommended.")
     ] = None,
@@ -123,22 +144,23 @@ def vary(
         from nvcim_jax.pipeline.presets import RECOMMENDED
         from nvcim_jax.provenance import provenance
 
-        if fidelity not in retrieval.FIDELITIES:
-            raise ValueError(f"unknown fidelity {fidelity!r}: choose one of {', '.join(retrieval.FIDELITIES)}")
-        rows = retrieval.rows(device or list(catalogue.RATIOS), sigma or ())
-        by_draws = retrieval.without_closed_form(rows, fidelity, mitigating(RECOMMENDED, mitigation, budget))
+        times = _times(seconds)
+        fidelity = _fidelity(fidelity, times)
+        rows = retrieval.rows(device or list(catalogue.RATIOS), sigma or (), times, extrapolate=extrapolate)
+        upkeep = {"compensation": compensation, "refresh": refresh}
+        kept = partial(_kept, mitigation=mitigation, budget=budget, timed=bool(times), **upkeep)
+        by_draws = retrieval.without_closed_form(rows, fidelity, kept(RECOMMENDED))
         if by_draws and not draws:
-            why = "stuck cells have" if mitigation is None else f"--mitigation {mitigation} has"
-            raise ValueError(
-                f"{', '.join(by_draws)}: {why} no closed form: program the banks instead, with --draws 2000"
-            )
+            name, why = next(iter(by_draws.items()))
+            others = f" (and {', '.join(list(by_draws)[1:])})" if by_draws.keys() - {name} else ""
+            raise ValueError(f"{name}{others}: no closed form for {why}: program the banks instead, with --draws 2000")
         source = _saved(bank, preset, task, data) if bank else _embedded(preset, task, users, data, seed, hours)
         prepare(out, *RESULTS)
         provenance()  # of now, not of the end
         loaded = load(model, weights, memory_size)
         with console.status("reading the bank" if bank else "learning the banks"):
             people, case, meaning, learned = source(loaded)
-        settings = mitigating(learned, mitigation, budget)
+        settings = kept(learned)
         work = retrieval.normals(case, rows, fidelity=fidelity, chips=chips, draws=draws)
         rate = 1e8 if jax.default_backend() == "cpu" else 1e10  # Gaussian numbers a second
         announce(work / rate, hours, f"{chips} chips and {draws} draws")
@@ -155,8 +177,8 @@ def vary(
             "bank": str(bank) if bank else "embedded users", "model": Path(model).name,
             "weights": weights or "default", "data": str(data) if data else EMBEDDED_WORLD, "right": meaning,
             "seed": seed, "devices": {row.name: row.sigmas for row in rows}, "fidelity": fidelity, "chips": chips,
-            "draws": draws, "preset": settings.described(), "questions": int(case.asked.sum()),
-            "users": [user.id for user in people], "notes": notes,
+            "draws": draws, "seconds": times, **upkeep, "preset": settings.described(),
+            "questions": int(case.asked.sum()), "users": [user.id for user in people], "notes": notes,
         }  # fmt: skip
         report = {"settings": about, "provenance": provenance(), "cells": retrieval.as_cells(rows, found, trials)}
         asked = f"{len(people)} users, {about['questions']} questions, {fidelity} fidelity"
@@ -211,14 +233,42 @@ def _draw(path: Path, rows, found, trials, notes: list[str]) -> None:
     from nvcim_jax.evaluation import figures, retrieval
 
     figures.dots(
-        path, [f"{sigma:g}" for sigma in _sigmas(rows)], retrieval.dots(rows, found, trials),
-        title="retrieval under variation", xlabel="sigma", ylabel="share of questions",
+        path, list(map(str, _points(rows))), retrieval.dots(rows, found, trials),
+        title="retrieval under variation", xlabel="sigma, time" if rows[0].seconds else "sigma",
+        ylabel="share of questions",
         notes=["Bars: down to what 95 % of a user's chips exceed.", *notes],
     )  # fmt: skip
 
 
-def _sigmas(rows) -> list[float]:
-    return sorted({sigma for row in rows for sigma in row.sigmas})
+def _points(rows) -> list:
+    return sorted({point for row in rows for point in row.points})
+
+
+def _times(seconds: str | None) -> tuple[float, ...]:
+    """The times in a text such as 1,3600,86400. ValueError for anything else."""
+    if seconds is None:
+        return ()
+    try:
+        return tuple(number(float, 1, LONGEST)(each) for each in seconds.split(","))
+    except typer.BadParameter as error:
+        raise ValueError(f"--seconds {seconds[:60]!r}: numbers from 1 to {LONGEST:g}, such as 1,3600,86400") from error
+
+
+def _fidelity(fidelity: str | None, times: tuple[float, ...]) -> str:
+    from nvcim_jax.evaluation import retrieval
+
+    if fidelity is not None and fidelity not in retrieval.FIDELITIES:
+        raise ValueError(f"unknown fidelity {fidelity!r}: choose one of {', '.join(retrieval.FIDELITIES)}")
+    if times and fidelity == "value":
+        raise ValueError("--fidelity value knows no time: leave it out, or --seconds")
+    return fidelity or ("cell" if times else "value")
+
+
+def _kept(settings, *, mitigation: str | None, budget: float, timed: bool, compensation: str, refresh: float | None):
+    """`settings` with a mitigation and what is done against time; cells alone are left to the fidelity."""
+    if mitigation is None and compensation == "none" and refresh is None:
+        return settings
+    return mitigating(settings, mitigation, budget, seconds=timed or None, compensation=compensation, refresh=refresh)
 
 
 def _programmed(run: Callable, draws: int, keep: Path | None) -> list:
@@ -237,18 +287,18 @@ def _programmed(run: Callable, draws: int, keep: Path | None) -> list:
 
 
 def _table(title: str, rows, found, trials) -> Table:
-    """Devices by sigma, what was programmed below what was integrated."""
-    sigmas = _sigmas(rows)
-    table = Table("device", *(f"sigma {sigma:g}" for sigma in sigmas), title=title)
+    """Devices by sigma and time, what was programmed below what was integrated."""
+    points = _points(rows)
+    table = Table("device", *(f"sigma {point}" for point in points), title=title)
     for at, (row, each) in enumerate(zip(rows, found, strict=True)):
         if each is not None:
             pairs = zip(each.expected.mean(-1), each.worst.mean(-1), strict=True)
-            shown = dict(zip(row.sigmas, (f"{mean:.3f} ({worst:.3f})" for mean, worst in pairs), strict=True))
-            table.add_row(row.name, *(shown.get(sigma, "") for sigma in sigmas))
+            shown = dict(zip(row.points, (f"{mean:.3f} ({worst:.3f})" for mean, worst in pairs), strict=True))
+            table.add_row(row.name, *(shown.get(point, "") for point in points))
         if trials:
             error = trials[at].std(0) / len(trials[at]) ** 0.5
             drawn = (f"{mean:.3f} ± {e:.4f}" for mean, e in zip(trials[at].mean(0), error, strict=True))
-            shown = dict(zip(row.sigmas, drawn, strict=True))
+            shown = dict(zip(row.points, drawn, strict=True))
             name = "  programmed" if each is not None else f"{row.name}, programmed"
-            table.add_row(name, *(shown.get(sigma, "") for sigma in sigmas))
+            table.add_row(name, *(shown.get(point, "") for point in points))
     return table

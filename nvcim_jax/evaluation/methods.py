@@ -29,14 +29,15 @@ ONE_RATE = partial(relative_rate, share=0.12)  # its best: `experiments/tables.p
 
 
 class Cell(NamedTuple):
-    """A device and its sigma: one cell of a table."""
+    """A device, its sigma and the seconds since programming, if any: one cell of a table."""
 
     device: str
     sigma: float
+    seconds: float | None = None
 
     @property
     def condition(self) -> Condition:
-        return Condition(catalogue.device(self.device), self.sigma)
+        return catalogue.condition(self.device, self.sigma, self.seconds)
 
 
 class Method(NamedTuple):

@@ -20,9 +20,12 @@ from jaxtyping import Array, Bool, Float
 from nvcim_jax import files
 from nvcim_jax.core.similarity import SCALES
 from nvcim_jax.evaluation.figures import Dot
+from nvcim_jax.evaluation.points import SIGMAS as SIGMAS
+from nvcim_jax.evaluation.points import Row as Row
+from nvcim_jax.evaluation.points import notes as notes
+from nvcim_jax.evaluation.points import rows as rows
 from nvcim_jax.evaluation.statistics import interval
-from nvcim_jax.hardware import crossbar
-from nvcim_jax.hardware.catalogue import RATIOS, Sheet, remarks, sheet
+from nvcim_jax.hardware import ageing, crossbar, mitigation
 from nvcim_jax.hardware.devices import Device
 from nvcim_jax.memory import monte_carlo, variation
 from nvcim_jax.memory.programming import Score
@@ -32,12 +35,7 @@ FIDELITIES = {  # the law of what a read returns, and the writing that it is the
     "value": (variation.value_law, crossbar.write_values),
     "cell": (variation.cell_law, crossbar.write_cells),
 }
-LEFT_OUT = {  # fields of a device that a fidelity does not know
-    "value": {"read_noise": "read noise", "stuck": "stuck cells", "drift": "drift"},
-    "cell": {"drift": "drift after the first second"},
-}
 TRIALS = "trials.npz"
-SIGMAS = (0.05, 0.1, 0.2, 0.4)
 
 
 class Case(NamedTuple):
@@ -50,14 +48,6 @@ class Case(NamedTuple):
     right: Bool[Array, "users queries ovts"]
 
 
-class Row(NamedTuple):
-    """A device under the name that tables show, and the sigmas at which it is asked."""
-
-    name: str
-    sheet: Sheet
-    sigmas: tuple[float, ...]
-
-
 class Table(NamedTuple):
     """Share of questions that find a right OVT, per user: expected, and what 95 % of the user's chips exceed."""
 
@@ -65,56 +55,43 @@ class Table(NamedTuple):
     worst: np.ndarray
 
 
-def rows(names: Sequence[str], sigmas: Sequence[float] = ()) -> list[Row]:
-    """One row for each device (of Table II, or a .toml file), at those of `sigmas` for which it is known.
-
-    Table II is asked at all of them; `notes` says what lies outside it. Without `sigmas` it is asked at `SIGMAS`, and
-    every other device at its own. ValueError for a sigma at which no device is known, and for a device that is known
-    at none of them.
-    """
-    sheets, sigmas = {name: sheet(name) for name in dict.fromkeys(names)}, sorted(set(sigmas))
-    taken = {}
-    for name, each in sheets.items():
-        own = () if name in RATIOS else tuple(filter(each.covers, sigmas)) if sigmas else (each.own_sigma,)
-        taken[name] = own or tuple(sigmas or SIGMAS)
-        if name not in RATIOS and not own:
-            each.check(sigma=sigmas[0])
-    for sigma in sigmas:
-        if not any(sigma in each for each in taken.values()):
-            sheets[names[0]].check(sigma=sigma)
-    labels = [each.name for each in sheets.values()]
-    return [
-        Row(each.name if labels.count(each.name) == 1 else f"{each.name} ({name})", each, taken[name])
-        for name, each in sheets.items()
-    ]
+def law_of(settings: Settings, fidelity: str) -> tuple[variation.Law | None, float | None]:
+    """The law of what a read returns under `settings`, None for a mitigation; and how often cells are refreshed."""
+    write = settings.write
+    if write is crossbar.write_values:
+        return FIDELITIES[fidelity][0], None
+    if isinstance(write, partial) and write.func is mitigation.kept and write.keywords["write"] is mitigation.plain:
+        return _compensated(write.keywords.get("compensate")), write.keywords.get("refresh")
+    return None, None
 
 
-def without_closed_form(rows: Sequence[Row], fidelity: str, settings: Settings = RECOMMENDED) -> list[str]:
-    """The names of the devices whose reads are not Gaussian, so that only `by_trials` can tell: all of a mitigation."""
-    if settings.write is not crossbar.write_values:
-        return [row.name for row in rows]
-    return [row.name for row in rows if fidelity == "cell" and row.sheet.device.stuck is not None]
+@cache  # the same function object, so that its compiled program is found again
+def _compensated(compensate) -> variation.Law:
+    return partial(variation.cell_law, compensate=compensate)
+
+
+def without_closed_form(rows: Sequence[Row], fidelity: str, settings: Settings = RECOMMENDED) -> dict[str, str]:
+    """The devices whose reads are not Gaussian, so that only `by_trials` can tell: all of a mitigation. And why."""
+    law, refresh = law_of(settings, fidelity)
+    if law is None:
+        return {row.name: "a mitigation, whose reads have no closed form" for row in rows}
+    if law is variation.value_law:
+        return {}
+    found = {}
+    for row in rows:
+        times = row.arrays(refresh)[1]
+        why = ageing.without_gaussian(row.sheet.device, None if times is None else float(jnp.max(times)))
+        if why:
+            found[row.name] = why
+    return found
 
 
 def normals(of: Case, rows: Sequence[Row], *, fidelity: str, chips: int, draws: int) -> float:
     """Gaussian numbers, or products that take as long, of the chips and the draws: what to estimate the time from."""
     users, ovts, *shape = of.keys.shape
-    each = users * ovts * sum(len(row.sigmas) for row in rows)
+    each = users * ovts * sum(len(row.points) for row in rows)
     copies = sum(1 / scale for scale in SCALES) * prod(shape) * (8 if fidelity == "cell" else 1)
     return each * (draws * copies + chips * of.queries.shape[1] ** 2)
-
-
-def notes(rows: Sequence[Row], fidelity: str) -> list[str]:
-    """What a reader of the figures must know of the devices."""
-    said = remarks([(row.sheet, row.sigmas) for row in rows])
-    if fidelity == "cell":
-        steps = " or ".join(str(levels - 1) for levels in sorted({row.sheet.levels for row in rows}))
-        said.append(f"Sigma is a share of a cell's range; in level steps, as SWIM counts, it is {steps} times as much.")
-    for row in rows:
-        names = [words for field, words in LEFT_OUT[fidelity].items() if getattr(row.sheet.device, field) is not None]
-        if names:
-            said.append(f"{fidelity} fidelity leaves out the {' and the '.join(names)} of {row.name}.")
-    return said
 
 
 def closed_form(
@@ -126,16 +103,22 @@ def closed_form(
     fidelity: str,
     chips: int,
 ) -> Table:
-    """Expected accuracy without a draw, and the worst 5 % of `chips` chips drawn in score space, at each sigma.
+    """Expected accuracy without a draw, and the worst 5 % of `chips` chips drawn in score space, at each point.
 
     Chips of every device and sigma read the same draws. ValueError for a device whose reads are not Gaussian.
     """
-    law = FIDELITIES[fidelity][0]
-    at = (row.sheet.device, jnp.asarray(row.sigmas, jnp.float32))
-    wins = win_tables(of.queries, of.keys, of.valid, *at, settings.score, law)
+    law, refresh = law_of(settings, fidelity)
+    if law is None:
+        raise ValueError("a mitigation has no closed form: draw it with by_trials (`nvcim vary --draws 2000`)")
+    why = without_closed_form([row], fidelity, settings)
+    if why:
+        raise ValueError(f"{row.name} has {why[row.name]}: draw it with by_trials (`nvcim vary --draws 2000`)")
+    sigmas, seconds = row.arrays(refresh)
+    at = (row.sheet.device, sigmas)
+    wins = win_tables(of.queries, of.keys, of.valid, *at, settings.score, law, seconds)
     hits = jnp.sum(wins * of.right[None], -1)
     share = jnp.sum(jnp.where(of.asked[None], hits, 0), -1) / jnp.sum(of.asked, -1)[None]
-    drawn = _chips(key, of, *at, score=settings.score, law=law, chips=chips)
+    drawn = _chips(key, of, *at, seconds, score=settings.score, law=law, chips=chips)
     return Table(np.asarray(share), np.quantile(np.asarray(drawn), 0.05, axis=-1, method="lower"))
 
 
@@ -150,7 +133,7 @@ def by_trials(
     keep: Path | None = None,
     report: Callable[[int, bool], None] = lambda trials, kept: None,
 ) -> list[np.ndarray]:
-    """Accuracy over all questions in each programming of all banks: for each row [draws, sigmas].
+    """Accuracy over all questions in each programming of all banks: for each row [draws, points].
 
     A mitigation that `settings` write with stands in for the fidelity's own writing. All rows and sigmas read the same
     draws. With `keep`, finished trials are written there after every chunk, and a
@@ -159,8 +142,8 @@ def by_trials(
     """
     own = settings.write
     trial = _trial(settings.score, FIDELITIES[fidelity][1] if own is crossbar.write_values else own)
-    asked = [(of, row.sheet.device, jnp.asarray(row.sigmas, jnp.float32)) for row in rows]
-    ends = np.cumsum([len(row.sigmas) for row in rows])
+    asked = [(of, row.sheet.device, *(each for each in row.arrays() if each is not None)) for row in rows]
+    ends = np.cumsum([len(row.points) for row in rows])
     name = _identity(key, of, rows, settings, fidelity)
     parts = [_finished(keep, name, int(ends[-1]))[:draws]]
     report(len(parts[0]), True)
@@ -186,7 +169,7 @@ def dots(rows: Sequence[Row], found: Sequence[Table | None], trials: Sequence[np
         return Dot(trials[at][:, s].mean(), np.quantile(trials[at][:, s], 0.05, method="lower"))
 
     return {
-        row.name: {f"{sigma:g}": of(at, table, s) for s, sigma in enumerate(row.sigmas)}
+        row.name: {str(point): of(at, table, s) for s, point in enumerate(row.points)}
         for at, (row, table) in enumerate(zip(rows, found, strict=True))
     }
 
@@ -195,8 +178,10 @@ def as_cells(rows: Sequence[Row], found: Sequence[Table | None], trials: Sequenc
     """The tables as JSON values, one for each device and sigma; with `trials` also what was programmed."""
     cells = []
     for at, (row, table) in enumerate(zip(rows, found, strict=True)):
-        for s, sigma in enumerate(row.sigmas):
-            cell = {"device": row.name, "sigma": sigma}
+        for s, point in enumerate(row.points):
+            cell = {"device": row.name, "sigma": point.sigma}
+            if point.seconds is not None:
+                cell["seconds"] = point.seconds
             if table is not None:
                 cell |= interval(table.expected[s])._asdict()
                 cell["worst_5_percent_of_chips"] = float(table.worst[s].mean())
@@ -214,24 +199,31 @@ def win_tables(
     keys: Float[Array, "users ovts rows dim"],
     valid: Bool[Array, "users ovts"],
     device: Device,
-    sigmas: Float[Array, "sigmas"],
+    sigmas: Float[Array, "points"],
     score: Score,
     law: variation.Law = variation.value_law,
-) -> Float[Array, "sigmas users queries ovts"]:
-    """Win probabilities of every OVT."""
+    seconds: Float[Array, "points"] | None = None,
+) -> Float[Array, "points users queries ovts"]:
+    """Win probabilities of every OVT, for each sigma with its `seconds` since programming, if any."""
 
-    def one(sigma, queries, keys, valid):
-        return variation.win_table(queries, keys, valid, device, sigma=sigma, score=score, law=law)
+    def one(sigma, seconds, queries, keys, valid):
+        own = _at(law, seconds)
+        return variation.win_table(queries, keys, valid, device, sigma=sigma, score=score, law=own)
 
-    return jax.vmap(jax.vmap(one, (None, 0, 0, 0)), (0, None, None, None))(sigmas, queries, keys, valid)
+    over_users = jax.vmap(one, (None, None, 0, 0, 0))
+    return jax.vmap(over_users, (0, 0, None, None, None))(sigmas, seconds, queries, keys, valid)
+
+
+def _at(law: variation.Law, seconds) -> variation.Law:
+    return law if seconds is None else partial(law, seconds=seconds)
 
 
 @partial(jax.jit, static_argnames=("score", "law", "chips"))
-def _chips(key, of, device, sigmas, *, score, law, chips):
-    """Accuracy of each chip: [sigmas, users, chips]. Chips of all sigmas read the same draws."""
+def _chips(key, of, device, sigmas, seconds=None, *, score, law, chips):
+    """Accuracy of each chip: [points, users, chips]. Chips of all points read the same draws."""
 
-    def one(sigma, key, user):
-        copies = variation.bank_law(user.keys, device, sigma=sigma, law=law)
+    def one(sigma, seconds, key, user):
+        copies = variation.bank_law(user.keys, device, sigma=sigma, law=_at(law, seconds))
         chip = variation.chip_law(user.queries, copies, user.valid, score=score)
 
         def hits(key):
@@ -242,19 +234,19 @@ def _chips(key, of, device, sigmas, *, score, law, chips):
         return jax.lax.map(hits, jax.random.split(key, chips), batch_size=1000)
 
     keys = jax.random.split(key, of.keys.shape[0])
-    return jax.vmap(jax.vmap(one, (None, 0, 0)), (0, None, None))(sigmas, keys, of)
+    return jax.vmap(jax.vmap(one, (None, None, 0, 0)), (0, 0, None, None))(sigmas, seconds, keys, of)
 
 
 @cache  # the same function object, so that its compiled program is found again
 def _trial(score, write):
-    def trial(key, of, device, sigmas):
-        def one(sigma, key, user):
-            bound = {"score": score, "write": write}
+    def trial(key, of, device, sigmas, seconds=None):
+        def one(sigma, seconds, key, user):
+            bound = {"score": score, "write": write, "seconds": seconds}
             found = monte_carlo.retrieve_once(key, user.queries, user.keys, user.valid, device, sigma, **bound)
             return jnp.take_along_axis(user.right, found[:, None], axis=1)[:, 0] & user.asked
 
         keys = jax.random.split(key, of.keys.shape[0])
-        hits = jax.vmap(jax.vmap(one, (None, 0, 0)), (0, None, None))(sigmas, keys, of)
+        hits = jax.vmap(jax.vmap(one, (None, None, 0, 0)), (0, 0, None, None))(sigmas, seconds, keys, of)
         return jnp.sum(hits, axis=(1, 2)) / jnp.sum(of.asked)
 
     return trial
@@ -267,6 +259,8 @@ def _identity(key, of: Case, rows: Sequence[Row], settings: Settings, fidelity: 
     arrays = {"key": jax.random.key_data(key)} | {f"case {name}": leaf for name, leaf in of._asdict().items()}
     for at, row in enumerate(rows):
         arrays[f"row {at} sigmas"] = np.asarray(row.sigmas, np.float32)
+        if row.seconds:
+            arrays[f"row {at} seconds"] = np.asarray(row.seconds, np.float32)
         arrays |= {f"row {at} {name}": leaf for name, leaf in row.sheet.device._asdict().items() if leaf is not None}
     for name, leaf in sorted(arrays.items()):
         digest.update(f"{name} {leaf.dtype} {leaf.shape}".encode() + np.asarray(leaf).tobytes())

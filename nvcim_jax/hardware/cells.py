@@ -1,4 +1,5 @@
-"""The life of a cell: a pulse, verified pulses, time, a read. Levels go in whole and come out as noise left them.
+"""The life of a cell: a pulse, verified pulses, a read (`ageing` has what time does). Levels go in whole and come out
+as noise left them.
 
 Deviations and tolerances are shares of a cell's range, from its lowest to its highest level.
 """
@@ -55,7 +56,7 @@ def spread(levels: Levels, device: Device, *, sigma: Float[Array, ""] | float) -
 
     ValueError for a sigma that is a plain number below zero or NaN.
     """
-    _check_known("sigma", sigma, least=0.0)
+    check_known("sigma", sigma, least=0.0)
     return sigma * (device.levels.shape[0] - 1) * device.levels[levels]
 
 
@@ -72,7 +73,12 @@ def aggregate(layout: Layout = SIGN_MAGNITUDE) -> float:
 def program(key: PRNGKeyArray, levels: Levels, device: Device, *, sigma: Float[Array, ""] | float) -> Held:
     """One pulse per cell: the level plus a Gaussian whose deviation the level sets; stuck cells stay where they are."""
     pulse_key, stuck_key = jax.random.split(key)
-    return _stick(stuck_key, _pulse(pulse_key, levels, spread(levels, device, sigma=sigma)), device)
+    return _stick(stuck_key, _first_pulse(pulse_key, levels, spread(levels, device, sigma=sigma), device), device)
+
+
+def placed(levels: Levels, device: Device) -> Held | Levels:
+    """Where each level lies after a pulse without variation, in levels."""
+    return levels if device.means is None else (device.levels.shape[0] - 1) * device.means[levels]
 
 
 def anew(key: PRNGKeyArray, held: Held, seen: Held, levels: Levels, std: Held, full: int) -> Held:
@@ -110,7 +116,7 @@ def program_verify(
     `(1 - p)^n`. Reads carry the device's read noise, and a stuck cell takes every pulse in vain. ValueError for less
     than one pulse and for a tolerance that is a plain number below zero or NaN.
     """
-    _check_known("tolerance", tolerance, least=0.0)
+    check_known("tolerance", tolerance, least=0.0)
     if most < 1:
         raise ValueError(f"at most {most} pulses per cell: at least one is needed")
     pulse_key, stuck_key = jax.random.split(key)
@@ -128,32 +134,20 @@ def program_verify(
         return (now, jnp.where(good, seen, sense(read_key, now, device)), pulses + ~good), None
 
     write_key, read_key = keys(0)
-    first = _stick(stuck_key, _pulse(write_key, levels, std), device)
+    first = _stick(stuck_key, _first_pulse(write_key, levels, std, device), device)
     start = (first, sense(read_key, first, device), jnp.ones(levels.shape, jnp.int32))
     (last, _, pulses), _ = jax.lax.scan(again, start, jnp.arange(1, most))
     return Verified(first, last, pulses)
 
 
-def age(held: Held, device: Device, *, seconds: Float[Array, ""] | float) -> Held:
-    """Levels as they read `seconds` after programming: every conductance has decayed as `seconds^-nu`.
-
-    Levels are those at one second. A conductance at the lowest level decays too, and so its level falls below zero.
-    ValueError for less than one second.
-    """
-    _check_known("seconds", seconds, least=1.0)
-    if device.drift is None:
+def sense(key: PRNGKeyArray, held: Held, device: Device, *, flicker: Held | None = None) -> Held:
+    """Levels as one read returns them. `flicker` is the deviation of each cell's 1/f noise (`ageing.flicker`)."""
+    if device.read_noise is None and flicker is None:
         return held
-    full = device.levels.shape[0] - 1
-    lost = 1 - jnp.asarray(seconds, jnp.float32) ** -device.drift
-    return held - lost * (held + full * off_share(device))
-
-
-def sense(key: PRNGKeyArray, held: Held, device: Device) -> Held:
-    """Levels as one read returns them."""
-    if device.read_noise is None:
-        return held
-    full = device.levels.shape[0] - 1
-    return held + full * device.read_noise * jax.random.normal(key, held.shape)
+    std = 0.0 if device.read_noise is None else (device.levels.shape[0] - 1) * device.read_noise
+    if flicker is not None:
+        std = jnp.sqrt(std**2 + flicker**2)
+    return held + std * jax.random.normal(key, held.shape)
 
 
 def read_variance(device: Device) -> Float[Array, ""] | float:
@@ -171,7 +165,7 @@ def off_share(device: Device) -> Float[Array, ""] | float:
     return off / (on - off)
 
 
-def _check_known(name: str, value, *, least: float) -> None:
+def check_known(name: str, value, *, least: float) -> None:
     """Plain numbers are checked; what an array holds is not known at trace time."""
     if isinstance(value, int | float) and not value >= least:
         raise ValueError(f"{name} is {value}: a number from {least:g} on is needed")
@@ -179,6 +173,17 @@ def _check_known(name: str, value, *, least: float) -> None:
 
 def _pulse(key, levels, std):
     return levels + std * jax.random.normal(key, levels.shape)
+
+
+def _first_pulse(key, levels, std, device):
+    """As `_pulse`, around where the levels lie, with what all cells of the matrix have in common."""
+    centre = placed(levels, device)
+    if device.correlation is None:
+        return _pulse(key, centre, std)
+    own_key, common_key = jax.random.split(key)
+    own, common = jax.random.normal(own_key, levels.shape), jax.random.normal(common_key)
+    share = device.correlation
+    return centre + std * (jnp.sqrt(1 - share) * own + jnp.sqrt(share) * common)
 
 
 def _stick(key, held, device):

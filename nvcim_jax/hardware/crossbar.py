@@ -13,12 +13,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Int8, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Int8, Key, PRNGKeyArray
 
 from nvcim_jax.core.noise import inject
 from nvcim_jax.core.quantise import SIGN_MAGNITUDE, Layout, from_levels, saturated, signs_of, to_levels
-from nvcim_jax.hardware import cells
+from nvcim_jax.hardware import ageing, cells
 from nvcim_jax.hardware.adc import ideal
+from nvcim_jax.hardware.compensation import Compensate, Pair, compensated
 from nvcim_jax.hardware.devices import Device
 from nvcim_jax.hardware.wires import lost_to_wires
 
@@ -57,6 +58,8 @@ class Matrix(NamedTuple):
 
     levels: Float[Array, "rows dim cells"]
     signs: Int8[Array, "rows dim"] | None
+    life: Key[Array, ""] | None = None  # decides how its cells age; None where they age alike
+    flicker: Float[Array, "rows dim cells"] | None = None  # deviation of each cell's 1/f noise in a read
 
 
 class Plan(NamedTuple):
@@ -92,9 +95,19 @@ def check_fits(tokens: int, dim: int, *, layout: Layout = SIGN_MAGNITUDE, tile: 
 
 
 def write_values(
-    key: PRNGKeyArray, integers: Int[Array, "rows dim"], device: Device, *, sigma: Float[Array, ""] | float
+    key: PRNGKeyArray,
+    integers: Int[Array, "rows dim"],
+    device: Device,
+    *,
+    sigma: Float[Array, ""] | float,
+    seconds: Float[Array, ""] | float | None = None,
 ) -> Float[Array, "rows dim"]:
-    """What a read returns under one Gaussian per stored value, relative to the largest code of the matrix (Eq. 4)."""
+    """What a read returns under one Gaussian per stored value, relative to the largest code of the matrix (Eq. 4).
+
+    ValueError if `seconds` are given: Eq. 4 knows no time.
+    """
+    if seconds is not None:
+        raise ValueError("one Gaussian per stored value (Eq. 4) knows no time: write by cells (write_cells)")
     return inject(key, integers.astype(jnp.float32), sigma=sigma, factors=device.factors)
 
 
@@ -131,8 +144,25 @@ def program(
     """Cut codes into cells and give each cell one pulse. ValueError if the device's levels are not the layout's."""
     layout = layout or cells.layout_of(device)
     cells.check_device(device, layout)
-    levels = cells.program(key, to_levels(integers, layout), device, sigma=sigma)
-    return Matrix(levels, signs_of(integers, layout))
+    write_key, life = born(key, device)
+    levels = cells.program(write_key, to_levels(integers, layout), device, sigma=sigma)
+    return Matrix(levels, signs_of(integers, layout), life)
+
+
+def born(key: PRNGKeyArray, device: Device) -> tuple[PRNGKeyArray, PRNGKeyArray | None]:
+    """The key that cells are written with, and the one that decides how they age, if chance does."""
+    if not ageing.is_by_chance(device):
+        return key, None
+    write_key, life = jax.random.split(key)
+    return write_key, life
+
+
+def aged(matrix: Matrix, device: Device, *, seconds: Float[Array, ""] | float) -> Matrix:
+    """A matrix `seconds` after it was programmed. Give the one that `program` returned, for every time."""
+    levels = ageing.age(matrix.levels, device, seconds=seconds, life=matrix.life)
+    return matrix._replace(
+        levels=levels, flicker=ageing.flicker(matrix.levels, levels, device, seconds=seconds), life=None
+    )
 
 
 def read(
@@ -143,11 +173,25 @@ def read(
     layout: Layout | None = None,
     seconds: Float[Array, ""] | float | None = None,
     convert: Converter = ideal,
+    compensate: Compensate | None = None,
 ) -> Float[Array, "rows dim"]:
-    """Codes read back cell by cell, each through the converter, and added in their places."""
+    """Codes read back cell by cell, each through the converter, and added in their places; `seconds` after programming.
+
+    With a compensation (`compensation`), conductances are multiplied by its gain. A device whose reads flicker is read
+    one second after programming if `seconds` are not given.
+    """
     layout = layout or cells.layout_of(device)
-    aged = matrix.levels if seconds is None else cells.age(matrix.levels, device, seconds=seconds)
-    return from_levels(convert(cells.sense(key, aged, device), layout.full), layout, matrix.signs)
+    if seconds is None and device.flicker is not None and matrix.flicker is None:
+        seconds = 1.0
+    now = matrix if seconds is None else aged(matrix, device, seconds=seconds)
+    if compensate is None or seconds is None:
+        seen = cells.sense(key, now.levels, device, flicker=now.flicker)
+    else:
+        read_key, fresh_key, reference_key = jax.random.split(key, 3)
+        fresh = cells.sense(fresh_key, matrix.levels, device)
+        late = cells.sense(read_key, now.levels, device, flicker=now.flicker)
+        seen = compensated(reference_key, Pair(fresh, late), device, seconds=seconds, compensate=compensate)
+    return from_levels(convert(seen, layout.full), layout, matrix.signs)
 
 
 def multiply(
@@ -179,8 +223,9 @@ def multiply(
     asked = saturated(query, -(2 ** (input_bits - 1)), 2 ** (input_bits - 1) - 1)
     pad = down * rows - dim
     bits = _planes(jnp.pad(asked, (0, pad)), input_bits).reshape(input_bits, down, rows)
-    levels = jnp.pad(matrix.levels, ((0, 0), (0, pad), (0, 0))).reshape(tokens, down, rows, -1)
-    of_array = partial(_digits, bits=bits, device=device, layout=layout, convert=convert, tile=tile)
+    laid = lambda each: jnp.pad(each, ((0, 0), (0, pad), (0, 0))).reshape(tokens, down, rows, -1)  # noqa: E731
+    levels, flicker = laid(matrix.levels), None if matrix.flicker is None else laid(matrix.flicker)
+    of_array = partial(_digits, bits=bits, device=device, layout=layout, convert=convert, tile=tile, flicker=flicker)
     if matrix.signs is None:
         digits = of_array(key, levels, None)
     else:
@@ -202,16 +247,21 @@ def _digits(
     layout: Layout,
     convert: Converter,
     tile: Tile,
+    flicker: Float[Array, "tokens down rows cells"] | None,
 ) -> Float[Array, "inputs down cells tokens"]:
     """What the converters of one array make of each pass, times the worth of its cell place."""
     held = levels if present is None else levels * present[..., None]
     sums = jnp.einsum("bdr,tdrc->bdct", bits, held, precision="highest")
     if tile.wire_ohm is not None:
         sums = sums - lost_to_wires(bits, levels, device, present=present, ohm=tile.wire_ohm, columns=tile.columns)
-    if device.read_noise is not None:
+    if device.read_noise is not None or flicker is not None:
         there = jnp.ones(levels.shape[:-1]) if present is None else present.astype(jnp.float32)
         fired = jnp.einsum("bdr,tdr->bdt", bits, there, precision="highest")[:, :, None]
-        sums = sums + layout.full * device.read_noise * jnp.sqrt(fired) * jax.random.normal(key, sums.shape)
+        std = jnp.sqrt(fired) if device.read_noise is None else layout.full * device.read_noise * jnp.sqrt(fired)
+        if flicker is not None:
+            own = jnp.einsum("bdr,tdrc->bdct", bits, flicker**2 * there[..., None], precision="highest")
+            std = jnp.sqrt(own + (0.0 if device.read_noise is None else std**2))
+        sums = sums + std * jax.random.normal(key, sums.shape)
     return convert(sums, levels.shape[2] * layout.full) * jnp.array(layout.places, jnp.float32)[None, None, :, None]
 
 

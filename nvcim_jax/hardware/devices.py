@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree
 
+READ_SECONDS = 250e-9  # of one read, where a device does not say
+
 
 class Device(NamedTuple):
     """What a cell does. Everything but `levels` may be None: the device then does not do it, at no cost."""
@@ -18,8 +20,16 @@ class Device(NamedTuple):
     levels: Float[Array, "levels"]  # programming variation of each level, lowest first; sigma times it is a deviation
     read_noise: Float[Array, ""] | None = None  # deviation of every read; both as a share of the cell's range
     conductance_us: Float[Array, "2"] | None = None  # of the lowest and the highest level
-    drift: Float[Array, ""] | None = None  # nu of g(t) = g(1 s) t^-nu
+    drift: Float[Array, "*levels"] | None = None  # nu of g(t) = g(1 s) t^-nu: one for all levels, or one for each
     stuck: Float[Array, "2"] | None = None  # shares of cells stuck at the lowest and at the highest level
+    means: Float[Array, "levels"] | None = None  # where levels lie after a pulse, as shares of the range
+    correlation: Float[Array, ""] | None = None  # share of the variance of programming that a matrix has in common
+    drift_std: Float[Array, "*levels"] | None = None  # deviation of nu between cells
+    drift_from: Float[Array, ""] | None = None  # seconds at which the conductances are those of the levels; else 1
+    retention: Float[Array, ""] | None = None  # share of its way to the middle that a level loses in a decade of time
+    wander: Float[Array, "*levels"] | None = None  # deviation that a cell gains over the first decade, of the range
+    flicker: Float[Array, "*levels"] | None = None  # 1/f noise of a read, as a share of the cell's own conductance
+    read_seconds: Float[Array, ""] | None = None  # that one read takes, which the 1/f noise depends on; else 250 ns
 
     @property
     def factors(self) -> Float[Array, "4"]:
@@ -32,10 +42,11 @@ class Device(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """How cells are written: their device, and its sigma, which scales every level's variation."""
+    """How cells are written, and how long ago: their device, and its sigma, which scales every level's variation."""
 
     device: Device
     sigma: Float[Array, ""] | float
+    seconds: Float[Array, ""] | float | None = None  # since then; None for at once, as if time did nothing
 
 
 def stack(devices: Sequence[Device]) -> Device:
@@ -48,13 +59,16 @@ def stack(devices: Sequence[Device]) -> Device:
         raise ValueError(f"devices of {sorted(counts)} levels do not stack: group them by level count")
     if len({each.conductance_us is None for each in devices}) != 1:
         raise ValueError("only some of the devices give conductances (off_us, on_us): give them for all or none")
-    sizes = {"read_noise": (), "drift": (), "stuck": (2,)}
-    used = [name for name in sizes if any(getattr(each, name) is not None for each in devices)]
-    filled = []
-    for each in devices:
-        absent = {name: jnp.zeros(sizes[name]) for name in used if getattr(each, name) is None}
-        filled.append(each._replace(**absent))
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *filled)
+    (levels,) = counts
+    does_nothing = {"means": jnp.linspace(0, 1, levels), "drift_from": jnp.float32(1), "stuck": jnp.zeros(2),
+                    "read_seconds": jnp.float32(READ_SECONDS)}  # fmt: skip
+    used = {name: [getattr(each, name) for each in devices] for name in Device._fields}
+    used = {name: each for name, each in used.items() if any(leaf is not None for leaf in each)}
+    stacked = {}
+    for name, leaves in used.items():
+        whole = [does_nothing.get(name, jnp.float32(0)) if leaf is None else leaf for leaf in leaves]
+        stacked[name] = jnp.stack(jnp.broadcast_arrays(*whole))
+    return Device(**stacked)
 
 
 def sweep(

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from nvcim_jax.core.quantise import Layout, signs_of, to_levels
 from nvcim_jax.hardware import cells, crossbar
+from nvcim_jax.hardware.compensation import Compensate
 from nvcim_jax.hardware.devices import Device
 
 NUMBER_BITS = 16  # of a gain, shift or coefficient kept digitally
@@ -65,9 +66,10 @@ def read(
     *,
     layout: Layout | None = None,
     seconds: Scalar | None = None,
+    compensate: Compensate | None = None,
 ) -> PerValue:
     """The codes as one read returns them, with what the write kept digitally applied."""
-    codes = crossbar.read(key, stored.matrix, device, layout=layout, seconds=seconds)
+    codes = crossbar.read(key, stored.matrix, device, layout=layout, seconds=seconds, compensate=compensate)
     if stored.gain is not None:
         codes = codes * stored.gain[:, None]
     if stored.shift is not None:
@@ -94,6 +96,41 @@ def write_and_read(
     ranked = {} if sensitivity is None else {"sensitivity": sensitivity}
     stored = write(write_key, integers, device, sigma=sigma, layout=layout, **ranked)
     return read(read_key, stored, device, layout=layout, seconds=seconds)
+
+
+def kept(
+    key: PRNGKeyArray,
+    integers: Int[Array, "rows dim"],
+    device: Device,
+    *,
+    sigma: Scalar,
+    write: Callable[..., Stored] = plain,
+    seconds: Scalar | None = None,
+    sensitivity: PerValue | None = None,
+    compensate: Compensate | None = None,
+    refresh: float | None = None,
+) -> PerValue:
+    """As `write_and_read`, with upkeep: every `refresh` seconds the matrix is written anew, with noise of its own.
+
+    The age at a read is then the time since the latest writing, and never below one second. ValueError for a refresh
+    more often than once a second.
+    """
+    if refresh is not None and not refresh >= 1:
+        raise ValueError(f"a refresh every {refresh:g} seconds: once a second is the most")
+    write_key, read_key = jax.random.split(key)
+    if refresh is not None and seconds is not None:
+        times, seconds = refreshes(seconds, refresh)
+        write_key = jax.random.fold_in(write_key, times)
+    ranked = {} if sensitivity is None else {"sensitivity": sensitivity}
+    stored = write(write_key, integers, device, sigma=sigma, **ranked)
+    return read(read_key, stored, device, seconds=seconds, compensate=compensate)
+
+
+def refreshes(seconds: Scalar, every: float) -> tuple[Int[Array, ""], Float[Array, ""]]:
+    """How often a matrix has been written anew after `seconds`, and how long ago the latest writing was."""
+    time = jnp.asarray(seconds, jnp.float32)
+    times = jnp.floor(time / every)
+    return times.astype(jnp.int32), jnp.maximum(time - times * every, 1)
 
 
 def by_value(sensitivity: PerValue, harm: PerCell) -> PerCell:
@@ -145,7 +182,8 @@ def selective_write_verify(
     cells.check_device(device, layout)
     levels = to_levels(integers, layout)
     tolerance, most, pulse, rank = verify
-    done = cells.program_verify(key, levels, device, sigma=sigma, tolerance=tolerance, most=most, pulse=pulse)
+    write_key, life = crossbar.born(key, device)
+    done = cells.program_verify(write_key, levels, device, sigma=sigma, tolerance=tolerance, most=most, pulse=pulse)
     if sensitivity is None:
         sensitivity = jnp.ones(integers.shape)
     places = jnp.array(layout.places, jnp.float32)[None, None]
@@ -153,7 +191,7 @@ def selective_write_verify(
     magnitude = jnp.broadcast_to(jnp.abs(integers.astype(jnp.float32))[..., None], levels.shape)
     verified = _affordable(importance, magnitude, done.pulses - 1, (budget - 1) * levels.size)
     pulses = jnp.where(verified, done.pulses, 1)
-    matrix = crossbar.Matrix(jnp.where(verified, done.last, done.first), signs_of(integers, layout))
+    matrix = crossbar.Matrix(jnp.where(verified, done.last, done.first), signs_of(integers, layout), life)
     cost = Cost(jnp.sum(pulses), checks=jnp.sum(pulses * verified), storage_bits=_sign_bits(matrix))
     return Stored(matrix, cost)
 

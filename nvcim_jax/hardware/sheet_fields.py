@@ -7,14 +7,22 @@ import numpy as np
 MOST_LEVELS = 256  # of a cell: eight bits
 LIMITS = {  # what is computed from the arrays of a device stays far within float32
     "noise": (0, 10), "read_noise": (0, 10), "drift_exponent": (0, 10), "stuck_off": (0, 1), "stuck_on": (0, 1),
-    "off_us": (0, 1e9), "on_us": (1e-9, 1e9),
+    "off_us": (0, 1e9), "on_us": (1e-9, 1e9), "means": (-1, 2), "correlation": (0, 1), "drift_std": (0, 10),
+    "drift_from_s": (1, 1e9), "retention": (0, 1), "wander": (0, 10), "flicker": (0, 10), "read_seconds": (1e-12, 0.1),
 }  # fmt: skip
+PER_LEVEL = (
+    "drift_exponent",
+    "drift_std",
+    "wander",
+    "flicker",
+    "means",
+)  # one number each; but for means, or one for all
 ANY = (0, 1e30)  # the limits of all other numbers
 
 
 def fault(name: str, value: Any) -> str | None:
     """What is needed instead of `value`, if the field `name` cannot hold it."""
-    if name in ("name", "source"):
+    if name in ("name", "source", "licence"):
         most = 60 if name == "name" else 1000
         good = (
             isinstance(value, str) and value.isprintable() and len(value) <= most and (value.strip() or name != "name")
@@ -25,10 +33,12 @@ def fault(name: str, value: Any) -> str | None:
         return None if good else f"a whole number from 2 to {MOST_LEVELS} is"
     low, high = LIMITS.get(name, ANY)
     within = f"from {low:g} to {high:g}"
-    if name != "noise" and not name.endswith("_range"):
-        return None if _is_within(value, low, high) else f"a number {within} is"
     good = isinstance(value, tuple) and all(_is_within(each, low, high) for each in value)
-    if name == "noise":
+    if name in PER_LEVEL[:-1] and isinstance(value, tuple):
+        return None if good else f"a number {within}, or one for each level, is"
+    if name not in ("noise", "means") and not name.endswith("_range"):
+        return None if _is_within(value, low, high) else f"a number {within} is"
+    if name in ("noise", "means"):
         return None if good else f"one number {within} for each level is"
     return None if good and len(value) == 2 else f"two numbers {within}, (low, high), are"
 

@@ -23,9 +23,10 @@ def retrieve_once(
     *,
     score: programming.Score,
     write: programming.Write = write_values,
+    seconds: Float[Array, ""] | float | None = None,
 ) -> Int[Array, "queries"]:
-    """A trial for `monte_carlo`: program the bank once, cell by cell, and retrieve for every query."""
-    stored = programming.program(key, keys, keys, valid, device, sigma=sigma, write=write)
+    """A trial for `monte_carlo`: program the bank once, cell by cell, and retrieve for every query, `seconds` later."""
+    stored = programming.program(key, keys, keys, valid, device, sigma=sigma, write=write, seconds=seconds)
     return jax.vmap(lambda query: programming.retrieve(stored, query, score=score).index)(queries)
 
 

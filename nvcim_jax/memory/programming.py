@@ -45,15 +45,18 @@ def store(
     *,
     sigma: Float[Array, ""] | float,
     write: Write = write_values,
+    seconds: Float[Array, ""] | float | None = None,
     bits: int = 16,
     step: Step = peak_step,
 ) -> Float[Array, "rows dim"]:
     """Round one matrix to codes of `bits` bits, program them, read them back in the matrix's own unit.
 
-    The step, one for the matrix, is kept digitally. A `write` by cell must be given the layout of these bits.
+    The step, one for the matrix, is kept digitally. A `write` by cell must be given the layout of these bits. With
+    `seconds` the matrix is read so long after programming; ValueError for a `write` that knows no time.
     """
     codes = to_codes(values, bits=bits, step=step)
-    return write(key, codes.integers, device, sigma=sigma) * codes.step
+    later = {} if seconds is None else {"seconds": seconds}
+    return write(key, codes.integers, device, sigma=sigma, **later) * codes.step
 
 
 def program_one(
@@ -66,6 +69,7 @@ def program_one(
     write: Write = write_values,
     scales: tuple[int, ...] = SCALES,
     sensitivity: Float[Array, "rows dim"] | None = None,
+    seconds: Float[Array, ""] | float | None = None,
 ) -> tuple[Float[Array, "rows dim"], tuple[Float[Array, "_ dim"], ...]]:
     """Program the code of one OVT and the pooled copies of its key (Fig. 4): what reads return of them.
 
@@ -74,7 +78,7 @@ def program_one(
     """
     check_fits(*prompt.shape)
     prompt_key, *copy_keys = jax.random.split(key, 1 + len(scales))
-    put = partial(store, device=device, sigma=sigma)
+    put = partial(store, device=device, sigma=sigma, seconds=seconds)
     own = write if sensitivity is None else partial(write, sensitivity=sensitivity)
     copies = pyramid(search_key, scales=scales)
     return (
@@ -93,9 +97,13 @@ def program(
     sigma: Float[Array, ""] | float,
     write: Write = write_values,
     scales: tuple[int, ...] = SCALES,
+    seconds: Float[Array, ""] | float | None = None,
 ) -> Programmed:
-    """Program a whole bank; the draw of OVT i depends on `key` and i alone."""
-    each = partial(program_one, device=device, sigma=sigma, write=write, scales=scales)
+    """Program a whole bank, and read it `seconds` later if given; the draw of OVT i depends on `key` and i alone.
+
+    The same key gives the same cells at every time: `jax.vmap` over `seconds` is one chip growing old.
+    """
+    each = partial(program_one, device=device, sigma=sigma, write=write, scales=scales, seconds=seconds)
     own_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(prompts.shape[0]))
     return Programmed(*jax.vmap(each)(own_keys, prompts, keys), valid)
 

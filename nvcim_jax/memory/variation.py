@@ -17,9 +17,10 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from nvcim_jax.core.noise import noise_std
 from nvcim_jax.core.pooling import pyramid
-from nvcim_jax.core.quantise import Step, from_codes, peak_step, to_codes, to_levels
+from nvcim_jax.core.quantise import Step, from_codes, from_levels, peak_step, signs_of, to_codes, to_levels
 from nvcim_jax.core.similarity import SCALES
-from nvcim_jax.hardware import cells
+from nvcim_jax.hardware import ageing, cells
+from nvcim_jax.hardware.compensation import Compensate, expected_gain
 from nvcim_jax.hardware.crossbar import check_fits
 from nvcim_jax.hardware.devices import Device
 from nvcim_jax.memory import programming
@@ -68,25 +69,41 @@ def cell_law(
     device: Device,
     *,
     sigma: Float[Array, ""] | float,
+    seconds: Float[Array, ""] | float | None = None,
+    compensate: Compensate | None = None,
     bits: int = 16,
     step: Step = peak_step,
 ) -> Gaussian:
     """What `crossbar.write_cells` returns of a matrix: every cell's variance by its level and of its read, weighted by
-    its place.
+    its place; `seconds` after programming if given, with the gain of a compensation.
 
-    ValueError for a device with stuck cells.
+    The moments of an aged cell are exact but for quadrature (`ageing.moments`); a gain is taken for its expectation,
+    which sums of hundreds of cells hold. ValueError for devices whose reads are not Gaussian and independent
+    (`ageing.without_gaussian`).
     """
-    if device.stuck is not None:
+    why = ageing.without_gaussian(device, seconds)
+    if why:
         raise ValueError(
-            "this device has stuck cells, whose reads follow no Gaussian: draw it with monte_carlo (`nvcim vary "
-            "--draws 2000`), or leave stuck_off and stuck_on out of its sheet"
+            f"this device has {why}: draw it with monte_carlo (`nvcim vary --draws 2000`), or leave it out of its sheet"
         )
     layout = cells.layout_of(device, bits=bits)
     codes = to_codes(values, bits=bits, step=step)
     places = jnp.array(layout.places, jnp.float32)
-    written = cells.spread(to_levels(codes.integers, layout), device, sigma=sigma) ** 2
-    variance = (written + cells.read_variance(device)) * (places[None, None] * codes.step) ** 2
-    return Gaussian(_unrounded(values, from_codes(codes)), jnp.sum(variance, axis=-1))
+    levels = to_levels(codes.integers, layout)
+    if seconds is None and device.means is None and device.flicker is None:
+        written = cells.spread(levels, device, sigma=sigma) ** 2
+        variance = (written + cells.read_variance(device)) * (places[None, None] * codes.step) ** 2
+        return Gaussian(_unrounded(values, from_codes(codes)), jnp.sum(variance, axis=-1))
+    law = ageing.moments(device, sigma=sigma, seconds=seconds)
+    held, spread = law.mean[levels], law.variance[levels]
+    if compensate is not None and seconds is not None:
+        fresh = ageing.moments(device._replace(flicker=None), sigma=sigma)
+        gain = expected_gain(levels, device, law, fresh, compensate=compensate)
+        offset = layout.full * cells.off_share(device)
+        held, spread = gain * (held + offset) - offset, gain**2 * spread
+    variance = spread * (places[None, None] * codes.step) ** 2
+    mean = from_levels(held, layout, signs_of(codes.integers, layout)) * codes.step
+    return Gaussian(_unrounded(values, mean), jnp.sum(variance, axis=-1))
 
 
 def bank_law(

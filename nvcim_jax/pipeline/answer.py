@@ -62,7 +62,7 @@ def answer(
     model: Model,
     memory: Memory,
     queries: Sequence[Sample | str],
-    device: str | Device | None = None,
+    device: str | Device | Condition | None = None,
     *,
     sigma: float | None = None,
     user: str | None = None,
@@ -71,7 +71,8 @@ def answer(
     """Answer the questions of one `user` of the memory (by default its first), greedily, each behind the OVT found.
 
     The user's bank is programmed once, on `device` at `sigma`, by default those that it was learned for, and searched
-    as `memory.settings` say. Where the best OVT leads by less than `least_margin`, the model answers alone.
+    as `memory.settings` say. A `Condition` (`nv.condition("PCM-Joshi", 1.0, 3600)`) stands for device, sigma and the
+    seconds since programming. Where the best OVT leads by less than `least_margin`, the model answers alone.
 
     ValueError without questions, for an empty one, for a user whom the memory does not hold or of whom it holds
     nothing, and for a memory of another model.
@@ -109,7 +110,7 @@ def stream_answer(
     model: Model,
     memory: Memory,
     query: Sample | str,
-    device: str | Device | None = None,
+    device: str | Device | Condition | None = None,
     *,
     sigma: float | None = None,
     user: str | None = None,
@@ -151,8 +152,17 @@ def question(task: lamp.Task, query: Sample | str) -> Sample:
     return query if isinstance(query, Sample) else Sample(whole, "", content)
 
 
-def condition_of(memory: Memory, device: str | Device | None = None, sigma: float | None = None) -> Condition:
-    """`device` at `sigma`; what is left out is as the memory was learned. ValueError if that does not say."""
+def condition_of(
+    memory: Memory, device: str | Device | Condition | None = None, sigma: float | None = None
+) -> Condition:
+    """`device` at `sigma`; what is left out is as the memory was learned. ValueError if that does not say.
+
+    A `Condition` is taken as it is; ValueError if a sigma is given beside it.
+    """
+    if isinstance(device, Condition):
+        if sigma is not None:
+            raise ValueError(f"sigma {sigma:g} beside a condition, which has its own: give one of them")
+        return device
     about = memory.about
     device, sigma = about.device if device is None else device, about.sigma if sigma is None else sigma
     if device is None or sigma is None:

@@ -178,8 +178,9 @@ def program(
 
     def put(key, code, search_key, sensitivity):
         return programming.program_one(
-            key, code, search_key, condition.device, sigma=condition.sigma, write=write, sensitivity=sensitivity
-        )
+            key, code, search_key, condition.device, sigma=condition.sigma, write=write, sensitivity=sensitivity,
+            seconds=condition.seconds,
+        )  # fmt: skip
 
     stored = jax.vmap(put)(own_keys, *own)
     prompts, copies = jax.tree.map(lambda leaf: leaf.reshape(users, draws, slots, *leaf.shape[1:]), stored)

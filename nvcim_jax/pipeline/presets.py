@@ -13,6 +13,7 @@ from nvcim_jax.core import codec
 from nvcim_jax.core.similarity import aligned, aligned_mean, mips, pairwise_mean, stored_wmsdp
 from nvcim_jax.data.wording import TEMPLATED, Wording
 from nvcim_jax.description import described
+from nvcim_jax.hardware import compensation as compensations
 from nvcim_jax.hardware import crossbar, mitigation
 from nvcim_jax.memory.programming import Score, Write
 
@@ -102,7 +103,8 @@ NAMES = {  # on disk
     stored_wmsdp: "scaled search", aligned: "aligned", aligned_mean: "aligned mean", pairwise_mean: "pairwise mean",
     crossbar.write_values: "by value", crossbar.write_cells: "by cell", mitigation.write_and_read: "mitigated",
     mitigation.plain: "no mitigation", mitigation.selective_write_verify: "SWV", mitigation.cxdnn: "CxDNN",
-    mitigation.correctnet: "CorrectNet",
+    mitigation.correctnet: "CorrectNet", mitigation.kept: "kept", compensations.global_scale: "global scale",
+    compensations.reference_column: "reference column", compensations.per_column: "per column",
 }  # fmt: skip
 
 # The paper to the letter where it speaks, its silence filled by the nearest convention.
@@ -187,20 +189,36 @@ SWV_BUDGET = 1.2  # pulses per cell
 SWV_PROBES = 8  # of the loss's curvature
 
 
-def mitigated(settings: Settings, name: str, *, budget: float = SWV_BUDGET) -> Settings:
+def mitigated(
+    settings: Settings,
+    name: str,
+    *,
+    budget: float = SWV_BUDGET,
+    compensation: str = "none",
+    refresh: float | None = None,
+) -> Settings:
     """`settings` whose OVTs lie in cells, one Gaussian for each, written by the mitigation called `name`.
 
-    `budget` is that of SWV: pulses per cell, first ones included. ValueError for an unknown name and a budget below 1.
+    `budget` is that of SWV: pulses per cell, first ones included. Against time, reads are compensated (`none`,
+    `global`, `reference`, `column`) and cells written anew every `refresh` seconds. ValueError for an unknown name, a
+    budget below 1, and a refresh more often than once a second.
     """
     if name not in MITIGATIONS:
         raise ValueError(f"unknown mitigation {name!r}: choose one of {', '.join(MITIGATIONS)}")
     if not budget >= 1:
         raise ValueError(f"a budget of {budget} pulses per cell: the first pulses alone take 1")
-    return replace(settings, write=_by_cell(name, budget), probes=SWV_PROBES if name == "swv" else 0)
+    if refresh is not None and not refresh >= 1:
+        raise ValueError(f"a refresh every {refresh:g} seconds: once a second is the most")
+    compensate = compensations.named(compensation)
+    write = _by_cell(name, budget, compensate, refresh)
+    return replace(settings, write=write, probes=SWV_PROBES if name == "swv" else 0)
 
 
 @cache  # the same function object, so that its compiled program is found again
-def _by_cell(name: str, budget: float) -> Write:
+def _by_cell(name: str, budget: float, compensate: compensations.Compensate | None, refresh: float | None) -> Write:
     swv = partial(mitigation.selective_write_verify, budget=budget)
     writes = {"none": mitigation.plain, "swv": swv, "cxdnn": mitigation.cxdnn, "correctnet": mitigation.correctnet}
-    return partial(mitigation.write_and_read, write=writes[name])
+    if compensate is None and refresh is None:
+        return partial(mitigation.write_and_read, write=writes[name])
+    upkeep = {"compensate": compensate, "refresh": refresh}
+    return partial(mitigation.kept, write=writes[name], **{at: each for at, each in upkeep.items() if each is not None})

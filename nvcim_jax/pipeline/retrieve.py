@@ -28,12 +28,13 @@ def program(
     draws: int = 1,
     sensitivity: Float[Array, "users slots tokens code"] | None = None,
 ) -> programming.Programmed:
-    """Program each user's bank `draws` times; leaves are [users, draws, slots, ...].
+    """Program each user's bank `draws` times, read `condition.seconds` later; leaves are [users, draws, slots, ...].
 
     `sensitivity` is what `sensitivities` found, for a `settings.write` that takes one.
     """
     own = keys.of_users(key, block.users, "program")
-    condition = condition._replace(sigma=jnp.float32(condition.sigma))
+    later = None if condition.seconds is None else jnp.float32(condition.seconds)
+    condition = condition._replace(sigma=jnp.float32(condition.sigma), seconds=later)
     return compiled.program(
         own, learned.prompts, learned.keys, learned.valid, sensitivity, condition, write=settings.write, draws=draws
     )

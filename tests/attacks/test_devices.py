@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nvcim_jax.core.noise import noise_std
-from nvcim_jax.hardware import cells
+from nvcim_jax.hardware import ageing, cells
 from nvcim_jax.hardware.catalogue import LARGEST_FILE, Sheet, load, remarks, sheet
 from tests.helpers.attacks import Attack, command, outcomes
 
@@ -105,7 +105,7 @@ def is_sound(made: Sheet) -> bool:
     device, sigma = made.device, made.own_sigma
     each = jnp.arange(made.levels)[None, None]
     deviation = cells.spread(each, device, sigma=sigma)
-    aged = cells.age(each.astype(jnp.float32), device, seconds=max(1.0, made.seconds_range[1]))
+    aged = ageing.age(each.astype(jnp.float32), device, seconds=max(1.0, made.seconds_range[1]))
     coded = noise_std(jnp.array([[32767.0, 1.0]]), sigma=sigma, factors=device.factors)
     numbers = [deviation**2 * 65536.0**2, aged, coded**2, cells.off_share(device), cells.read_variance(device)]
     told = [made.name, made.source, *remarks([(made, [0.1, 20.0])])]

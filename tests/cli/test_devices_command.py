@@ -3,6 +3,7 @@
 import pytest
 
 from tests.helpers.command import nvcim
+from tests.helpers.measured_cells import measure
 
 OWN = """
 name = "{name}"
@@ -47,6 +48,46 @@ def test_beyond_table_ii_figures_are_called_extrapolated(words):
     for sigma, said in ((0.2, True), (0.15, False)):
         text = nvcim(*words, "--sigma", sigma, code=2 if words[1:] else 0).replace("\n", " ")
         assert ("Sigma 0.2 lies outside 0 to 0.15, for which" in text and "extrapolated" in text) == said
+
+
+def test_beyond_its_seconds_a_device_is_refused_or_called_extrapolated():
+    words = ["run", "--model", "/nonexistent", "--device", "PCM-Joshi", "--sigma", 1, "--seconds", 1e6]
+    text = nvcim(*words, code=2).replace("\n", " ")
+    assert "seconds 1e+06 is outside 1 to 86400, for which PCM-Joshi is known" in text and "--extrapolate" in text
+    text = nvcim(*words, "--extrapolate", code=2).replace("\n", " ")
+    assert "Seconds 1e+06 lie outside 1 to 86400, for which PCM-Joshi is known" in text and "extrapolated" in text
+    assert "seconds 60 is outside 1 to 1, for which NVM-3" in nvcim(*words[:3], "--seconds", 60, code=2).replace(
+        "\n", " "
+    )
+
+
+def test_compensation_without_time_is_refused():
+    text = nvcim("run", "--compensation", "global", code=2)
+    assert "give --seconds, too" in text.replace("\n", " ")
+    text = nvcim("run", "--seconds", 60, "--compensation", "x", code=2).replace("\n", " ")
+    assert "unknown compensation 'x': choose one of none, global, reference, column" in text
+
+
+def test_published_devices_are_listed_with_what_they_do_and_whose_numbers_they_are():
+    text = nvcim("devices")
+    assert "PCM-Joshi" in text and "1/f noise" in text and "MIT (aihwkit)" in text.replace("\n", " ")
+
+
+def test_a_device_is_fitted_to_a_file(tmp_path):
+    made = measure(0, 80, times=(1.0, 100.0, 1e4))
+    lines = [
+        f"{made.level_of[cell]},{cell},{seconds},{g}"
+        for cell, seconds, g in zip(made.cell, made.seconds, made.conductance)
+    ]
+    (tmp_path / "cells.csv").write_text("\n".join(["level,cell,seconds,conductance", *lines]))
+    text = nvcim("devices", "fit", tmp_path / "cells.csv", "--name", "mine", "--out", tmp_path / "out")
+    assert "noise of level 3" in text and "No column names the array" in text
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"device.toml", "fit.json", "fit.png"}
+    assert "mine" in nvcim("devices", "--device", tmp_path / "out" / "device.toml")
+    (tmp_path / "bad.csv").write_text("level,cell\n0,1")
+    assert "lacks the columns seconds, conductance" in nvcim("devices", "fit", tmp_path / "bad.csv", code=2).replace(
+        "\n", " "
+    )
 
 
 def test_a_device_of_ones_own_is_not_believed_outside_its_range(tmp_path):

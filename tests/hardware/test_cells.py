@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nvcim_jax.core.quantise import Layout
-from nvcim_jax.hardware import cells
+from nvcim_jax.hardware import ageing, cells
 from nvcim_jax.hardware.catalogue import device
 from nvcim_jax.hardware.devices import Device
 
@@ -111,7 +111,7 @@ def test_conductances_decay_with_their_exponent():
     drifting = UNEVEN._replace(drift=jnp.float32(0.07), conductance_us=jnp.array([2.0, 20.0]))
     seconds = np.array([1.0, 10.0, 1e3, 1e6])
     held = jnp.array([[[0.0, 1.5, 3.0]]])
-    aged = np.stack([cells.age(held, drifting, seconds=t)[0, 0] for t in seconds])
+    aged = np.stack([ageing.age(held, drifting, seconds=t)[0, 0] for t in seconds])
     conductance = 2 + aged / 3 * 18
     slopes = np.polyfit(np.log(seconds), np.log(conductance), 1)[0]
     np.testing.assert_allclose(slopes, -0.07, rtol=1e-4)
@@ -133,7 +133,7 @@ def test_gradients_reach_sigma_and_the_device_and_are_finite(pulse):
     @jax.jit
     def total(sigma, one):
         done = cells.program_verify(KEY, EACH_LEVEL[:, :, :50], one, sigma=sigma, tolerance=0.1, most=4, pulse=pulse)
-        return jnp.sum(cells.sense(KEY, cells.age(done.last, one, seconds=100.0), one) ** 2)
+        return jnp.sum(cells.sense(KEY, ageing.age(done.last, one, seconds=100.0), one) ** 2)
 
     full = UNEVEN._replace(
         read_noise=jnp.float32(0.01), drift=jnp.float32(0.05), stuck=jnp.array([0.01, 0.01]), conductance_us=jnp.array([1.0, 20.0])
@@ -160,4 +160,4 @@ def test_impossible_numbers_are_named(name, value):
 
 def test_time_starts_at_one_second():
     with pytest.raises(ValueError, match="seconds is 0.0: a number from 1 on"):
-        cells.age(EACH_LEVEL.astype(jnp.float32), UNEVEN, seconds=0.0)
+        ageing.age(EACH_LEVEL.astype(jnp.float32), UNEVEN, seconds=0.0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nvcim_jax.core.quantise import DIFFERENTIAL, OFFSET_BINARY, SIGN_MAGNITUDE, Layout, signs_of
-from nvcim_jax.hardware import cells, crossbar
+from nvcim_jax.hardware import ageing, cells, crossbar
 from nvcim_jax.hardware.adc import Adc
 from nvcim_jax.hardware.catalogue import device
 from nvcim_jax.hardware.crossbar import (
@@ -308,7 +308,7 @@ def test_gradients_are_finite_with_everything_switched_on():
     @jax.jit
     def total(sigma, one, ohm):
         matrix = program(KEY, stored, one, sigma=sigma, layout=layout)
-        matrix = matrix._replace(levels=cells.age(matrix.levels, one, seconds=100.0))
+        matrix = matrix._replace(levels=ageing.age(matrix.levels, one, seconds=100.0))
         product = partial(multiply, layout=layout, input_bits=4, convert=Adc(6), tile=Tile(wire_ohm=ohm))
         return jnp.sum(product(KEY, query, matrix, one) ** 2)
 

@@ -115,7 +115,7 @@ def test_outside_its_range_a_device_is_not_believed():
 
 
 def test_what_a_sheet_leaves_out_a_device_does_not_do():
-    assert device("NVM-1")._replace(levels=None, conductance_us=None) == (None,) * 5
+    assert device("NVM-1")._replace(levels=None, conductance_us=None) == (None,) * len(Device._fields)
     plain = Sheet(name="x", source="y", levels=2, noise=(0.1, 0.1), sigma_range=(1.0, 1.0))
     assert plain.device.conductance_us is None
 
