@@ -248,7 +248,7 @@ def _run(make: Callable[[], "Study"], out: Path, shard: str, slurm: int | None) 
 def _submit(plan: "Study", out: Path, jobs: int) -> None:
     from nvcim_jax.evaluation import slurm
 
-    names = slurm.submit(plan, out, jobs)
+    names = [job.job_id for job in slurm.submit(plan, out, jobs)]
     console.print(f"submitted {len(names)} jobs: {', '.join(names)}", soft_wrap=True)
     console.print(
         f"`nvcim study status {out}` says how far they are, `nvcim study report {out}` shows it", soft_wrap=True

@@ -1,6 +1,7 @@
 """Figs. 2 and 5 as studies: a cell is one panel, which follows from the cost model, without a model or users."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from nvcim_jax.evaluation import cost_comparison
@@ -39,10 +40,16 @@ def measure(cell: Json) -> Measured:
     """A panel with its lines; without a number of one, where the arrays reach the paper's ratios."""
     if cell["figure"] == "fig2":
         return Measured(_as_json(cost_comparison.fig2(WORKLOAD, cpu.ORIN_30W)[cell["panel"]]))
-    given = WORKLOAD, _cells(cell["devices"]), READING, cpu.ORIN_30W
+    devices = tuple(cell["devices"])
     if cell["panel"] is None:
-        return Measured({"reached": [_row(each) for each in cost_comparison.verdict(*given)]})
-    return Measured(_as_json(cost_comparison.fig5(*given)[cell["panel"]]))
+        reached = cost_comparison.verdict(WORKLOAD, _cells(devices), READING, cpu.ORIN_30W)
+        return Measured({"reached": [_row(each) for each in reached]})
+    return Measured(_as_json(_fig5(devices)[cell["panel"]]))
+
+
+@lru_cache(maxsize=1)
+def _fig5(devices: tuple[str, ...]) -> list[Panel]:
+    return cost_comparison.fig5(WORKLOAD, _cells(devices), READING, cpu.ORIN_30W)
 
 
 def grids(results: Results) -> list[Grid]:

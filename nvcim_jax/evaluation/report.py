@@ -156,7 +156,9 @@ def html(results: Results, known: Sequence[Grid], shown_answers: Sequence[Json],
         took=duration(results),
         pictures=[(each.title, _inline(each, at)) for at, each in enumerate(drawn)], peak=f"{peak / 1e9:.2f} GB",
         settings=[(name, _words(value)) for name, value in settings.items() if name not in ("method", "assumptions")],
-        methods=[(shown("method", name), _words(value)) for name, value in settings.get("method", {}).items()],
+        methods=[
+            (shown("method", name), _words(told["settings"])) for name, told in settings.get("method", {}).items()
+        ],
         notes=settings.get("assumptions", ()),
         environments=[[(name, _words(value)) for name, value in each.items()] for each in environments.values()],
     )  # fmt: skip

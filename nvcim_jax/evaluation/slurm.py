@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from nvcim_jax.evaluation import study
 from nvcim_jax.evaluation.study import Study
@@ -10,8 +10,8 @@ from nvcim_jax.evaluation.study import Study
 HOURS = 24  # of a job, unless SBATCH_TIMELIMIT says otherwise
 
 
-def submit(plan: Study, folder: Path | str, jobs: int, *, cluster: Literal["slurm", "local"] = "slurm") -> list[str]:
-    """Submit `jobs` jobs that share the cells of `plan`, whose workers must see `folder`; their names.
+def submit(plan: Study, folder: Path | str, jobs: int, *, cluster: Literal["slurm", "local"] = "slurm") -> list[Any]:
+    """Submit `jobs` jobs that share the cells of `plan`, whose workers must see `folder`; they are submitit's.
 
     What else Slurm needs, such as a partition, it takes from the environment (SBATCH_PARTITION, SBATCH_ACCOUNT, ...).
     `cluster` "local" starts processes on this machine. ValueError without submitit or Slurm, for less than one job, and
@@ -23,13 +23,12 @@ def submit(plan: Study, folder: Path | str, jobs: int, *, cluster: Literal["slur
         raise ValueError("--slurm needs submitit: pip install 'nvcim_jax[slurm]', or use --shard") from error
     if jobs < 1:
         raise ValueError(f"{jobs} jobs: at least one is needed")
-    study.begin(plan, Path(folder))
     try:
         executor = submitit.AutoExecutor(folder=Path(folder) / "slurm", cluster=cluster)
     except RuntimeError as error:
         raise ValueError("this machine has no Slurm (srun is not found): run it where sbatch works") from error
+    study.begin(plan, folder)
     executor.update_parameters(name=f"nvcim-{plan.name}", timeout_min=60 * HOURS, cpus_per_task=2)
     parts = [f"{at + 1}/{jobs}" for at in range(jobs)]
     with executor.batch():
-        submitted = [executor.submit(partial(study.run, plan, Path(folder), shard=part)) for part in parts]
-    return [job.job_id for job in submitted]
+        return [executor.submit(partial(study.run, plan, Path(folder), shard=part)) for part in parts]

@@ -15,7 +15,7 @@ from typer.main import get_command
 
 from nvcim_jax import cli, llm
 from nvcim_jax.data import fetch
-from nvcim_jax.evaluation import cases, figures, main_job, study
+from nvcim_jax.evaluation import cases, figures, main_job, slurm, study
 from nvcim_jax.pipeline import common, grow, keep, learn, retrieve
 from tests.helpers.attacks import Attack, command, outcomes
 from tests.helpers.banks import untrained
@@ -162,6 +162,7 @@ def run(model, bank, monkeypatch, tmp_path, tmp_path_factory):
         (fetch, "fetch"),
         (keep, "keep"),
         (study, "run"),
+        (slurm, "submit"),
         (grow, "fill"),
         (common, "learn_common"),
         (common, "personalise"),
@@ -205,7 +206,8 @@ def is_sound(made) -> bool:
 
 def test_there_are_as_many_attacks_as_were_tried(bank):
     assert len(list(attacks(bank, None))) > 653
-    known = "run learn grow common stream ask chat devices vary cost show verify repair export fetch list table1 status report"
+    known = "run learn grow common stream ask chat devices vary cost show verify repair export fetch list status report"
+    known += " table1 table3 table4 fig1 fig2 fig5 ablation variation"
     assert set(known.split()) == {words[-1] for words in commands()}
 
 

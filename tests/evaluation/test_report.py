@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from nvcim_jax.evaluation import cost_studies, methods, report, rungs, statistics, studies, study, tables
+from nvcim_jax.evaluation import cost_studies, methods, pictures, report, rungs, statistics, studies, study, tables
 from nvcim_jax.evaluation.designs import DESIGNS, published
 from nvcim_jax.evaluation.studies import Choice
 from tests.helpers import fake_table
@@ -53,9 +53,18 @@ class Balanced(HTMLParser):
         self.text.append(data)
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(studies, "measure", fake_table.measured)
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(studies, "measure", fake_table.measured)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a complete `table1`, its table.md and its report.html."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, *made(folder)
 
 
 def made(folder, *, name="table1", choice=None, cells=None):
@@ -84,8 +93,8 @@ def made(folder, *, name="table1", choice=None, cells=None):
 
 
 @pytest.mark.parametrize("cells", [0, 1, 20, None])
-def test_a_report_stands_alone_at_any_time(cells, tmp_path):
-    table, page = made(tmp_path, cells=cells)
+def test_a_report_stands_alone_at_any_time(cells, tmp_path, whole):
+    table, page = whole[1:] if cells is None else made(tmp_path, cells=cells)
     told = Balanced(page)
     done = f"{CELLS if cells is None else cells} of {CELLS} cells are done"
     assert f"{done}." in table and done in page
@@ -99,8 +108,8 @@ def test_a_report_stands_alone_at_any_time(cells, tmp_path):
     assert ("There are none yet" in page) == (cells in (0, 1))
 
 
-def test_texts_are_shown_and_never_obeyed(tmp_path):
-    _, page = made(tmp_path)
+def test_texts_are_shown_and_never_obeyed(whole):
+    *_, page = whole
     told = Balanced(page)
     assert "<script>" not in page and page.count("&lt;script&gt;") >= 5 * 5
     assert any(fake_table.SCRIPT in text for text in told.text)
@@ -113,9 +122,9 @@ def own_scores(results, label, task, device):
     ]  # fmt: skip
 
 
-def test_the_table_holds_means_and_intervals_over_all_users_and_the_papers_figure(tmp_path):
-    table, page = made(tmp_path)
-    own = own_scores(study.read(tmp_path), rungs.PAPER, "LaMP-5", "NVM-3")
+def test_the_table_holds_means_and_intervals_over_all_users_and_the_papers_figure(whole):
+    folder, table, page = whole
+    own = own_scores(study.read(folder), rungs.PAPER, "LaMP-5", "NVM-3")
     wanted, t = statistics.bootstrap(own), statistics.student(own)
     assert len(own) == 10
     ranges = [f"[{wanted.low:.3f}, {wanted.high:.3f}]", f"t [{t.low:.3f}, {t.high:.3f}]", "paper 0.185"]
@@ -126,17 +135,19 @@ def test_the_table_holds_means_and_intervals_over_all_users_and_the_papers_figur
     assert "Paper: what it prints for Phi-2 on LaMP; model and data here are others" in table
 
 
-def test_captions_count_users_questions_and_draws_and_say_what_could_be_seen(tmp_path):
-    table, _ = made(tmp_path / "whole")
+def test_captions_count_users_questions_and_draws_and_say_what_could_be_seen(tmp_path, whole):
+    _, table, _ = whole
     assert "10 of 10 users and 20 questions a figure, 2 draws of each device, sigma 0.1" in table
     assert "LaMP-2: accuracy" in table and re.search(r"A difference of 0\.\d+ \(median; .* chance of 80 %", table)
-    table, _ = made(tmp_path / "part", cells=40)
+    study.begin(studies.plan("table1", CHOICE), tmp_path)
+    lines = next(whole[0].glob("results-*")).read_text().splitlines(keepends=True)
+    (tmp_path / "results-0.jsonl").write_text("".join(lines[:40]))
+    table = report.markdown(results := study.read(tmp_path), report.grids(results))
     assert re.search(r"\d+ to 10 of 10 users and \d+ to 20 questions a figure", table)
 
 
-def test_differences_are_paired_by_user_with_the_papers_beside(tmp_path):
-    made(tmp_path)
-    results = study.read(tmp_path)
+def test_differences_are_paired_by_user_with_the_papers_beside(whole):
+    results = study.read(whole[0])
     _, grid = report.grids(results)
     assert [group.name for group in grid.groups] == [tables.NOTHING_STORED, "NVM-1", "NVM-3"]
     pairs = DESIGNS["table1"].pairs
@@ -149,7 +160,7 @@ def test_differences_are_paired_by_user_with_the_papers_beside(tmp_path):
 
 
 def test_a_rung_that_stores_nothing_stands_beside_every_device_and_sigma(tmp_path):
-    made(tmp_path, name="table4")
+    study.run(studies.plan("table4", SMALL["table4"]), tmp_path)
     scores, pairs, along = report.grids(study.read(tmp_path))
     assert [row.name for row in scores.groups[0].rows] == ["sigma 0.025", "sigma 0.15"]
     assert scores.columns[:4] == [methods.BASE, rungs.TEXT, methods.OWN, "SWV"]
@@ -166,18 +177,33 @@ AT4 = {"task": "LaMP-5", "device": "NVM-3", "buffer": 20, "method": rungs.PAPER}
 
 
 @pytest.mark.parametrize("name", list(SMALL))
-def test_every_study_has_tables_without_gaps_and_a_picture(name, tmp_path):
-    table, page = made(tmp_path, name=name)
-    Balanced(page)
-    assert "–" not in table.split("\n", 2)[2].replace("––", "") and "nan" not in table
+def test_every_study_has_tables_without_gaps(name, tmp_path):
+    study.run(studies.plan(name, SMALL[name]), tmp_path)
+    table = report.markdown(results := study.read(tmp_path), report.grids(results))
+    assert "–" not in table and "nan" not in table
     assert len({*re.findall(r"^\| (.*?) \|", table, flags=re.MULTILINE)}) > 5
+
+
+@pytest.mark.parametrize("name", ["fig1", "variation"])
+def test_a_picture_has_a_bar_or_a_point_for_each_figure(name, tmp_path):
+    _, page = made(tmp_path, name=name)
+    Balanced(page)
+    design = DESIGNS[name]
+    (grid, *_) = report.grids(study.read(tmp_path))
+    if name == "fig1":
+        shown = pictures._bars(grid)
+        assert {task: len(bars) for task, bars in shown.items()} == dict.fromkeys(design.tasks, len(design.labels))
+    else:
+        panels = pictures._curves(grid, [0.1, 0.3], "sigma")
+        assert len(panels) == 2 and all(set(panel.lines) == set(grid.columns) for panel in panels)
+        assert all(len(line.ranges) == 2 for panel in panels for line in panel.lines.values())
     for kind in ("png", "svg"):
         assert (tmp_path / f"{name}.{kind}").stat().st_size > 5000
 
 
 @pytest.mark.parametrize("name", list(cost_studies.TITLES))
 def test_the_figures_of_the_cost_model(name, tmp_path):
-    plan = cost_studies.plan(name)
+    plan = cost_studies.plan(name, ("NVM-3",))
     study.run(plan, tmp_path)
     names = {path.name for path in report.write(tmp_path)}
     assert {f"{name}.png", f"{name}.svg", "table.md", "table.tex", "results.parquet", "report.html"} == names
@@ -192,12 +218,11 @@ def test_the_figures_of_the_cost_model(name, tmp_path):
         assert figures["NVM-3, array, DRAM"][4].value == "never"
 
 
-def test_rows_open_as_a_table_with_the_place_of_their_cell(tmp_path):
+def test_rows_open_as_a_table_with_the_place_of_their_cell(tmp_path, whole):
     parquet = pytest.importorskip("pyarrow.parquet")
-    made(tmp_path)
-    found = parquet.read_table(tmp_path / "results.parquet").to_pylist()
-    results = study.read(tmp_path)
-    assert len(found) == sum(1 for _ in study.questions(tmp_path, results)) == 2 * 10 * 2 * (3 + 8 * 2 * 2)
+    found = parquet.read_table(whole[0] / "results.parquet").to_pylist()
+    results = study.read(whole[0])
+    assert len(found) == sum(1 for _ in study.questions(whole[0], results)) == 2 * 10 * 2 * (3 + 8 * 2 * 2)
     means = {}
     for row in found:
         means.setdefault((row["method"], row["task"], row["device"]), []).append(row["score"])
@@ -221,7 +246,7 @@ def test_rows_open_as_a_table_with_the_place_of_their_cell(tmp_path):
 
 def test_without_pyarrow_the_rest_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "find_spec", lambda name: None)
-    study.run(studies.plan("fig1", SMALL["fig1"]), tmp_path)
+    study.begin(studies.plan("fig1", SMALL["fig1"]), tmp_path)
     assert "results.parquet" not in {path.name for path in report.write(tmp_path)}
 
 
@@ -235,28 +260,27 @@ def test_latex_means_no_more_than_it_shows():
     assert text.count(r"\begin{") == text.count(r"\end{") == 2
 
 
-def test_latex_compiles(tmp_path):
+def test_latex_compiles(tmp_path, whole):
     if not shutil.which("pdflatex"):
         pytest.skip("there is no LaTeX here")
-    made(tmp_path)
+    shutil.copy(whole[0] / "table.tex", tmp_path)
     page = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{table.tex}\end{document}"
     (tmp_path / "page.tex").write_text(page)
     subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"], cwd=tmp_path, check=True)
 
 
-def test_examples_come_from_several_tasks_and_show_both_answers(tmp_path):
-    made(tmp_path)
-    results = study.read(tmp_path)
-    shown = report.examples(study.questions(tmp_path, results), results)
+def test_examples_come_from_several_tasks_and_show_both_answers(whole):
+    results = study.read(whole[0])
+    shown = report.examples(study.questions(whole[0], results), results)
     assert len(shown) == report.EXAMPLES and {each["task"] for each in shown} == {"LaMP-2", "LaMP-5"}
     assert all(each["answer"] != each["without"] for each in shown)
-    rows = [row for row in study.questions(tmp_path, results) if row["question"] == shown[0]["question"]]
+    rows = [row for row in study.questions(whole[0], results) if row["question"] == shown[0]["question"]]
     alone = [row["answer"] for row in rows if results.cells[row["cell"]]["at"]["method"] == methods.BASE]
     assert shown[0]["without"] in alone
 
 
-def test_a_report_says_settings_environment_how_long_it_took_and_how_much_memory(tmp_path):
-    _, page = made(tmp_path)
+def test_a_report_says_settings_environment_how_long_it_took_and_how_much_memory(whole):
+    *_, page = whole
     text = " ".join(" ".join(Balanced(page).text).split())
     assert "Settings" in text and "NVM-1, NVM-3" in text and "fingerprint" in text
     assert "Environment" in text and "jax" in text
@@ -269,12 +293,11 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_browser_shows_the_page_without_a_word_of_complaint_or_a_scroll_to_the_side(width, scheme, tmp_path):
+def test_a_browser_shows_the_page_without_a_word_of_complaint_or_a_scroll_to_the_side(width, scheme, whole):
     sync_api = pytest.importorskip("playwright.sync_api")
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         pytest.skip("there is no Chromium here")
-    made(tmp_path)
     with (
         sync_api.sync_playwright() as play,
         play.chromium.launch(executable_path=browser, args=["--no-sandbox"]) as own,
@@ -283,7 +306,7 @@ def test_a_browser_shows_the_page_without_a_word_of_complaint_or_a_scroll_to_the
         said, asked = [], []
         page.on("console", lambda message: said.append(message.text))
         page.on("request", lambda request: asked.append(request.url))
-        page.goto((tmp_path / "report.html").as_uri())
+        page.goto((whole[0] / "report.html").as_uri())
         assert not said and len(asked) == 1  # nothing else is loaded
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") == (scheme == "dark")
