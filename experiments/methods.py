@@ -30,8 +30,8 @@ from nvcim_jax import files, llm, tuning
 from nvcim_jax.cli import EMBEDDED
 from nvcim_jax.data import lamp, synthetic
 from nvcim_jax.data.users import toy_users
-from nvcim_jax.evaluation import figures, one_for_all
 from nvcim_jax.evaluation import crowd as crowds
+from nvcim_jax.evaluation import figures, one_for_all
 from nvcim_jax.evaluation import ladder as ladders
 from nvcim_jax.evaluation.methods import label
 from nvcim_jax.evaluation.statistics import difference, interval

@@ -18,6 +18,7 @@ from nvcim_jax.evaluation.methods import Cell, training_of
 from nvcim_jax.evaluation.studies import Choice, Source
 from nvcim_jax.memory.bank import Bank, unknown
 from nvcim_jax.people import Sample
+from nvcim_jax.pipeline.model import TOY
 from nvcim_jax.pipeline.presets import RECOMMENDED
 
 ROWS = {row.label: row for row in methods.rows()}
@@ -253,7 +254,7 @@ def real_source(tmp_path, people=7, folder="LaMP_5"):
     synthetic.write(tmp_path / folder, task, people)
     model = tmp_path / "some-model"
     if not model.exists():
-        shutil.copytree(studies.load_model.__globals__["TOY"], model)
+        shutil.copytree(TOY, model)
     return Source(str(model), tmp_path / folder)
 
 
