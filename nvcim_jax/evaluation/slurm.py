@@ -27,7 +27,7 @@ def submit(plan: Study, folder: Path | str, jobs: int, *, cluster: Literal["slur
         executor = submitit.AutoExecutor(folder=Path(folder) / "slurm", cluster=cluster)
     except RuntimeError as error:
         raise ValueError("this machine has no Slurm (srun is not found): run it where sbatch works") from error
-    study.begin(plan, folder)
+    study.begin(plan, Path(folder))
     executor.update_parameters(name=f"nvcim-{plan.name}", timeout_min=60 * HOURS, cpus_per_task=2)
     parts = [f"{at + 1}/{jobs}" for at in range(jobs)]
     with executor.batch():

@@ -109,7 +109,7 @@ def _scores(design: Design, settings: Json, found: Scored, counts: str, metrics:
         f"Mean over users with its 95 % interval by the bootstrap (BCa), under {FEW} users Student's (t) beside it"
         f"{f' ({metric})' if metric else ''}; {counts}.{_of_paper(settings, groups)}"
     )
-    columns = [PAPERS.get(each, each) if design.column == "method" else str(each) for each in settings[design.column]]
+    columns = [str(PAPERS.get(each, each)) for each in settings[design.column]]
     return Grid(design.title, caption, design.row, columns, groups)
 
 
@@ -161,8 +161,8 @@ def _differences(
         if (group, name, column) not in pairs:
             return None
         own = pairs[group, name, column]
-        printed = [published(settings["model"]["name"], at) for at in ends]
-        paper = None if None in printed else printed[0] - printed[1]
+        one, other = (published(settings["model"]["name"], at) for at in ends)
+        paper = None if one is None or other is None else one - other
         t = statistics.difference(*own)
         return _figure(statistics.bootstrap_difference(*own), t, paper, "+.3f", " *" * stars[group, name, column])
 
