@@ -30,6 +30,7 @@ from nvcim_jax import files, llm, tuning
 from nvcim_jax.cli import EMBEDDED
 from nvcim_jax.data import lamp, synthetic
 from nvcim_jax.data.users import toy_users
+from nvcim_jax.evaluation import crowd as crowds
 from nvcim_jax.evaluation import figures, one_for_all
 from nvcim_jax.evaluation import ladder as ladders
 from nvcim_jax.evaluation.methods import label
@@ -109,7 +110,7 @@ STARTS = {
 class Crowd(NamedTuple):
     """Users of one task with what all methods share."""
 
-    shared: ladders.Crowd
+    shared: crowds.Crowd
     block: Block
 
     def scores(self, adapted: tuning.Adapted) -> np.ndarray:
@@ -122,7 +123,7 @@ class Crowd(NamedTuple):
 def crowd(key: jax.Array, model: llm.Model, task: lamp.Task, count: int, first: int) -> Crowd:
     select_key, codec_key = jax.random.split(key)
     users = toy_users(task, count, first=first)
-    shared = ladders.gather(select_key, model, users, buffer=RECOMMENDED.buffer)
+    shared = crowds.gather(select_key, model, users, buffer=RECOMMENDED.buffer)
     codec = fit_codecs(codec_key, model, task, shared.users)
     return Crowd(shared, Block(task, shared.users, shared.selected, codec))
 

@@ -23,7 +23,8 @@ from nvcim_jax import files, llm, tuning
 from nvcim_jax.cli import EMBEDDED
 from nvcim_jax.core.quantise import to_codes
 from nvcim_jax.data import lamp, synthetic
-from nvcim_jax.evaluation.ladder import metric_of, slots_of_known_domain
+from nvcim_jax.evaluation.crowd import slots_of_known_domain
+from nvcim_jax.evaluation.ladder import metric_of
 from nvcim_jax.evaluation.statistics import clear, difference, interval
 from nvcim_jax.hardware import cells
 from nvcim_jax.hardware.catalogue import device

@@ -1,6 +1,8 @@
 """What results say of the program that made them: versions, commit, backend."""
 
+import resource
 import subprocess
+import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +21,11 @@ def provenance() -> dict[str, Any]:
         "backend": jax.default_backend(),
         "versions": {name: _version(name) for name in PACKAGES},
     }
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _commit(root: Path) -> str | None:

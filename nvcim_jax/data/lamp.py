@@ -145,11 +145,12 @@ def both_orders(task: Task, sample: Sample) -> tuple[Sample, ...]:
     return sample, sample._replace(question=ask(task, title, second, first), answer=turned)
 
 
-def read(folder: Path | str, task: Task) -> list[User]:
+def read(folder: Path | str, task: Task, *, skip: bool = False) -> list[User]:
     """Users of a LaMP folder, `{dev|train}_questions.json` and `_outputs.json` (or any one such pair).
 
     Questions that share a `user_id` (the time-based files) are one user's, whose history is the profile of the first;
-    otherwise each question is a user. Raises DataError for a file that is missing or has an entry that cannot be used.
+    otherwise each question is a user. Raises DataError for a file that is missing or has an entry that cannot be used;
+    `skip` as `parse` says.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -161,17 +162,25 @@ def read(folder: Path | str, task: Task) -> list[User]:
     if not answers.exists():
         raise DataError(f"{answers} is missing: every *_questions.json needs its *_outputs.json with the gold answers")
     outputs = fields.read_json(answers)
-    return parse(fields.read_json(found[0]), outputs, task, source=str(found[0]), answers=str(answers))
+    return parse(fields.read_json(found[0]), outputs, task, source=str(found[0]), answers=str(answers), skip=skip)
 
 
 def parse(
-    questions: Any, outputs: Any, task: Task, *, source: str = "questions", answers: str = "outputs"
+    questions: Any,
+    outputs: Any,
+    task: Task,
+    *,
+    source: str = "questions",
+    answers: str = "outputs",
+    skip: bool = False,
 ) -> list[User]:
     """Users from LaMP's two JSON values, already loaded. Raises DataError, which names the file, entry and field.
 
-    Profile items with an empty text are left out, and a warning says how many.
+    Profile items with an empty text are left out, and a warning says how many; so are gold answers without a question.
+    With `skip`, questions that have no gold answer, one that is no label, or an id that stands above are left out and
+    counted, too; else they are refused.
     """
-    golds = _golds(task, outputs, answers)
+    golds, refused = _golds(task, outputs, answers, skip), []
     if not isinstance(questions, list) or not questions:
         raise DataError(f"{source}: expected a list of questions, not {fields.shown(questions)}")
     histories: dict[str, tuple[Sample, ...]] = {}
@@ -185,6 +194,9 @@ def parse(
         profile = fields.items(entry, "profile", where)
         history = _history(task, profile, where)
         empty += len(profile) - len(history)
+        if skip and (name in asked or name not in golds):
+            refused.append(name)
+            continue
         if name in asked:
             raise DataError(f"{where}: id {fields.shown(name)} stands above already: every question needs its own")
         if name not in golds:
@@ -195,24 +207,39 @@ def parse(
         queries.setdefault(user, []).append(Sample(question, golds[name], content(task, question), domain, name))
     if empty:
         warnings.warn(f"{source}: {empty} profile items with an empty text were left out", stacklevel=2)
+    _warn_of_left_out(f"{source}: questions without one gold answer of their own", refused)
+    _warn_of_left_out(f"{answers}: gold answers without a question", [name for name in golds if name not in asked])
     return [User(user, history, tuple(queries[user])) for user, history in histories.items()]
 
 
-def _golds(task: Task, outputs: Any, where: str) -> dict[str, str]:
-    """The gold answers by the id of their question."""
+def _warn_of_left_out(what: str, names: list[str]) -> None:
+    if names:
+        shown = f"{len(names)} left out, the first of id {fields.shown(names[0])}"
+        warnings.warn(f"{what}: {shown}", stacklevel=3)
+
+
+def _golds(task: Task, outputs: Any, where: str, skip: bool) -> dict[str, str]:
+    """The gold answers by the id of their question; with `skip` without those that are refused."""
     if not isinstance(outputs, dict) or not isinstance(outputs.get("golds"), list):
         raise DataError(f'{where}: expected {{"task": ..., "golds": [...]}}, not {fields.shown(outputs)}')
     belongs = fields.text(outputs, "task", where)
     if belongs.replace("_", "-") != task.name:
         raise DataError(f"{where} belongs to task {fields.shown(belongs)}, not {task.name}: choose --task accordingly")
     golds: dict[str, str] = {}
+    refused = set()
     for number, value in enumerate(outputs["golds"]):
         at = f"{where}, gold answer {number}"
         name = fields.name(fields.record(value, at), "id", at)
-        if name in golds:
-            raise DataError(f"{at}: id {fields.shown(name)} stands above already: one gold answer for each is needed")
-        golds[name] = _label(task, value, "output", at)
-    return golds
+        try:
+            if name in golds:
+                said = f"id {fields.shown(name)} stands above already: one gold answer for each is needed"
+                raise DataError(f"{at}: {said}")
+            golds[name] = _label(task, value, "output", at)
+        except DataError:
+            if not skip:
+                raise
+            refused.add(name)
+    return {name: gold for name, gold in golds.items() if name not in refused}
 
 
 def _history(task: Task, profile: list, where: str) -> tuple[Sample, ...]:

@@ -35,20 +35,30 @@ class Users(Sequence[User]):
         return replace(self, people=self.people[at]) if isinstance(at, slice) else self.people[at]
 
 
-def toy_users(task: Task | str, count: int = 1, *, first: int = synthetic.HELD_OUT, twofold: bool = False) -> Users:
-    """`count` users of the toy world, from number `first` on. ValueError for an unknown task.
+def toy_users(
+    task: Task | str,
+    count: int = 1,
+    *,
+    first: int = synthetic.HELD_OUT,
+    history: int = synthetic.HISTORY,
+    twofold: bool = False,
+) -> Users:
+    """`count` users of the toy world, from number `first` on, with `history` samples. ValueError for an unknown task.
 
     Those of the `twofold` world have habits that no single sample shows (`data.synthetic`).
     """
     task = lamp.task(task if isinstance(task, str) else task.name)
     source = f"{EMBEDDED_WORLD}, twofold" if twofold else EMBEDDED_WORLD
-    return Users(task, tuple(synthetic.users(task, count, first=first, twofold=twofold)), source)
+    return Users(task, tuple(synthetic.users(task, count, first=first, history=history, twofold=twofold)), source)
 
 
-def read_lamp(folder: Path | str, task: Task | str) -> Users:
-    """The users of a LaMP folder, as `lamp.read` finds them. DataError names the file, the entry and the field."""
+def read_lamp(folder: Path | str, task: Task | str, *, skip: bool = False) -> Users:
+    """The users of a LaMP folder, as `lamp.read` finds them. DataError names the file, the entry and the field.
+
+    With `skip`, questions without a gold answer of their own are left out, and a warning says how many.
+    """
     task = lamp.task(task if isinstance(task, str) else task.name)
-    return Users(task, tuple(lamp.read(folder, task)), str(Path(folder).resolve()))
+    return Users(task, tuple(lamp.read(folder, task, skip=skip)), str(Path(folder).resolve()))
 
 
 def read_history(

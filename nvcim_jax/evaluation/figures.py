@@ -18,7 +18,7 @@ class Bar(NamedTuple):
 
 
 def bars(path: Path, tables: Mapping[str, Sequence[Bar]], *, title: str) -> None:
-    """One panel per task, one bar per method with its 95 % interval, written as PNG."""
+    """One panel per task, one bar per method with its 95 % interval, written as the end of `path` says: PNG or SVG."""
     plt = _pyplot()
     from matplotlib.lines import Line2D
     from matplotlib.patches import Rectangle
@@ -59,7 +59,7 @@ def _pyplot():
     import matplotlib
 
     matplotlib.use("Agg")
-    matplotlib.rcParams["text.parse_math"] = False
+    matplotlib.rcParams |= {"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "nvcim"}
     from matplotlib import pyplot
 
     return pyplot
@@ -71,13 +71,14 @@ def _label(name: str) -> str:
 
 
 class Line(NamedTuple):
-    """One curve."""
+    """One curve, with an interval at each point where `ranges` gives them."""
 
     x: Sequence[float]
     y: Sequence[float]
     style: str = ".-"
     colour: str | None = None
     width: float = 1.5
+    ranges: Sequence[tuple[float, float]] = ()
 
 
 class Panel(NamedTuple):
@@ -92,7 +93,7 @@ class Panel(NamedTuple):
 
 
 def curves(path: Path, panels: Sequence[Panel], *, title: str, notes: Sequence[str] = ()) -> None:
-    """Panels, four in a row, with `notes`, such as assumptions, printed under them, written as PNG.
+    """Panels, four in a row, with `notes`, such as assumptions, printed under them, as PNG or SVG as `path` ends.
 
     Panels whose lines have the first one's names share its legend.
     """
@@ -128,7 +129,9 @@ def curves(path: Path, panels: Sequence[Panel], *, title: str, notes: Sequence[s
 def _draw(axis, panel: Panel) -> None:
     for name, line in panel.lines.items():
         looks = {"color": line.colour, "label": _label(name), "markersize": 4, "linewidth": line.width}
-        axis.plot(line.x, line.y, line.style, **looks)
+        (drawn,) = axis.plot(line.x, line.y, line.style, **looks)
+        if line.ranges:
+            axis.vlines(line.x, *zip(*line.ranges, strict=True), color=drawn.get_color(), linewidth=1, alpha=0.6)
     for height in panel.marks:
         axis.axhline(height, color="black", linewidth=0.8, linestyle=":")
     axis.set(title=panel.title, xlabel=panel.xlabel, ylabel=panel.ylabel, xscale=panel.scale, yscale=panel.scale)

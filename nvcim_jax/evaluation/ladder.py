@@ -1,32 +1,28 @@
 """The ladder: every method on the same users, questions and device draws, so that differences are paired."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray
 
-from nvcim_jax import tuning
 from nvcim_jax.core import selection
 from nvcim_jax.data.lamp import Task
 from nvcim_jax.data.users import Users
-from nvcim_jax.documents.ask import behind_texts
 from nvcim_jax.evaluation import metrics, one_for_all
+from nvcim_jax.evaluation.crowd import Crowd, Shared, share
+from nvcim_jax.evaluation.crowd import answers as answers_of
 from nvcim_jax.evaluation.methods import Cell, Method, training_of
 from nvcim_jax.evaluation.methods import rows as all_rows
 from nvcim_jax.llm.weights import Model
 from nvcim_jax.memory.bank import Bank
 from nvcim_jax.people import Sample, User
 from nvcim_jax.pipeline import compiled, retrieve
-from nvcim_jax.pipeline.answer import answer_room, generate
+from nvcim_jax.pipeline.answer import answer_room
 from nvcim_jax.pipeline.block import Block
-from nvcim_jax.pipeline.encode import fit_codecs
 from nvcim_jax.pipeline.learn import rekeyed, tune_bank
 from nvcim_jax.pipeline.presets import RECOMMENDED, Settings
-from nvcim_jax.pipeline.select import Selected, buffered, select
 
 
 class Outcome(NamedTuple):
@@ -68,31 +64,6 @@ class Ladder(NamedTuple):
     bank: Bank
 
 
-class Crowd(NamedTuple):
-    """A block of users of one task, their questions one after the other, and what all methods share."""
-
-    model: Model
-    task: Task
-    users: list[User]
-    selected: Selected
-    queries: list[Sample]
-    owners: np.ndarray  # of each question
-    known: np.ndarray | None  # of each question the slot of its domain
-
-
-class Shared(NamedTuple):
-    """What methods and cells share on a block of users: each part is made when it is first asked for, and once."""
-
-    crowd: Crowd
-    alone: Callable[[], list[str]]  # the base model's answers
-    block: Callable[[Callable], Block]  # by how codecs are fitted
-    learned: Callable[[Callable, Settings, Cell | None], Bank]  # by `methods.training_of`
-    sensitivity: Callable[[Callable, Settings, Cell | None, int], Array]  # by the same, and the number of probes
-    behind: Callable[[int, Cell], list[Sample]]  # the questions behind so many texts that are found on a cell's device
-    write_key: PRNGKeyArray
-    report: Callable[[int], None]
-
-
 def ladder(
     key: jax.Array,
     model: Model,
@@ -114,62 +85,23 @@ def ladder(
     last = rows[-1]
     shared = share(key, model, users, settings=last.learned_with, report=report)
     scored = [method for method in rows if shared.crowd.known is not None or not method.known_domain]
-    how = {"draws": draws, "train_device": train_device}
-    table = {cell: {method.label: climb(shared, method, cell, **how) for method in scored} for cell in cells}
+    trained_for = {cell: Cell(train_device or cell.device, cell.sigma) for cell in cells}
+    table = {
+        cell: {each.label: climb(shared, each, cell, draws=draws, trained_for=trained_for[cell]) for each in scored}
+        for cell in cells
+    }
     firsts = [each for each in table[cells[0]][last.label].outcomes if each.draw == 0]
     examples = [
         Example(each.question, each.found, alone, each.answer)
         for each, alone in zip(firsts, shared.alone(), strict=True)
         if each.found
     ]
-    bank = _found_by(shared, last, Cell(train_device or cells[0].device, cells[0].sigma))
+    bank = _found_by(shared, last, trained_for[cells[0]])
     return Ladder(table, examples, shared.block(last.learned_with.fit_codec), bank)
 
 
-def share(
-    key: PRNGKeyArray,
-    model: Model,
-    users: Users,
-    *,
-    settings: Settings,
-    report: Callable[[int], None] = lambda work: None,
-) -> Shared:
-    """What all methods share on `users`; `settings` give the size of their buffer, and the base model its wording.
-
-    Nothing is trained again for what it does not depend on, such as the device where training has no noise.
-    """
-    select_key, codec_key, learn_key, write_key, curve_key = jax.random.split(key, 5)
-    crowd = gather(select_key, model, users, buffer=settings.buffer)
-
-    @cache
-    def alone() -> list[str]:
-        return _answers(crowd, report, crowd.queries, None, settings)
-
-    @cache
-    def block(fit: Callable) -> Block:
-        codec = fit_codecs(codec_key, model, crowd.task, crowd.users, fit=fit)
-        return Block(crowd.task, crowd.users, crowd.selected, codec)
-
-    @cache
-    def learned(how: Callable, settings: Settings, cell: Cell | None) -> Bank:
-        condition = (cell or Cell("NVM-1", 0.0)).condition
-        told = lambda progress: report(progress.row_steps)  # noqa: E731
-        return how(learn_key, model, block(settings.fit_codec), condition, settings=settings, report=told)
-
-    @cache
-    def sensitivity(how: Callable, settings: Settings, cell: Cell | None, probes: int) -> Array:
-        probed, own = replace(settings, probes=probes), block(settings.fit_codec)
-        return retrieve.sensitivities(curve_key, model, own, learned(how, settings, cell), settings=probed)
-
-    @cache
-    def behind(count: int, cell: Cell) -> list[Sample]:
-        return behind_texts(write_key, model, crowd.task, crowd.users, cell.condition, count=count)
-
-    return Shared(crowd, alone, block, learned, sensitivity, behind, write_key, report)
-
-
-def climb(shared: Shared, method: Method, cell: Cell, *, draws: int, train_device: str | None = None) -> Score:
-    """One method for one cell; `train_device` as `ladder` says.
+def climb(shared: Shared, method: Method, cell: Cell, *, draws: int, trained_for: Cell | None = None) -> Score:
+    """One method for one cell. Noise-aware training is for `trained_for`, by default for the cell itself.
 
     The scores of a row that stores nothing are those of any cell. ValueError for a row that must know domains, where
     they are unknown.
@@ -177,15 +109,16 @@ def climb(shared: Shared, method: Method, cell: Cell, *, draws: int, train_devic
     crowd = shared.crowd
     asked = shared.behind(method.texts, cell) if method.texts else crowd.queries
     if method.settings is None:
-        answers = _answers(crowd, shared.report, asked, None, RECOMMENDED) if method.texts else shared.alone()
-        return _as_score(crowd, crowd.owners, answers)
-    settings, trained_for = method.settings, Cell(train_device or cell.device, cell.sigma)
+        if method.texts:
+            return score_of_answers(crowd, crowd.owners, answers_of(crowd, shared.report, asked, None, RECOMMENDED))
+        return score_of_answers(crowd, crowd.owners, shared.alone())
+    settings, trained_for = method.settings, trained_for or cell
     block, bank = shared.block(settings.fit_codec), _found_by(shared, method, trained_for)
     if method.known_domain:
         if crowd.known is None:
             raise ValueError(f"{method.label}: the domains of these users' questions are unknown, leave it out")
         prompts = compiled.prompts_of(block.codec, bank.prompts)[crowd.owners, crowd.known]
-        return _as_score(crowd, crowd.owners, _answers(crowd, shared.report, crowd.queries, prompts, settings))
+        return score_of_answers(crowd, crowd.owners, answers_of(crowd, shared.report, crowd.queries, prompts, settings))
     curve = shared.sensitivity(*training_of(method, trained_for), settings.probes) if settings.probes else None
     how = {"settings": settings, "draws": draws, "sensitivity": curve}
     banks = retrieve.program(shared.write_key, block, bank, cell.condition, **how)
@@ -205,21 +138,6 @@ def _found_by(shared: Shared, method: Method, cell: Cell) -> Bank:
     return rekeyed(shared.crowd.model, shared.block(settings.fit_codec), bank, settings=settings)
 
 
-def gather(key: jax.Array, model: Model, given: Users, *, buffer: int) -> Crowd:
-    """Users with their latest `buffer` samples, the representatives among them, and their questions."""
-    users = buffered(given, buffer)
-    selected = select(key, model, users, extra_domains=True)
-    queries = [query for user in users for query in user.queries]
-    owners = np.array([at for at, user in enumerate(users) for _ in user.queries])
-    return Crowd(model, given.task, users, selected, queries, owners, slots_of_known_domain(users, selected))
-
-
-def _answers(crowd: Crowd, report, queries: Sequence[Sample], prompts, settings: Settings) -> list[str]:
-    room, front = answer_room(crowd.model, crowd.users), tuning.Adapted(front=prompts)
-    told = partial(_times, report, room)
-    return generate(crowd.model, queries, front, new_tokens=room, wording=settings.wording, report=told)
-
-
 def _stored(shared: Shared, block: Block, banks, settings: Settings, draws: int, asked: Sequence[Sample]) -> Score:
     """The score of banks that were programmed, searched and read back under every draw; `asked` is put to the model."""
     crowd, users = shared.crowd, shared.crowd.users
@@ -229,14 +147,14 @@ def _stored(shared: Shared, block: Block, banks, settings: Settings, draws: int,
     flat = match.prompt.reshape(len(users), -1, *match.prompt.shape[-2:])
     prompts = compiled.prompts_of(block.codec, flat).reshape(*match.prompt.shape[:-1], -1)[at]
     first = np.cumsum([0, *(len(user.queries) for user in users)])
-    answers = _answers(crowd, shared.report, [asked[first[u] + q] for u, _, q in place], prompts, settings)
+    answers = answers_of(crowd, shared.report, [asked[first[u] + q] for u, _, q in place], prompts, settings)
     slots = np.asarray(match.index)[at]
     picked = [crowd.selected.samples[u][slot] for (u, _, _), slot in zip(place, slots, strict=True)]
     best = -np.partition(-np.asarray(match.scores)[at], 1)[:, :2]  # of slots without an OVT the score is -inf
-    return _as_score(crowd, at[0], answers, picked, best[:, 0] - best[:, 1], draws)
+    return score_of_answers(crowd, at[0], answers, picked, best[:, 0] - best[:, 1], draws)
 
 
-def _as_score(crowd: Crowd, owners, answers: list[str], picked=None, margins=None, draws: int = 1) -> Score:
+def score_of_answers(crowd: Crowd, owners, answers: list[str], picked=None, margins=None, draws: int = 1) -> Score:
     """Answers to the questions of one user after the other, draw by draw, as a score."""
     asked = [query for query in crowd.queries for _ in range(draws)]
     metric, count = metric_of(crowd.task), len(answers)
@@ -285,20 +203,5 @@ def score_of(
     return Score(per_user(each), per_user(right))
 
 
-def _times(report, weight, count) -> None:
-    report(count * weight)
-
-
 def _mean_by(owners, count, values) -> np.ndarray:
     return np.array([values[owners == user].mean() for user in range(count)])
-
-
-def slots_of_known_domain(users: Sequence[User], selected: Selected) -> np.ndarray | None:
-    """For every question the first slot whose sample is of its domain; None where domains are unknown."""
-    if any(query.domain is None for user in users for query in user.queries):
-        return None
-    slots = []
-    for user, row in zip(users, selected.samples, strict=True):
-        domains = [sample.domain if sample else None for sample in row]
-        slots += [domains.index(query.domain) if query.domain in domains else 0 for query in user.queries]
-    return np.array(slots)

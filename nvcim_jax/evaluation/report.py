@@ -1,175 +1,68 @@
-"""What a study came to, for people: `table.md`, and `report.html`, which needs nothing beside itself.
+"""What a study came to, for people and for programs: tables, pictures, one page that needs nothing beside itself.
 
-Both can be made at any time, of a study that has just begun, too.
+All can be made at any time, of a study that has just begun, too.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files as resources
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from nvcim_jax import files
-from nvcim_jax.evaluation import methods, studies, study
-from nvcim_jax.evaluation.statistics import Interval, clear, difference, interval
+from nvcim_jax.evaluation import cost_studies, methods, pictures, rungs, study, tables
+from nvcim_jax.evaluation.designs import AXES, DESIGNS
+from nvcim_jax.evaluation.pictures import Picture
 from nvcim_jax.evaluation.study import Json, Results
+from nvcim_jax.evaluation.tables import Figure, Grid, shown
 
-TABLE, REPORT = "table.md", "report.html"
-NO_DEVICE = "nothing stored"
+TABLE, LATEX, PARQUET, REPORT = "table.md", "table.tex", "results.parquet", "report.html"
 EXAMPLES = 5
-Scores = dict[str, float]  # by user
-Scored = dict[tuple[str | None, str, str], Scores]  # by device, method and task
-
-
-class Figure(NamedTuple):
-    """A mean and its 95 % interval, as text."""
-
-    mean: str
-    range: str
-
-
-class Row(NamedTuple):
-    """One line of a table; a figure that is not known yet is None."""
-
-    name: str
-    figures: list[Figure | None]
-
-
-class Group(NamedTuple):
-    """Lines of one device."""
-
-    name: str
-    rows: list[Row]
-
-
-class Grid(NamedTuple):
-    """A table by device."""
-
-    title: str
-    caption: str
-    corner: str
-    columns: list[str]
-    groups: list[Group]
+LATEX_WORDS = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "–": "--", "'": "'",
+}  # fmt: skip
 
 
 def write(folder: Path | str) -> list[Path]:
-    """Write `table.md` and `report.html` of the study in `folder` there; their paths.
+    """Write table.md, table.tex, pictures and report.html of the study in `folder` there, and with pyarrow
+    results.parquet; their paths.
 
     ValueError as `study.read`, and for a study of one's own, whose table nobody knows.
     """
     folder = Path(folder)
     results = study.read(folder)
     if not has_table(results):
-        raise ValueError(
-            f"{folder} holds the study {results.about['study']!r}, which has no table here: read it yourself"
-        )
-    made = {TABLE: markdown(results), REPORT: html(results, examples(study.questions(folder, results), results))}
+        name = results.about["study"]
+        raise ValueError(f"{folder} holds the study {name!r}, which has no table here: read it yourself")
+    known, rows = grids(results), list(study.questions(folder, results))
+    drawn = pictures.write(folder, results, known)
+    page = html(results, known, examples(rows, results), drawn)
+    made = {TABLE: markdown(results, known), LATEX: latex(known), REPORT: page}
     for name, text in made.items():
         files.write_text(folder / name, text, private=True)  # examples are people's texts
-    return [folder / name for name in made]
+    out = [folder / name for name in made]
+    out += [each.path.with_suffix(kind) for each in drawn for kind in pictures.KINDS]
+    if find_spec("pyarrow"):
+        _write_parquet(folder / PARQUET, results, rows)
+        out.append(folder / PARQUET)
+    return out
 
 
 def has_table(results: Results) -> bool:
     """Whether the study is one of this package."""
-    return results.about["study"] == studies.NAME
+    return results.about["study"] in (*DESIGNS, *cost_studies.TITLES)
 
 
 def grids(results: Results) -> list[Grid]:
-    """The table of scores and that of paired differences."""
-    found, settings = scored(results), results.about["settings"]
-    tasks, devices = settings["tasks"], settings["devices"]
-    metric = ", ".join(f"{task}: {name}" for task, name in _metrics(results).items())
-    counts = f"{_counts(found, results)}, {settings['draws']} draws of each device, sigma {settings['sigma']:g}"
-    rows = lambda device, names: [  # noqa: E731
-        Row(shown(name), [_figure(found.get((device, name, task))) for task in tasks]) for name in names
-    ]
-    stored = [name for name in settings["methods"] if name not in (methods.BASE, methods.KNOWN)]
-    bare = [name for name in settings["methods"] if name not in stored]
-    said = f"Mean over users with its 95 % interval{f' ({metric})' if metric else ''}; {counts}."
-    groups = [Group(NO_DEVICE, rows(None, bare)), *(Group(name, rows(name, stored)) for name in devices)]
-    scores = Grid("Scores", said, "method", tasks, groups)
-    return [scores, _differences(found, tasks, devices, counts)]
-
-
-def _differences(found: Scored, tasks: Sequence[str], devices: Sequence[str], counts: str) -> Grid:
-    """Paired differences, starred where they are told from none among all of the table."""
-
-    def pair(device: str | None, a: str, b: str, task: str) -> tuple[list[float], list[float]] | None:
-        one, other = (found.get((device, name, task)) or found.get((None, name, task)) or {} for name in (a, b))
-        both = [user for user in one if user in other]
-        return ([one[user] for user in both], [other[user] for user in both]) if both else None
-
-    bare = {methods.BASE, methods.KNOWN}
-    wanted = {NO_DEVICE: [each for each in studies.PAIRS if bare.issuperset(each)]}
-    wanted |= {name: [each for each in studies.PAIRS if not bare.issuperset(each)] for name in devices}
-    pairs: dict[tuple[str, str, str, str], tuple[list[float], list[float]]] = {}
-    for device, own in wanted.items():
-        for a, b in own:
-            for task in tasks:
-                if both := pair(device, a, b, task):
-                    pairs[device, a, b, task] = both
-    stars = dict(zip(pairs, clear(list(pairs.values())), strict=True))
-
-    def figure(device: str, a: str, b: str, task: str) -> Figure | None:
-        name = (device, a, b, task)
-        return _as_figure(difference(*pairs[name]), "+.2f", " *" * stars[name]) if name in pairs else None
-
-    groups = [
-        Group(device, [Row(f"{shown(a)} − {shown(b)}", [figure(device, a, b, task) for task in tasks]) for a, b in own])
-        for device, own in wanted.items()
-    ]
-    caption = (
-        f"The same users, questions and draws; * clear at a false discovery rate of 5 % over this table; {counts}."
-    )
-    return Grid("Paired differences", caption, "difference", list(tasks), groups)
-
-
-def scored(results: Results) -> Scored:
-    """Scores by device (None where nothing is stored), method, task and user, of the cells that are done."""
-    found: Scored = {}
-    for cell in results.cells.values():
-        at = cell["at"]
-        found.setdefault((at.get("device"), at["method"], at["task"]), {}).update(cell["result"]["scores"])
-    return found
-
-
-def shown(method: str) -> str:
-    """A row's label, with its name in the paper's Table I where it stands there."""
-    name = studies.PAPERS.get(method, method)
-    return method if name in method else f"{method} (the paper's {name})"
-
-
-def _metrics(results: Results) -> dict[str, str]:
-    of = {cell["at"]["task"]: cell["result"]["metric"] for cell in results.cells.values()}
-    return {task: of[task] for task in results.about["settings"]["tasks"] if task in of}
-
-
-def _counts(found: Scored, results: Results) -> str:
-    """How many users and questions stand behind each figure."""
-    users = [len(scores) for scores in found.values()] or [0]
-    asked: dict[tuple[Any, ...], int] = {}
-    for cell in results.cells.values():
-        name = (cell["at"].get("device"), cell["at"]["method"], cell["at"]["task"])
-        asked[name] = asked.get(name, 0) + cell["result"]["questions"]
-    questions = list(asked.values()) or [0]
-    return f"{_range(users)} of {results.about['settings']['users']} users and {_range(questions)} questions a figure"
-
-
-def _range(counts: Iterable[int]) -> str:
-    low, high = min(counts), max(counts)
-    return str(low) if low == high else f"{low} to {high}"
-
-
-def _figure(scores: Scores | None) -> Figure | None:
-    return _as_figure(interval(list(scores.values())), ".2f") if scores else None
-
-
-def _as_figure(value: Interval, style: str, star: str = "") -> Figure:
-    return Figure(f"{value.mean:{style}}{star}", f"[{value.low:{style}}, {value.high:{style}}]")
+    """The tables of a study of this package."""
+    return cost_studies.grids(results) if results.about["study"] in cost_studies.TITLES else tables.grids(results)
 
 
 def examples(rows: Iterable[Json], results: Results) -> list[Json]:
-    """A few questions of different tasks with the answers of `recommended` and without it, if possible two answers."""
-    base, best = methods.BASE, methods.whole("recommended")
+    """A few questions of different tasks with the answers of the best rung and of the model alone, if they differ."""
+    base, best = methods.BASE, _best(results)
     kept: dict[str, dict[tuple[str, ...], Json]] = {base: {}, best: {}}
     for row in rows:
         at = results.cells[row["cell"]]["at"]
@@ -178,6 +71,13 @@ def examples(rows: Iterable[Json], results: Results) -> list[Json]:
     both = [{**own, "without": kept[base][name]["answer"]} for name, own in kept[best].items() if name in kept[base]]
     telling = sorted(both, key=lambda each: each["answer"] == each["without"])
     return list(_in_turn(telling))[:EXAMPLES]
+
+
+def _best(results: Results) -> str:
+    """The rung whose answers are shown: `recommended`, or the first that is claimed to be better than another."""
+    if rungs.BEST in results.about["settings"].get("method", ()) or results.about["study"] not in DESIGNS:
+        return rungs.BEST
+    return next(a for a, _ in DESIGNS[results.about["study"]].pairs)
 
 
 def _in_turn(each: Sequence[Json]) -> Iterator[Json]:
@@ -189,25 +89,57 @@ def _in_turn(each: Sequence[Json]) -> Iterator[Json]:
         left = [one for at, one in enumerate(left) if at not in firsts.values()]
 
 
-def markdown(results: Results) -> str:
+def markdown(results: Results, known: Sequence[Grid]) -> str:
     """The tables for a page."""
     lines = [f"{len(results.cells)} of {results.about['cells']} cells are done."]
-    for grid in grids(results):
+    for grid in known:
         lines += ["", f"## {grid.title}", "", grid.caption, "", _line([grid.corner, *grid.columns])]
         lines.append("|---" * (len(grid.columns) + 1) + "|")
         for group in grid.groups:
-            lines.append(_line([f"**{group.name}**", *("" for _ in grid.columns)]))
-            lines += [
-                _line([row.name, *(" ".join(each) if each else "–" for each in row.figures)]) for row in group.rows
-            ]
+            if group.name:
+                lines.append(_line([f"**{group.name}**", *("" for _ in grid.columns)]))
+            lines += [_line([row.name, *map(in_line, row.figures)]) for row in group.rows]
     return "\n".join([*lines, ""])
+
+
+def in_line(figure: Figure | None) -> str:
+    """A figure with its notes; a dash for one that is not known yet."""
+    return "; ".join([" ".join([figure.value, *figure.notes[:1]]), *figure.notes[1:]]) if figure else "–"
 
 
 def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def html(results: Results, examples: Sequence[Json]) -> str:
+def latex(known: Sequence[Grid]) -> str:
+    """The tables as LaTeX's `table` with `booktabs`, a line of small notes under each figure."""
+    lines = [r"% needs \usepackage{booktabs}"]
+    for grid in known:
+        heads = " & ".join(map(_tex, [grid.corner, *grid.columns]))
+        lines += ["", r"\begin{table*}", rf"\caption{{{_tex(grid.title)}. {_tex(grid.caption)}}}", r"\centering"]
+        lines += [rf"\begin{{tabular}}{{l{'r' * len(grid.columns)}}}", r"\toprule", rf"{heads} \\"]
+        for group in grid.groups:
+            lines.append(r"\midrule")
+            if group.name:
+                lines.append(rf"\multicolumn{{{len(grid.columns) + 1}}}{{l}}{{\textbf{{{_tex(group.name)}}}}} \\")
+            lines += [" & ".join([_tex(row.name), *map(_stacked, row.figures)]) + r" \\" for row in group.rows]
+        lines += [r"\bottomrule", r"\end{tabular}", r"\end{table*}"]
+    return "\n".join([*lines, ""])
+
+
+def _stacked(figure: Figure | None) -> str:
+    if figure is None:
+        return "--"
+    small = [rf"{{\scriptsize {_tex(note)}}}" for note in figure.notes]
+    lines = r" \\ ".join([_tex(figure.value), *small])
+    return rf"\shortstack{{{lines}}}" if small else lines
+
+
+def _tex(text: str) -> str:
+    return "".join(LATEX_WORDS.get(letter, letter) for letter in text)
+
+
+def html(results: Results, known: Sequence[Grid], shown_answers: Sequence[Json], drawn: Sequence[Picture] = ()) -> str:
     """The report as one page without script, that nothing is loaded for."""
     from jinja2 import Environment
 
@@ -215,14 +147,32 @@ def html(results: Results, examples: Sequence[Json]) -> str:
         resources("nvcim_jax").joinpath("evaluation/report.html").read_text(encoding="utf-8")
     )
     about, writers = results.about, results.writers.values()
+    settings = about["settings"]
     environments = {files.as_json(each["provenance"]): each["provenance"] for each in writers}
+    peak = max((cell.get("peak_bytes", 0) for cell in results.cells.values()), default=0)
     return page.render(
         title=f"Study {about['study']}", done=len(results.cells), total=about["cells"], dropped=results.dropped,
-        grids=grids(results), examples=examples, runs=len(writers), took=duration(results),
-        settings=[(name, _words(value)) for name, value in about["settings"].items() if name != "methods"],
-        methods=[(shown(name), _words(value)) for name, value in about["settings"]["methods"].items()],
+        grids=known, examples=shown_answers, has_answers="method" in settings, runs=len(writers),
+        took=duration(results),
+        pictures=[(each.title, _inline(each, at)) for at, each in enumerate(drawn)], peak=f"{peak / 1e9:.2f} GB",
+        settings=[(name, _words(value)) for name, value in settings.items() if name not in ("method", "assumptions")],
+        methods=[
+            (shown("method", name), _words(told["settings"])) for name, told in settings.get("method", {}).items()
+        ],
+        notes=settings.get("assumptions", ()),
         environments=[[(name, _words(value)) for name, value in each.items()] for each in environments.values()],
     )  # fmt: skip
+
+
+def _inline(picture: Picture, number: int) -> Any:
+    """A picture's SVG as part of a page: without its prologue, its names apart from those of other pictures."""
+    from markupsafe import Markup
+
+    text = files.read_bytes(picture.path.with_suffix(".svg")).decode("utf-8")
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    own = f"picture-{number}-"
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{own}", text)
+    return Markup(re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2))  # as matplotlib made it: texts are escaped
 
 
 def duration(results: Results) -> str:
@@ -238,3 +188,29 @@ def _words(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_words, value))
     return "none" if value is None else str(value)
+
+
+def _write_parquet(path: Path, results: Results, rows: Sequence[Json]) -> None:
+    """A row for each question and draw of each cell, or for each point of each line; opens in pandas, polars and R."""
+    import pyarrow
+    from pyarrow import parquet
+
+    if results.about["study"] in cost_studies.TITLES:
+        flat = cost_studies.rows(results)
+    else:
+        flat = [_flat(row, results.cells[row["cell"]]["at"]) for row in rows]
+    names = dict.fromkeys(name for row in flat for name in row)
+    with files.replacing(path, private=True) as partial:
+        parquet.write_table(pyarrow.table({name: [row.get(name) for row in flat] for name in names}), partial)
+
+
+def _flat(row: Json, at: Json) -> Json:
+    """A question's row with the place of its cell, its one score a column."""
+    ((metric, score),) = row["scores"].items()
+    place = {name: at.get(name) for name in ("model", "data", *AXES, "draws", "seed")}
+    return {
+        **place,
+        **{name: value for name, value in row.items() if name != "scores"},
+        "metric": metric,
+        "score": score,
+    }

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 Scores = Sequence[float] | np.ndarray  # one for each user
+RESAMPLES = 2000  # of the bootstrap
+FEW = 20  # users under whom Student's interval stands beside the bootstrap's
 
 
 class Interval(NamedTuple):
@@ -64,11 +66,57 @@ def difference(one: Scores, other: Scores) -> Interval:
     return Interval(mean, mean - half, mean + half, users)
 
 
+def bootstrap(scores: Scores) -> Interval:
+    """Mean over users of scores from 0 to 1, and its 95 % interval by the bootstrap (BCa; Efron, 1987).
+
+    The users are drawn again `RESAMPLES` times. Where all of them agree there is nothing to draw: `interval` bounds it
+    then.
+    """
+    return _resampled(_over_users(scores)) or interval(scores)
+
+
+def bootstrap_difference(one: Scores, other: Scores) -> Interval:
+    """Mean over users of `one - other`, its 95 % interval by the bootstrap; where no user differs, `difference`'s."""
+    return _resampled(_gaps(one, other)) or difference(one, other)
+
+
+def student(scores: Scores) -> Interval:
+    """Mean over users of scores from 0 to 1 with Student's 95 % interval, cut off at 0 and 1.
+
+    Of few users the bootstrap's is too narrow.
+    """
+    found = difference(scores, np.zeros(len(scores)))
+    return found._replace(low=max(found.low, 0.0), high=min(found.high, 1.0))
+
+
+def smallest_seen(one: Scores, other: Scores, *, power: float = 0.8) -> float:
+    """The difference that a paired t-test at 5 % of users who vary as these do finds with a chance of `power`."""
+    from scipy.stats import t
+
+    gaps = _gaps(one, other)
+    users = gaps.size
+    if users == 1 or np.ptp(gaps) == 0:
+        return min(3 / users, 1.0)  # the rule of three
+    reach = _student(users) + float(t.ppf(power, users - 1))
+    return min(reach * float(gaps.std(ddof=1)) / users**0.5, 1.0)
+
+
+def _resampled(values: np.ndarray) -> Interval | None:
+    """The interval of a mean by BCa; None where values that all agree, or nearly so, leave it undefined."""
+    from scipy.stats import bootstrap
+
+    if values.size == 1 or np.ptp(values) == 0:
+        return None
+    found = bootstrap((values,), np.mean, n_resamples=RESAMPLES, rng=np.random.default_rng(0)).confidence_interval
+    low, high = float(found.low), float(found.high)
+    return Interval(float(values.mean()), low, high, values.size) if np.isfinite([low, high]).all() else None
+
+
 def clear(pairs: Sequence[tuple[Scores, Scores]], *, rate: float = 0.05) -> list[bool]:
     """Which of many paired differences are told from none at a false discovery rate of `rate`.
 
-    Paired t-tests under Benjamini and Hochberg's (1995) correction: of the differences called clear, a share of `rate`
-    is expected to be none.
+    Paired t-tests, or where all users differ alike sign tests, under Benjamini and Hochberg's (1995) correction: of the
+    differences called clear, a share of `rate` is expected to be none.
     """
     from scipy.stats import false_discovery_control, ttest_1samp
 
@@ -77,7 +125,7 @@ def clear(pairs: Sequence[tuple[Scores, Scores]], *, rate: float = 0.05) -> list
         if gaps.size == 1 or not gaps.any():
             return 1.0
         if not gaps.std():
-            return 0.0
+            return 0.5 ** (gaps.size - 1)  # of a sign test, as there is no spread to go by
         return float(ttest_1samp(gaps, 0.0).pvalue)  # pyright: ignore[reportAttributeAccessIssue]
 
     return [bool(p <= rate) for p in false_discovery_control([chance(*pair) for pair in pairs])] if pairs else []

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from nvcim_jax import files
 from nvcim_jax.memory.storage import digests
-from nvcim_jax.provenance import provenance
+from nvcim_jax.provenance import peak_bytes, provenance
 
 VERSION = 1  # of what lies in the folder
 ABOUT = "study.json"
@@ -61,7 +61,7 @@ class Results(NamedTuple):
     """What lies in the folder of a study."""
 
     about: Json  # "study" (its name), "settings", "cells" (how many it has), ...
-    cells: dict[str, Json]  # by digest: "at" (the cell), "result", "seconds", "writer"
+    cells: dict[str, Json]  # by digest: "at" (the cell), "result", "seconds", "peak_bytes" (of its process), "writer"
     writers: dict[str, Json]  # who wrote them: "started" (seconds since 1970), "provenance"
     dropped: int  # lines that were half written
 
@@ -82,8 +82,7 @@ def run(
     study, and when a worker dies; what is finished is kept whatever ends the run.
     """
     folder, mine = Path(folder), units(study, shard)
-    head = _open(study, folder)
-    kept = read(folder).cells
+    head, kept = begin(study, folder), read(folder).cells
     missing = [[keyed for keyed in unit if keyed[0] not in kept] for unit in mine]
     report(sum(map(len, mine)) - sum(map(len, missing)), True)
     if executor is None:
@@ -151,7 +150,7 @@ def described(study: Study) -> Json:
     }  # fmt: skip
 
 
-def _open(study: Study, folder: Path) -> Json:
+def begin(study: Study, folder: Path) -> Json:
     """Begin a folder, or see that it is this study's; the first line of what a run writes there."""
     wanted = json.loads(files.as_json(described(study)))
     folder.mkdir(parents=True, exist_ok=True)
@@ -193,7 +192,8 @@ def _written(measure: Measure, folder: Path, head: Json, cells: Iterable[Keyed])
     for digest, cell in cells:
         began = time.perf_counter()
         measured = measure(cell)
-        line = {"cell": digest, "at": cell, "result": measured.result, "seconds": time.perf_counter() - began}
+        took = {"seconds": time.perf_counter() - began, "peak_bytes": peak_bytes()}
+        line = {"cell": digest, "at": cell, "result": measured.result, **took}
         _append(folder / f"questions-{name}.jsonl", [{"cell": digest, **row} for row in measured.questions])
         _append(folder / f"results-{name}.jsonl", [*heads, line])  # last: a cell with a result has all its rows
         heads = []

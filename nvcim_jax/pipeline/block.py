@@ -60,5 +60,10 @@ def gather(
     selected = select(select_key, model, people, extra_domains=extra_domains)
     if common is None:
         return Block(task, people, selected, fit_codecs(codec_key, model, task, people, fit=settings.fit_codec))
-    each = lambda leaf: jnp.broadcast_to(leaf, (len(people), *leaf.shape))  # noqa: E731
-    return Block(task, people, selected, *jax.tree.map(each, (common.codec, decode(common.codec, common.prompt))))
+    return started(task, people, selected, common)
+
+
+def started(task: Task, users: list[User], selected: Selected, common: Common) -> Block:
+    """A block of users who all take the codec of `common`, and start from its prompt."""
+    each = lambda leaf: jnp.broadcast_to(leaf, (len(users), *leaf.shape))  # noqa: E731
+    return Block(task, users, selected, *jax.tree.map(each, (common.codec, decode(common.codec, common.prompt))))

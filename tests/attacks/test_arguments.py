@@ -16,7 +16,7 @@ from typer.main import get_command
 from nvcim_jax import cli, llm
 from nvcim_jax.data import fetch
 from nvcim_jax.documents import learn as learning
-from nvcim_jax.evaluation import cases, figures, main_job, study
+from nvcim_jax.evaluation import cases, figures, main_job, slurm, study
 from nvcim_jax.pipeline import common, grow, keep, learn, life_store, retrieve
 from tests.helpers.attacks import Attack, command, outcomes
 from tests.helpers.banks import untrained
@@ -167,6 +167,7 @@ def run(model, bank, monkeypatch, tmp_path, tmp_path_factory):
         (fetch, "fetch"),
         (keep, "keep"),
         (study, "run"),
+        (slurm, "submit"),
         (grow, "fill"),
         (common, "learn_common"),
         (common, "personalise"),
@@ -213,7 +214,8 @@ def is_sound(made) -> bool:
 
 def test_there_are_as_many_attacks_as_were_tried(bank):
     assert len(list(attacks(bank, None))) > 653
-    known = "run learn grow common stream live ask chat devices fit vary cost show verify repair export fetch list table1 status report"
+    known = "run learn grow common stream live ask chat devices fit vary cost show verify repair export fetch list status report"
+    known += " table1 table3 table4 fig1 fig2 fig5 ablation variation"
     assert set(known.split()) == {words[-1] for words in commands()}
 
 

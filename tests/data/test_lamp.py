@@ -229,3 +229,29 @@ def test_words_that_look_like_the_models_own_tokens_are_words(model):
     ids = text.encode(model.tokenizer, f"a {own} b")
     assert model.tokenizer.eos_token_id not in ids and model.tokenizer.decode(ids).split() == ["a", own, "b"]
     assert text.answer_ids(model.tokenizer, Sample("", own, ""))[-1] == model.tokenizer.eos_token_id
+
+
+def test_golds_without_a_question_are_counted():
+    golds = GOLD | {"golds": [*GOLD["golds"], {"id": "8", "output": "action"}, {"id": "9", "output": "action"}]}
+    with pytest.warns(UserWarning, match="outputs: gold answers without a question: 2 left out, the first of id '8'"):
+        (user,) = lamp.parse([entry()], golds, MOVIES)
+    assert [query.id for query in user.queries] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("questions", "golds"),
+    [
+        (["1", "2"], [("1", "comedy")]),  # without a gold answer
+        (["1", "2"], [("1", "comedy"), ("2", "funny")]),  # with one that is no label
+        (["1", "2"], [("1", "comedy"), ("2", "action"), ("2", "classic")]),  # with two
+        (["1", "1"], [("1", "comedy")]),  # asked twice
+    ],
+)
+def test_what_is_refused_may_be_left_out_and_is_counted(questions, golds):
+    asked = [entry(id=name) for name in questions]
+    outputs = {"task": "LaMP_2", "golds": [{"id": name, "output": gold} for name, gold in golds]}
+    with pytest.raises(lamp.DataError):
+        lamp.parse(asked, outputs, MOVIES)
+    with pytest.warns(UserWarning, match="questions without one gold answer of their own: 1 left out, the first of id"):
+        (user,) = lamp.parse(asked, outputs, MOVIES, skip=True)
+    assert [(query.id, query.answer) for query in user.queries] == [("1", "comedy")]

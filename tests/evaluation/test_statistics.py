@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from nvcim_jax.evaluation.statistics import clear, difference, interval, ratio_of_gains
+from nvcim_jax.evaluation.statistics import (
+    bootstrap,
+    bootstrap_difference,
+    clear,
+    difference,
+    interval,
+    ratio_of_gains,
+    smallest_seen,
+    student,
+)
 
 
 @pytest.mark.parametrize(
@@ -86,3 +95,39 @@ def test_a_difference_of_other_users_and_scores_outside_the_scale_are_refused():
         interval([-0.1, 0.3])
     with pytest.raises(ValueError, match="not finite"):
         interval([float("nan")])
+
+
+def test_the_bootstrap_is_scipys_and_the_same_every_time():
+    scores = np.random.default_rng(1).beta(5, 2, 30)
+    found = bootstrap(scores)
+    assert found == bootstrap(list(scores)) and found.mean == pytest.approx(scores.mean()) and found.users == 30
+    t = student(scores)
+    assert found.low == pytest.approx(t.low, abs=0.02) and found.high == pytest.approx(t.high, abs=0.02)
+    assert found.high - found.mean < found.mean - found.low  # of scores with a long lower tail, unlike Student's
+    gaps = bootstrap_difference(scores, scores[::-1])
+    assert gaps.mean == pytest.approx(0) and gaps.low < 0 < gaps.high
+
+
+def test_where_users_agree_there_is_nothing_to_draw_again():
+    for same in ([1.0] * 12, [0.5] * 3, [0.25]):
+        assert bootstrap(same) == interval(same)
+    assert bootstrap_difference([0.75] * 5, [0.25] * 5) == difference([0.75] * 5, [0.25] * 5)
+    for few in ([0.0, 1.0], [1.0, 1.0, 0.5]):
+        found = bootstrap(few)
+        assert np.isfinite(found[:3]).all() and 0 <= found.low <= found.mean <= found.high <= 1
+    assert student([1.0, 1.0, 0.0]).high == 1 and student([0.0, 0.1, 0.0]).low == 0
+
+
+def test_the_smallest_difference_that_is_seen_is_seen_as_often_as_it_says():
+    rng = np.random.default_rng(3)
+    size = smallest_seen(rng.normal(0, 0.2, 40), np.zeros(40))
+    assert size == pytest.approx(2.87 * 0.2 / 40**0.5, rel=0.25)  # t(0.975) + t(0.8), by the spread drawn
+    true = smallest_seen(np.tile([0.2, -0.2], 20), np.zeros(40))
+    seen = [clear([(true + rng.normal(0, 0.2, 40), np.zeros(40))])[0] for _ in range(500)]
+    assert 0.74 <= np.mean(seen) <= 0.86
+    assert smallest_seen([0.5], [0.1]) == 1 and smallest_seen([0.5] * 30, [0.5] * 30) == 0.1  # the rule of three
+
+
+def test_users_who_all_differ_alike_are_told_apart_only_if_there_are_enough():
+    alike = lambda users: ([0.75] * users, [0.5] * users)  # noqa: E731
+    assert [clear([alike(users)])[0] for users in (2, 4, 6, 12)] == [False, False, True, True]

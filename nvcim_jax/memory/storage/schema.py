@@ -29,12 +29,7 @@ Shapes = dict[str, tuple[tuple[int, ...], np.dtype]]
 
 def to_arrays(bank: Bank, codec: Codec | None) -> Arrays:
     """The leaves of a bank and its codec by name."""
-    layers = {
-        f"{way}_{at}_{part}": leaf
-        for way in Codec._fields
-        for at, layer in enumerate(getattr(codec, way, ()))
-        for part, leaf in zip(("weight", "bias"), layer, strict=True)
-    }
+    layers = {} if codec is None else codec_to_arrays(codec)
     origin = {f"origin_{name}": leaf for name, leaf in bank.origin._asdict().items()}
     named = {"prompts": bank.prompts, "keys": bank.keys, "count": bank.count, **origin, **layers}
     return {name: leaf if isinstance(leaf, jax.Array) else np.asarray(leaf) for name, leaf in named.items()}
@@ -42,14 +37,29 @@ def to_arrays(bank: Bank, codec: Codec | None) -> Arrays:
 
 def from_arrays(arrays: Arrays) -> tuple[Bank, Codec | None]:
     """The bank and its codec, None if it was saved without one."""
+    codec = codec_from_arrays(arrays)
+    origin = Origin(**{name: arrays[f"origin_{name}"] for name in Origin._fields})
+    return Bank(arrays["prompts"], arrays["keys"], origin, arrays["count"]), codec if codec.encoder else None
+
+
+def codec_to_arrays(codec: Codec) -> Arrays:
+    """The layers of a codec by name."""
+    return {
+        f"{way}_{at}_{part}": leaf
+        for way, layers in codec._asdict().items()
+        for at, layer in enumerate(layers)
+        for part, leaf in zip(("weight", "bias"), layer, strict=True)
+    }
+
+
+def codec_from_arrays(arrays: Arrays) -> Codec:
+    """The codec whose layers are among `arrays`; without layers if none are."""
 
     def layers(way: str):
         depth = sum(name.startswith(way) and name.endswith("weight") for name in arrays)
         return tuple((arrays[f"{way}_{at}_weight"], arrays[f"{way}_{at}_bias"]) for at in range(depth))
 
-    codec = Codec(layers("encoder"), layers("decoder"))
-    origin = Origin(**{name: arrays[f"origin_{name}"] for name in Origin._fields})
-    return Bank(arrays["prompts"], arrays["keys"], origin, arrays["count"]), codec if codec.encoder else None
+    return Codec(layers("encoder"), layers("decoder"))
 
 
 def along_slots(name: str) -> bool:
