@@ -165,8 +165,8 @@ def main() -> None:
     parser.add_argument("--ways", nargs="*", default=list(lives.WAYS), help="by default all")
     parser.add_argument("--shard", default="1/1")
     args = vars(parser.parse_args())
-    out, shard = args.pop("out"), args.pop("shard")
-    plan = lives.study(**args)
+    out, shard, ways = (args.pop(name) for name in ("out", "shard", "ways"))
+    plan = lives.study(lives.Plan(**args), ways=ways)
     try:
         with interrupts.caught(lambda: f"finished cells are in {out}"), progress_bar() as bar:
             work = bar.add_task("lives", total=sum(map(len, study.units(plan, shard))))
