@@ -129,8 +129,9 @@ def write(folder: Path) -> None:
     over = {name: np.mean(list(own.values()), axis=0) for name, own in ways.items()}
     bins = {name: [_mean(own, at) for at in range(len(GAPS))] for name, own in gaps.items()}
     held = {
-        cell["at"]["way"]: cell["result"]["ovts"] for cell in results.cells.values()
-    }  # fmt: skip
+        name: np.mean([c["result"]["ovts"] for c in results.cells.values() if c["at"]["way"] == name], axis=0).tolist()
+        for name in ways
+    }
     line = figures.Line
     panels = [
         figures.Panel("over the life", "moments", "score", {n: line(moments, y.tolist()) for n, y in over.items()}),
