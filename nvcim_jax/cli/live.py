@@ -180,7 +180,7 @@ def live(
                 kept = living.from_file(kept, session, file)
             elif file is None and sys.stdin is not None and sys.stdin.isatty():
                 kept = living.talk(kept, session)
-            else:
+            elif sys.stdin is not None:
                 kept = living.from_lines(kept, session, sys.stdin.buffer)
         living.show_counts(kept, session)
 
