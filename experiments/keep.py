@@ -123,8 +123,8 @@ def main() -> None:
     parser.add_argument("--sigma", type=float, default=0.1)
     parser.add_argument("--shard", default="1/1")
     args = vars(parser.parse_args())
-    out, shard = args.pop("out"), args.pop("shard")
-    plan = keeping.study(**args)
+    out, shard, buffers, policies = (args.pop(name) for name in ("out", "shard", "buffers", "policies"))
+    plan = keeping.study(keeping.Plan(**args), buffers=buffers, policies=policies)
     try:
         with interrupts.caught(lambda: f"finished cells are in {out}"), progress_bar() as bar:
             work = bar.add_task("policies", total=sum(map(len, study.units(plan, shard))))

@@ -129,8 +129,9 @@ def write(folder: Path) -> None:
     over = {name: np.mean(list(own.values()), axis=0) for name, own in ways.items()}
     bins = {name: [_mean(own, at) for at in range(len(GAPS))] for name, own in gaps.items()}
     held = {
-        cell["at"]["way"]: cell["result"]["ovts"] for cell in results.cells.values()
-    }  # fmt: skip
+        name: np.mean([c["result"]["ovts"] for c in results.cells.values() if c["at"]["way"] == name], axis=0).tolist()
+        for name in ways
+    }
     line = figures.Line
     panels = [
         figures.Panel("over the life", "moments", "score", {n: line(moments, y.tolist()) for n, y in over.items()}),
@@ -165,8 +166,8 @@ def main() -> None:
     parser.add_argument("--ways", nargs="*", default=list(lives.WAYS), help="by default all")
     parser.add_argument("--shard", default="1/1")
     args = vars(parser.parse_args())
-    out, shard = args.pop("out"), args.pop("shard")
-    plan = lives.study(**args)
+    out, shard, ways = (args.pop(name) for name in ("out", "shard", "ways"))
+    plan = lives.study(lives.Plan(**args), ways=ways)
     try:
         with interrupts.caught(lambda: f"finished cells are in {out}"), progress_bar() as bar:
             work = bar.add_task("lives", total=sum(map(len, study.units(plan, shard))))

@@ -52,7 +52,7 @@ Every = Annotated[
 Capacity = Annotated[
     int | None,
     typer.Option(
-        "--capacity", parser=number(int, 1, 10**6), metavar="INTEGER", show_default="64",
+        "--capacity", parser=number(int, 1, 10**4), metavar="INTEGER", show_default="64",
         help="OVTs that the memory holds.",
     ),
 ]  # fmt: skip
@@ -154,6 +154,7 @@ def live(
     with plain_errors():
         from nvcim_jax import interrupts
         from nvcim_jax.data import moments
+        from nvcim_jax.memory.storage.folders import versions
         from nvcim_jax.stream import lexicon as lexicons
 
         if bad not in ("refuse", "skip"):
@@ -163,7 +164,7 @@ def live(
             "reading": reading, "restate": restate, "device": device, "sigma": sigma,
         }  # fmt: skip
         words = lexicons.toy() if lexicon is None else lexicons.read(lexicon)
-        is_new = not (life.is_dir() and any(life.iterdir()))
+        is_new = not versions(life)  # one that was killed while it was begun has none either
         data = [] if file in (None, PIPE) else moments.opened(file, moments.START)[0]  # before a model is read
         loaded = load(model, weights, memory_size)
         if is_new:
@@ -179,7 +180,7 @@ def live(
                 kept = living.from_file(kept, session, file)
             elif file is None and sys.stdin is not None and sys.stdin.isatty():
                 kept = living.talk(kept, session)
-            else:
+            elif sys.stdin is not None:
                 kept = living.from_lines(kept, session, sys.stdin.buffer)
         living.show_counts(kept, session)
 

@@ -5,7 +5,7 @@ and questions of all domains are asked.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import jax
@@ -13,12 +13,10 @@ import numpy as np
 
 from nvcim_jax import tuning
 from nvcim_jax.data import lamp
-from nvcim_jax.data.synthetic import HELD_OUT
 from nvcim_jax.data.toy_stream import Stream, stream
 from nvcim_jax.data.users import Users
 from nvcim_jax.evaluation import lives, one_for_all
 from nvcim_jax.evaluation.ladder import metric_of
-from nvcim_jax.evaluation.main_job import BLOCK
 from nvcim_jax.evaluation.methods import Cell
 from nvcim_jax.evaluation.studies import CHOOSING
 from nvcim_jax.evaluation.study import Json, Measured, Study
@@ -40,38 +38,34 @@ LORA = replace(
 SHOWN = ("all-three", "eoe", "dss", "idd", "length", "fifo", "random", "reservoir", "k-center")
 
 
-def study(
-    *,
-    users: int = 32,
-    task: str = "LaMP-2",
-    moments: int = 200,
-    run: int = 25,
-    buffers: Sequence[int] = (8, 16, 64),
-    policies: Sequence[str] = SHOWN,
-    questions: int = 16,
-    device: str = "NVM-3",
-    sigma: float = 0.1,
-    seed: int = 0,
-) -> Study:
+@dataclass(frozen=True)
+class Plan:
+    """What decides a comparison of policies beside these and their buffers."""
+
+    users: int = 32
+    task: str = "LaMP-2"
+    moments: int = 200
+    run: int = 25  # moments of one domain in a row, about
+    questions: int = 16
+    device: str = "NVM-3"
+    sigma: float = 0.1
+    seed: int = 0
+
+
+def study(plan: Plan = Plan(), *, buffers: Sequence[int] = (8, 16, 64), policies: Sequence[str] = SHOWN) -> Study:
     """Policies by buffer, on correlated and on shuffled streams. ValueError for a policy that is not known."""
     if unknown := [name for name in policies if name not in POLICIES]:
         raise ValueError(f"unknown policy {unknown[0]!r}: choose of {', '.join(POLICIES)}")
-    shared: Json = {
-        "task": task, "moments": moments, "run": run, "questions": questions, "device": device, "sigma": sigma,
-        "seed": seed,
-    }  # fmt: skip
-    blocks = [(HELD_OUT + at, min(BLOCK, users - at)) for at in range(0, users, BLOCK)]
+    shared = {name: value for name, value in asdict(plan).items() if name != "users"}
     cells = tuple(
         {**shared, "users": block, "shuffled": shuffled, "slots": slots, "policy": name}
-        for block in blocks
+        for block in lives.blocks(plan.users)
         for slots in buffers
         for shuffled in (False, True)
         for name in policies
     )
-    settings = {
-        **shared, "users": users, "buffers": list(buffers), "policies": list(policies),
-        "model": fingerprint(lives.toy()),
-    }  # fmt: skip
+    model = fingerprint(lives.toy())
+    settings = {**asdict(plan), "buffers": list(buffers), "policies": list(policies), "model": model}
     return Study(NAME, settings, cells, measure, ("users", "slots"), (CHOOSING,))
 
 

@@ -6,7 +6,7 @@ each round, and are asked the same questions, whose domains may not have been me
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ from nvcim_jax.evaluation.ladder import metric_of
 from nvcim_jax.evaluation.main_job import BLOCK
 from nvcim_jax.evaluation.methods import Cell
 from nvcim_jax.evaluation.studies import CHOOSING
-from nvcim_jax.evaluation.study import Json, Measured, Study
+from nvcim_jax.evaluation.study import Json, Measured, Span, Study
 from nvcim_jax.llm.fingerprint import fingerprint
 from nvcim_jax.llm.weights import Model
 from nvcim_jax.memory import bank
@@ -197,32 +197,36 @@ WAYS: dict[str, Way] = {
 }
 
 
-def study(
-    *,
-    users: int = 32,
-    task: str = "LaMP-2",
-    moments: int = 200,
-    run: int = 25,
-    every: int = 25,
-    slots: int = 16,
-    small: int = 16,
-    questions: int = 8,
-    ways: Sequence[str] = tuple(WAYS),
-    device: str = "NVM-3",
-    sigma: float = 0.1,
-    seed: int = 0,
-) -> Study:
+@dataclass(frozen=True)
+class Plan:
+    """What decides a comparison of lives beside the ways."""
+
+    users: int = 32
+    task: str = "LaMP-2"
+    moments: int = 200
+    run: int = 25  # moments of one domain in a row, about
+    every: int = 25  # moments of a round
+    slots: int = 16  # of the buffer
+    small: int = 16  # OVTs of a memory that has to evict
+    questions: int = 8  # after each round
+    device: str = "NVM-3"
+    sigma: float = 0.1
+    seed: int = 0
+
+
+def study(plan: Plan = Plan(), *, ways: Sequence[str] = tuple(WAYS)) -> Study:
     """Ways to live by blocks of toy users. ValueError for a way that is not known."""
     if unknown := [name for name in ways if name not in WAYS]:
         raise ValueError(f"unknown way {unknown[0]!r}: choose of {', '.join(WAYS)}")
-    shared: Json = {
-        "task": task, "moments": moments, "run": run, "every": every, "slots": slots, "small": small,
-        "questions": questions, "device": device, "sigma": sigma, "seed": seed,
-    }  # fmt: skip
-    blocks = [(HELD_OUT + at, min(BLOCK, users - at)) for at in range(0, users, BLOCK)]
-    cells = tuple({**shared, "users": block, "way": name} for block in blocks for name in ways)
-    settings = {**shared, "users": users, "ways": list(ways), "model": fingerprint(toy())}
+    shared = {name: value for name, value in asdict(plan).items() if name != "users"}
+    cells = tuple({**shared, "users": block, "way": name} for block in blocks(plan.users) for name in ways)
+    settings = {**asdict(plan), "ways": list(ways), "model": fingerprint(toy())}
     return Study(NAME, settings, cells, measure, ("users",), (CHOOSING,))
+
+
+def blocks(users: int) -> list[Span]:
+    """Held-out users in blocks that live together."""
+    return [(HELD_OUT + at, min(BLOCK, users - at)) for at in range(0, users, BLOCK)]
 
 
 def measure(cell: Json) -> Measured:

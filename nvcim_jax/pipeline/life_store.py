@@ -147,10 +147,13 @@ def _appended(place: Place, entry: dict[str, Any]) -> Place:
 
 
 def _saved(place: Place, model: Model, life: Life, entries: list[Any], mark: Any) -> Kept:
-    """A new version of the life, after which came `entries`; its journal is empty."""
+    """A new version of the life, to which `entries` led since it learned; its journal is empty."""
     version, counts = max(place.version, 0) + 1, life.counts
     if entries:  # which lead from an earlier learning to this life
         counts = counts._replace(**_before(entries, counts))
+        entries = [
+            {**each, "used": [0, lives.NOTHING]} if "used" in each else each for each in entries
+        ]  # the bank has it
     said = {
         "version": version, "rules": rules_as_json(life.rules), "counts": counts._asdict(),
         "lexicon": life.words.digest, "key": np.asarray(jax.random.key_data(life.key)).tolist(),

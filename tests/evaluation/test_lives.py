@@ -21,7 +21,7 @@ def loaded(model, monkeypatch):
 
 
 def cell_of(way, **how):
-    (cell,) = lives.study(**{**SMALL, **how}, ways=[way]).cells
+    (cell,) = lives.study(lives.Plan(**{**SMALL, **how}), ways=[way]).cells
     return cell
 
 
@@ -90,12 +90,12 @@ def test_samples_in_turn_come_equally_often():
 
 
 def test_a_study_has_a_cell_for_every_way_and_block():
-    plan = lives.study(users=20, ways=["no adaptation", "OVTs, paper"])
+    plan = lives.study(lives.Plan(users=20), ways=["no adaptation", "OVTs, paper"])
     assert len(plan.cells) == 3 * 2 and [cell["users"][1] for cell in plan.cells[::2]] == [8, 8, 4]
     assert len(study.check(plan)) == 6 and plan.measure is lives.measure
     with pytest.raises(ValueError, match="unknown way 'none'"):
         lives.study(ways=["none"])
-    kept = keeping.study(users=8, buffers=[8, 16], policies=["fifo", "eoe"])
+    kept = keeping.study(keeping.Plan(users=8), buffers=[8, 16], policies=["fifo", "eoe"])
     assert len(kept.cells) == 2 * 2 * 2 and len(study.units(kept)) == 2
     with pytest.raises(ValueError, match="unknown policy 'none'"):
         keeping.study(policies=["none"])
@@ -107,7 +107,9 @@ def test_a_policy_is_measured_by_what_is_learned_from_what_it_kept(monkeypatch):
     monkeypatch.setattr(
         keeping, "_lora", lambda key, block, at: [query.answer for u in block.users for query in u.queries]
     )
-    cells = keeping.study(users=2, moments=20, run=5, questions=4, buffers=[20, 3], policies=["fifo"]).cells
+    cells = keeping.study(
+        keeping.Plan(users=2, moments=20, run=5, questions=4), buffers=[20, 3], policies=["fifo"]
+    ).cells
     whole, small = (keeping.measure(cell).result for cell in (cells[0], cells[2]))
     assert set(whole["domains"].values()) == {1.0} and max(small["domains"].values()) < 1
     assert set(whole["scores"]["lora"].values()) == {1.0}

@@ -13,6 +13,7 @@ from nvcim_jax import tuning
 from nvcim_jax.data import lamp, moments
 from nvcim_jax.data.toy_stream import stream
 from nvcim_jax.memory import bank
+from nvcim_jax.memory.storage.folders import versions
 from nvcim_jax.people import Sample
 from nvcim_jax.pipeline import answer, life_store
 from nvcim_jax.stream import lexicon
@@ -25,7 +26,7 @@ RULES = nv.Rules(slots=3, capacity=4, settings=FAST, victim=bank.least_used)
 
 def opened(folder: Path, model) -> life_store.Kept:
     """The life in a folder; a new one where nothing is."""
-    if folder.is_dir() and any(folder.iterdir()):
+    if versions(folder):
         return life_store.resume(folder, model, lexicon.toy(), settings=FAST)
     return life_store.create(folder, model, nv.begin_life(jax.random.key(0), model, TASK, rules=RULES))
 
