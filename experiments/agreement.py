@@ -2,8 +2,8 @@
 
     python experiments/agreement.py --out out/agreement
 
-CrossSim is read from where Python finds it (`pip install` of its source, or PYTHONPATH at its checkout), aihwkit from its
-wheel; what is absent is left out and said. Writes agreement.md and agreement.json.
+CrossSim is read from where Python finds it (`pip install` of its source, or PYTHONPATH at its checkout), aihwkit from
+its wheel; what is absent is left out and said. Writes agreement.md and agreement.json.
 """
 
 import argparse
@@ -175,6 +175,11 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def _as_json(row: Row) -> dict[str, Any]:
+    sides = {"here": row.ours.tolist(), "there": row.theirs.tolist(), "standard_error": row.error.tolist()}
+    return {"what": row.what, "unit": row.unit, **sides}
+
+
 def measure() -> dict[str, list[Row]]:
     """Every simulator that is here."""
     return {
@@ -195,8 +200,7 @@ def main() -> None:
     if out and found:
         out.mkdir(parents=True, exist_ok=True)
         (out / "agreement.md").write_text(text + "\n", encoding="utf-8")
-        plain = {name: [{key: np.asarray(v).tolist() if key not in ("what", "unit") else v
-                         for key, v in row._asdict().items()} for row in rows] for name, rows in found.items()}  # fmt: skip
+        plain = {name: [_as_json(row) for row in rows] for name, rows in found.items()}
         files.write_json(out / "agreement.json", plain)
 
 
