@@ -145,7 +145,7 @@ def win_probabilities(mean: Float[Array, "ovts"], variance: Float[Array, "ovts"]
     size = jax.lax.stop_gradient(jnp.max(jnp.abs(mean)))
     mean = mean - jax.lax.stop_gradient(jnp.max(jnp.where(takes_part, mean, -jnp.inf)))  # floats are finest near zero
     std = jnp.sqrt(jnp.maximum(variance, (RESOLUTION * size + 1e-15) ** 2))
-    x, weight = _panels(*jax.lax.stop_gradient((mean, std)), takes_part)
+    x, weight = panels(*jax.lax.stop_gradient((mean, std)), takes_part)
     z = jnp.clip((x[None, :] - mean[:, None]) / std[:, None], -40, 40)
     log_below = jnp.where(takes_part[:, None], jax.scipy.special.log_ndtr(z), 0)
     log_density = -0.5 * (z**2 + np.log(2 * np.pi)) - jnp.log(std)[:, None]
@@ -227,7 +227,7 @@ def _of_each_ovt(weights: Float[Array, "_ dim"], values: Float[Array, "ovts _ di
     return jax.vmap(lambda own: jnp.vdot(weights, own, precision="highest"))(values)
 
 
-def _panels(mean: Array, std: Array, takes_part: Array) -> tuple[Array, Array]:
+def panels(mean: Array, std: Array, takes_part: Array) -> tuple[Array, Array]:
     """Nodes and weights over the scores at which the search can be decided.
 
     Half of the panels are equal; the others end at quantiles of the points that cut every Gaussian there into single
