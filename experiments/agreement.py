@@ -22,7 +22,7 @@ from nvcim_jax.core.quantise import Layout
 from nvcim_jax.hardware import ageing, catalogue, cells, crossbar
 from nvcim_jax.hardware.devices import Device
 
-CELLS = 40_000  # of each level
+CELLS = 10_000  # of each level
 DAY = 86400.0
 PAIR = Layout(bits=3, cell_bits=2, sign="pair")
 
