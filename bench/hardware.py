@@ -2,9 +2,10 @@
 
     python -m bench.hardware [--ovts 25] [--draws 200] [--json out/hardware.json]
 
-A draw is every cell of 25 OVTs of 16 x 48 values, eight 2-bit cells each: written by PCM-Joshi, a day old, read once. The
-others draw as many cells of a matrix, by their own model of the same paper: CrossSim writes them (its model knows no time),
-aihwkit writes, drifts and reads. What is not installed is said. Everything is warmed up and blocked on; the best of five.
+A draw is every cell of 25 OVTs of 16 x 48 values, eight 2-bit cells each: written by PCM-Joshi, a day old, read once.
+The others draw as many cells of a matrix, by their own model of the same paper: CrossSim writes them (its model knows
+no time), aihwkit writes, drifts and reads. What is not installed is said. Everything is warmed up and blocked on; the
+best of five.
 """
 
 from functools import partial
