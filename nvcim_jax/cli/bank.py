@@ -42,11 +42,11 @@ def show(bank: BankFolder, refresh: Refresh = None, json: Json = False) -> None:
             f"{len(told['ovts'])} OVTs of {told['rows']} x {told['dim']} in {told['slots']} slots, "
             f"{told['arrays']} crossbar arrays"
         )
-        console.print(told["life"]["told"], soft_wrap=True)
         for user, ovts in groupby(told["ovts"], key=lambda ovt: ovt["user"]):
             console.print(f"user {user}" if user else "user unknown", style="bold")
             for ovt in ovts:
                 _print_ovt(ovt)
+        console.print(told["life"]["told"], soft_wrap=True)
 
 
 def _described(saved) -> dict:

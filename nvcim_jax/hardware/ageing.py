@@ -136,7 +136,7 @@ def moments(device: Device, *, sigma: Scalar, seconds: Scalar | None = None) -> 
     return Moments(mean, jnp.einsum("lpe,p,e->l", off**2 + added, weight, weight, precision="highest"))
 
 
-def without_gaussian(device: Device, seconds: float | None = None) -> str | None:
+def without_gaussian(device: Device, seconds: Scalar | None = None) -> str | None:
     """Why scores of cells of this device follow no Gaussian of independent values; None where they do."""
     if device.stuck is not None:
         return "stuck cells, whose reads follow no Gaussian"

@@ -64,13 +64,15 @@ def _as_reads(file: str, rows: list[dict], names: list[str]) -> Reads:
         raise ValueError(f"{file} holds no reads: one line for each is needed")
     numbers = {name: _numbers(file, rows, name) for name in ("level", "seconds", "conductance")}
     target = _numbers(file, rows, "target") if "target" in names else None
-    level = numbers["level"].astype(int)
-    _refuse(file, numbers["level"] != level, rows, "level", "a whole number from 0 on is needed")
+    level = numbers["level"]
+    _refuse(file, level != np.floor(level), rows, "level", "a whole number from 0 on is needed")
     _refuse(file, (level < 0) | (level > 255), rows, "level", "0 to 255 are possible, the lowest conductance first")
+    level = level.astype(int)
     _refuse(file, numbers["seconds"] <= 0, rows, "seconds", "time counts from programming, and must be above 0")
     _refuse(file, numbers["conductance"] < 0, rows, "conductance", "a conductance, in uS, is never below 0")
     arrays = [str(row["array"]).strip() for row in rows] if "array" in names else None
-    own = [str(row["cell"]).strip() for row in rows]
+    own = [str(row["cell"] or "").strip() for row in rows]
+    _refuse(file, np.array([not each for each in own]), rows, "cell", "a name or a number is needed")
     of = list(zip(arrays, own, strict=True)) if arrays else own
     known: dict[object, int] = {}
     cell = np.array([known.setdefault(each, len(known)) for each in of])

@@ -126,7 +126,9 @@ def kept(
     return read(read_key, stored, device, seconds=seconds, compensate=compensate)
 
 
-def refreshes(seconds: Scalar, every: float) -> tuple[Int[Array, ""], Float[Array, ""]]:
+def refreshes(
+    seconds: Float[Array, "*times"] | float, every: float
+) -> tuple[Int[Array, "*times"], Float[Array, "*times"]]:
     """How often a matrix has been written anew after `seconds`, and how long ago the latest writing was."""
     time = jnp.asarray(seconds, jnp.float32)
     times = jnp.floor(time / every)

@@ -10,13 +10,7 @@ LIMITS = {  # what is computed from the arrays of a device stays far within floa
     "off_us": (0, 1e9), "on_us": (1e-9, 1e9), "means": (-1, 2), "correlation": (0, 1), "drift_std": (0, 10),
     "drift_from_s": (1, 1e9), "retention": (0, 1), "wander": (0, 10), "flicker": (0, 10), "read_seconds": (1e-12, 0.1),
 }  # fmt: skip
-PER_LEVEL = (
-    "drift_exponent",
-    "drift_std",
-    "wander",
-    "flicker",
-    "means",
-)  # one number each; but for means, or one for all
+PER_LEVEL = ("drift_exponent", "drift_std", "wander", "flicker", "means")  # one for each level, or one but for means
 ANY = (0, 1e30)  # the limits of all other numbers
 
 

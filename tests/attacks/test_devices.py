@@ -13,11 +13,13 @@ from nvcim_jax.hardware import ageing, cells
 from nvcim_jax.hardware.catalogue import LARGEST_FILE, Sheet, load, remarks, sheet
 from tests.helpers.attacks import Attack, command, outcomes
 
+LIFE = jax.random.key(0)
 WHOLE = {
     "name": '"PCM-4"', "source": '"a paper, Fig. 3"', "levels": "4", "noise": "[0.01, 0.03, 0.02, 0.01]",
     "sigma_range": "[0.5, 1]", "seconds_range": "[1, 1e6]", "read_noise": "0.005", "off_us": "0.1", "on_us": "20",
     "drift_exponent": "0.05", "stuck_off": "0.01", "stuck_on": "0.002", "endurance": "1e5", "pulse_v": "2",
-    "pulse_ns": "50", "write_pj": "0.6",
+    "pulse_ns": "50", "write_pj": "0.6", "drift_std": "[0.01, 0.01, 0.02, 0.01]", "drift_from_s": "20", "retention": "0.01",
+    "wander": "0.01", "flicker": "0.02", "means": "[0, 0.3, 0.7, 1]", "correlation": "0.1", "licence": '"MIT"',
 }  # fmt: skip
 VALUES = {
     "nan": "nan", "inf": "inf", "minus inf": "-inf", "negative": "-1", "minus zero": "-0.0", "zero": "0", "one": "1",
@@ -105,7 +107,7 @@ def is_sound(made: Sheet) -> bool:
     device, sigma = made.device, made.own_sigma
     each = jnp.arange(made.levels)[None, None]
     deviation = cells.spread(each, device, sigma=sigma)
-    aged = ageing.age(each.astype(jnp.float32), device, seconds=max(1.0, made.seconds_range[1]))
+    aged = ageing.age(each.astype(jnp.float32), device, seconds=max(1.0, made.seconds_range[1]), life=LIFE)
     coded = noise_std(jnp.array([[32767.0, 1.0]]), sigma=sigma, factors=device.factors)
     numbers = [deviation**2 * 65536.0**2, aged, coded**2, cells.off_share(device), cells.read_variance(device)]
     told = [made.name, made.source, *remarks([(made, [0.1, 20.0])])]

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["first_token", "fullsize", "main_job", "store", "stream", "tuning_memory", "variation"]
+    "name", ["first_token", "fullsize", "hardware", "main_job", "store", "stream", "tuning_memory", "variation"]
 )
 def test_a_benchmark_without_peers_runs_quickly(name, tmp_path):
     command = [sys.executable, "-m", f"bench.{name}", "--quick", "--json", "figures.json"]
