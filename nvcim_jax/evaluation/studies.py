@@ -132,9 +132,13 @@ def _cells(design: Design, known: dict[str, Rung], others: Span | None, draws: i
                 yield own
                 continue
             if design.trained_for:
-                own["trained_for"] = list(design.trained_for)
+                own["trained_for"] = _trained_for(design)
             for device in design.devices:
                 yield from ({**own, "device": device, "sigma": sigma, "draws": draws} for sigma in design.sigmas)
+
+
+def _trained_for(design: Design) -> list[str | float] | None:
+    return [design.trained_for.device, design.trained_for.sigma] if design.trained_for else None
 
 
 def _settings(design: Design, choice: Choice, source: Source, count: int, people: dict[str, Users]) -> Json:
@@ -143,7 +147,7 @@ def _settings(design: Design, choice: Choice, source: Source, count: int, people
         "model": {"name": Path(source.model).name, "fingerprint": fingerprint(_model(source))},
         "task": list(design.tasks), "device": list(design.devices), "sigma": list(design.sigmas),
         "buffer": list(design.buffers), "users": count, "draws": choice.draws, "seed": choice.seed,
-        "trained_for": design.trained_for and list(design.trained_for),
+        "trained_for": _trained_for(design),
         "method": {label: known[label].described() for label in design.labels},
     }  # fmt: skip
     if choice.questions:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import suppress
 
 import pytest
 
@@ -11,6 +12,9 @@ from nvcim_jax.evaluation.study import Measured
 from tests.helpers import fake_table
 from tests.helpers.command import nvcim
 from tests.helpers.fake_study import fake, rows_of
+
+with suppress(ImportError):  # its log takes the streams that there are when it is first imported
+    import submitit  # noqa: F401
 
 SMALL = ("study", "table1", "--users", 3, "--draws", 1, "--task", "LaMP-2", "--device", "NVM-3")
 CELLS = 3 + 8
