@@ -183,11 +183,12 @@ def _show_moment(session: Session, kept: "Kept", sample: Any, decision: Any) -> 
 
 
 def _show_learned(session: Session, before: Any, kept: "Kept", seconds: float) -> None:
-    counts, held = kept.life.counts, kept.life.memory.bank.count
+    counts, memory = kept.life.counts, kept.life.memory
+    assert memory is not None  # it has just learned
     tuned, made_room = counts.tuned - before.counts.tuned, counts.made_room - before.counts.made_room
-    known = int(held.sum())
+    known = int(memory.bank.count.sum())
     if session.is_json:
-        samples = [each for each in kept.life.memory.block.selected.samples[0][:known] if each][-tuned:]
+        samples = [each for each in memory.block.selected.samples[0][:known] if each][-tuned:]
         session.say({
             "learned": [{"content": each.content, "answer": each.answer} for each in samples], "made_room": made_room,
             "ovts": known, "seconds": seconds,

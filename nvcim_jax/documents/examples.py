@@ -5,7 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from nvcim_jax.data.lamp import Task
 from nvcim_jax.documents import texts
@@ -18,9 +18,9 @@ NEGATIVES = 5  # of an anchor, as released
 class Examples(NamedTuple):
     """Vectors of anchors (what asks), of right and of wrong documents, row by row."""
 
-    anchors: Float[np.ndarray, "examples dim"]
-    right: Float[np.ndarray, "examples dim"]
-    wrong: Float[np.ndarray, "examples dim"]
+    anchors: Float[Array | np.ndarray, "examples dim"]
+    right: Float[Array | np.ndarray, "examples dim"]
+    wrong: Float[Array | np.ndarray, "examples dim"]
 
 
 Make = Callable[[np.random.Generator, Encode, Task, Sequence[Sample]], Examples]
@@ -78,7 +78,7 @@ def stacked(rows: Sequence[Examples]) -> tuple[Examples, np.ndarray]:
     """Examples of several rows as arrays [rows, examples, dim], and how many of each row are real."""
     most = max(len(row.anchors) for row in rows)
     pad = partial(_padded, most=most)
-    parts = (np.stack([pad(getattr(row, name)) for row in rows]) for name in Examples._fields)
+    parts = (np.stack([pad(np.asarray(getattr(row, name))) for row in rows]) for name in Examples._fields)
     return Examples(*parts), np.array([len(row.anchors) for row in rows], np.int32)
 
 

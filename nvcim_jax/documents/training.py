@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +71,7 @@ class Job(NamedTuple):
     keys: Key[Array, "rows"]
     start: Codec
     examples: Examples  # leaves [rows, examples, dim]
-    counts: Int[Array, "rows"]  # of real examples
+    counts: Int[Array | np.ndarray, "rows"]  # of real examples
 
 
 def recipe(name: str, *, steps: int | None = None) -> Recipe | None:
@@ -147,13 +147,15 @@ def loss_of(
     keep = partial(stored.law, condition=noisy, format=format)
     right = keep(codes(own, dropout(right_key, batch.right, recipe.right_drop)))
     wrong = keep(codes(own, dropout(wrong_key, batch.wrong, recipe.wrong_drop)))
-    return recipe.loss(draw_key, codes(own, batch.anchors), right, wrong, weight)
+    return recipe.loss(draw_key, codes(own, jnp.asarray(batch.anchors)), right, wrong, weight)
 
 
-def dropout(key: Key[Array, ""], vectors: Float[Array, "batch dim"], rate: float) -> Float[Array, "batch dim"]:
+def dropout(
+    key: Key[Array, ""], vectors: Float[Array | np.ndarray, "batch dim"], rate: float
+) -> Float[Array, "batch dim"]:
     """Values are dropped at `rate`; those that stay are divided by `1 - rate`."""
     if not rate:
-        return vectors
+        return jnp.asarray(vectors)
     return jnp.where(jax.random.bernoulli(key, 1 - rate, vectors.shape), vectors / (1 - rate), 0)
 
 
@@ -176,7 +178,7 @@ def _advance(job: Job, condition: Condition, state: State, until, *, recipe: Rec
         each = jax.vmap(jax.value_and_grad(one, argnums=1))
         values, gradient = each(keys, state.codec, job.examples, job.counts)
         change, own = optimiser.update(gradient, state.optimiser)
-        moved = optax.apply_updates(state.codec, change)
+        moved: Any = optax.apply_updates(state.codec, change)
         return State(state.step + 1, moved, own, state.losses.at[state.step].set(values))
 
     return jax.lax.while_loop(lambda state: state.step < until, step, state)

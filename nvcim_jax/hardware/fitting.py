@@ -99,6 +99,7 @@ def _per_cell(reads: Reads, began: float) -> tuple[Cells, float | None]:
     nu = np.where(can_drift, -(total(x * logs) - total(x) * total(logs) / n) / safe, 0.0)
     nu = np.clip(nu, -0.5, 1.0)
     start = total(g) / np.maximum(total(np.exp(-nu[at] * x)), 1e-12)
+    aa, bb, det, is_firm = np.ones(n.shape), np.ones(n.shape), np.ones(n.shape), can_drift
     for _ in range(3):
         decay = np.exp(-nu[at] * x)
         left = g - start[at] * decay
@@ -278,7 +279,8 @@ def _residuals(cells: Cells, reads: Reads, sound: np.ndarray, levels: int) -> li
 def _curves(reads: Reads, sheet: Sheet, sound: np.ndarray, began: float, levels: int):
     """Mean conductance by level and time, measured and as the sheet has it."""
     mean = np.linspace(0, 1, levels) if sheet.means is None else np.array(sheet.means)
-    start = sheet.off_us + mean * (sheet.on_us - sheet.off_us)  # pyright: ignore[reportOptionalOperand]
+    assert sheet.off_us is not None and sheet.on_us is not None  # it was fitted to conductances
+    start = sheet.off_us + mean * (sheet.on_us - sheet.off_us)
     nu, spread = (np.broadcast_to(each, levels) for each in (sheet.drift_exponent, sheet.drift_std))
     found = []
     for level in range(levels):

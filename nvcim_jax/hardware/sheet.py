@@ -65,7 +65,7 @@ class Sheet:
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != self.levels:
                 raise ValueError(f"{of} has {self.levels} levels but {len(value)} values of {name}: give one per level")
-        if self.means is not None and any(np.diff(np.float32(self.means)) <= 0):
+        if self.means is not None and any(np.diff(np.asarray(self.means, np.float32)) <= 0):
             raise ValueError(f"{of}: means {self.means} do not rise from level to level")
         for name in ("sigma_range", "seconds_range"):
             if getattr(self, name)[0] > getattr(self, name)[1]:
