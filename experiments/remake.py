@@ -24,6 +24,7 @@ PAGES = {  # name -> (title, what follows `python experiments/`)
     "methods": ("One adapter for all against one OVT for each sample", "methods.py --users 24 --task LaMP-3 LaMP-2"),
     "write-verify": ("Write-verify at a real budget of pulses", "write_verify.py --users 12 --task LaMP-2"),
     "converter-bits": ("Retrieval through converters", "converter_bits.py"),
+    "rocr": ("Documents found on five devices", "rocr.py"),
 }
 
 
