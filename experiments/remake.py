@@ -28,6 +28,7 @@ PAGES = {  # name -> (title, what follows `python experiments/`)
     "time": ("Some time after programming", "ageing.py --users 12 --draws 400 --answers"),
     "weights": ("The model's matrices in arrays, too", "weights_in_arrays.py --users 12"),
     "converter-bits": ("Retrieval through converters", "converter_bits.py"),
+    "rocr": ("Documents found on five devices", "rocr.py"),
 }
 
 
