@@ -152,6 +152,8 @@ def catalogue(*, real: bool, width: int) -> dict[str, Rung]:
     On a real model OVTs start from a prompt that was learned on other users, but for those that are not tuned.
     """
     named = {name: on_a_real_model(each) for name, each in PRESETS.items()} if real else dict(PRESETS)
+    literal = presets.PAPER_LITERAL.learning_rate  # to the letter on a real model, too
+    named["paper-literal"] = replace(named["paper-literal"], learning_rate=literal)
     best = named["recommended"]
     found = [_of_row(row, best, real) for row in methods.rows(named)]
     found.append(Rung(TEXT, partial(text, settings=best, way="bm25", count=1), best, is_stored=False))

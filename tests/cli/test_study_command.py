@@ -168,6 +168,7 @@ def test_slurm_is_refused_in_one_sentence_where_it_is_missing(tmp_path, monkeypa
     assert text.count("error:") == 1 and not (tmp_path / "b").exists()
 
 
+@pytest.mark.filterwarnings("always")
 def test_people_without_a_gold_answer_are_refused_or_left_out(tmp_path):
     task = lamp.task("LaMP-5")
     synthetic.write(tmp_path / "data", task, 5)
