@@ -71,6 +71,9 @@ def rows_of(what: str, ours: np.ndarray, theirs: np.ndarray) -> list[Row]:
 
 def crosssim(key: jax.Array) -> list[Row]:
     """CrossSim's own devices, and a product in differential pairs."""
+    from simulator import AnalogCore, CrossSimParameters  # pyright: ignore[reportMissingImports]
+
+    AnalogCore(np.eye(2), params=CrossSimParameters())  # its first core chooses NumPy for its devices, too
     found = []
     for at, (name, model) in enumerate(
         (("RRAM-Milo", "RRAMMilo"), ("RRAM-Wan", "RRAMWan"), ("PCM-Joshi", "PCMJoshi"), ("SONOS-Agrawal", "SONOS"))
