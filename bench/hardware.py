@@ -38,10 +38,11 @@ def ours(ovts: int, draws: int) -> dict[str, float]:
 def crosssim(cells: int) -> dict[str, float | str]:
     """CrossSim's PCM, written."""
     try:
-        from simulator import CrossSimParameters
+        from simulator import AnalogCore, CrossSimParameters
         from simulator.devices.device import PCMJoshi
     except ImportError:
         return {"CrossSim": "not installed: skipped"}
+    AnalogCore(np.eye(2), params=CrossSimParameters())  # its first core chooses NumPy for its devices, too
     own = CrossSimParameters().xbar.device
     own.Rmin, own.Rmax = 1e6 / 25, 1e6 / 0.25
     made = PCMJoshi(own, own.programming_error)

@@ -224,7 +224,7 @@ def test_stuck_cells_without_draws_are_refused_before_any_work(tmp_path):
     path = tmp_path / "own.toml"
     path.write_text(EIGHT + "stuck_on = 0.1\n")
     words = ["vary", "--model", "/nonexistent", "--device", path, "--fidelity", "cell"]
-    assert "eight: stuck cells have no closed form" in nvcim(*words, code=2).replace("\n", " ")
+    assert "eight: no closed form for stuck cells" in nvcim(*words, code=2).replace("\n", " ")
     assert "--draws 2000" in nvcim(*words, code=2) and "neither a folder" in nvcim(*words, "--draws", 9, code=2)
 
 
