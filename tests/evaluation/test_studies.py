@@ -297,3 +297,15 @@ def test_other_people_are_another_study(tmp_path):
     study.begin(one, tmp_path / "out")
     with pytest.raises(ValueError, match=r"was made with settings: data: people: LaMP-5 \"\w+\", not \"\w+\""):
         study.begin(other, tmp_path / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(DESIGNS))
+def test_every_rung_of_a_study_answers_every_question(name):
+    """One user, two questions, one draw; the last place of each rung."""
+    plan = studies.plan(name, Choice(users=1, draws=1, tasks=("LaMP-2",), questions=2))
+    for cell in {cell["method"]: cell for cell in plan.cells}.values():
+        measured = studies.measure(cell)
+        ((user, score),) = measured.result["scores"].items()
+        assert user == "1000000" and 0 <= score <= 1 and measured.result["questions"] == len(measured.questions) == 2
+        assert all(row["answer"] is not None and row["gold"] for row in measured.questions)
