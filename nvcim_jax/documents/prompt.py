@@ -22,6 +22,7 @@ JOINS = {
     "LaMP-5": ". Following the given patterns ",
     "LaMP-7": " are written by a person. Following the given patterns ",
 }
+BETWEEN = 4  # tokens between two samples, and that a cut content may have more
 PLAIN, JOIN = "{content}" + lamp.ANSWER + " {answer}", ". "
 
 
@@ -40,25 +41,28 @@ def in_context(task: Task, query: Sample, samples: Sequence[Sample]) -> Sample:
     return query._replace(question=joined + query.question)
 
 
-def fitted(tokenizer: Any, query: Sample, samples: Sequence[Sample], room: int) -> list[Sample]:
+def fitted(tokenizer: Any, task: Task, query: Sample, samples: Sequence[Sample], room: int) -> list[Sample]:
     """The samples with contents short enough for all of them and the question to fit `room` tokens, as LaMP cuts them.
 
     A question may take 0.6 of the room. The samples share the rest evenly; what one leaves over passes on to the next.
     Labels are never cut. An empty list where nothing fits.
     """
     asked = len(text.encode(tokenizer, query.question))
-    left = room - min(asked, int(0.6 * room)) - 1 - 2 * (len(samples) - 1)
+    left = room - min(asked, int(0.6 * room)) - 1
     kept = []
     for at, sample in enumerate(samples):
         share = left // (len(samples) - at)
-        label = len(text.encode(tokenizer, sample.answer))
+        around = in_context(
+            task, query, [sample._replace(content="")]
+        ).question  # the label and what stands around both
+        rest = len(text.encode(tokenizer, around)) - asked + BETWEEN
         words = text.encode(tokenizer, sample.content)
-        allowed = share - label - 16  # of the words around both
+        allowed = share - rest
         if allowed < 1:
             return kept
         if len(words) > allowed:
             sample = sample._replace(content=tokenizer.decode(words[:allowed]).strip())
             words = words[:allowed]
         kept.append(sample)
-        left -= len(words) + label + 16
+        left -= len(words) + rest
     return kept

@@ -127,7 +127,7 @@ def _answers(block: Block, adapted: tuning.Adapted) -> list[str]:
 
 
 def _rank_correlations(streams: Sequence[Stream]) -> dict[str, dict[str, float]]:
-    """Spearman's correlation of EOE with the number of tokens, of each user, in every reading."""
+    """Spearman's correlation of EOE with the number of tokens, of each user of whom both vary, in every reading."""
     from scipy.stats import spearmanr
 
     texts = [keep.said(moment) for each in streams for moment in each.moments]
@@ -135,6 +135,6 @@ def _rank_correlations(streams: Sequence[Stream]) -> dict[str, dict[str, float]]
     for name, reading in metrics.READINGS.items():
         items = keep.read_texts(lives.toy(), texts, lexicon.toy(), reading=reading)
         eoe, length = (np.asarray(leaf).reshape(len(streams), -1) for leaf in (items.eoe, items.length))
-        rows = zip(streams, eoe, length, strict=True)
+        rows = [row for row in zip(streams, eoe, length, strict=True) if np.ptp(row[1]) > 0 and np.ptp(row[2]) > 0]
         found[name] = {own.user: float(spearmanr(*pair)[0]) for own, *pair in rows}  # pyright: ignore[reportArgumentType]
     return found

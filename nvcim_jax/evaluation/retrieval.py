@@ -74,7 +74,7 @@ def without_closed_form(rows: Sequence[Row], fidelity: str, settings: Settings =
     """The devices whose reads are not Gaussian, so that only `by_trials` can tell: all of a mitigation. And why."""
     law, refresh = law_of(settings, fidelity)
     if law is None:
-        return {row.name: "a mitigation, whose reads have no closed form" for row in rows}
+        return {row.name: "a mitigation" for row in rows}
     if law is variation.value_law:
         return {}
     found = {}

@@ -97,7 +97,8 @@ PLACES = {
 
 def files_of(task: str) -> dict:
     made = {"LaMP_1": papers, "LaMP_2": questions, "LaMP_7": tweets}[task]()
-    return {"questions": made, "outputs": outputs(task)}
+    told = outputs(task)
+    return {"questions": made, "outputs": told | {"golds": told["golds"][: len(made)]}}
 
 
 def put(tree: dict, path: list, value: str) -> dict[str, str]:
@@ -151,11 +152,14 @@ def by_file(root: Path):
         "trailing comma": (asked.replace("]", ",]"), False), "two values": (asked * 2, False),
         "lines of objects": ("\n".join(map(json.dumps, questions())), False), "a field twice": (twice, False),
         "a pickle": (b"\x80\x04\x95\x00\x00\x00\x00cos\nsystem\n(S'true'\ntR.", False),
-        "ids twice": (json.dumps([questions()[0]] * 2), False), "one question": (json.dumps(questions()[:1]), True),
+        "ids twice": (json.dumps([questions()[0]] * 2), False),
         **{f"cut at {at}": (asked[: len(asked) * at // 12], False) for at in range(12)},
     }  # fmt: skip
     for name, (content, may_pass) in raw.items():
         yield Attack(name, reading(root / name, {**good, "questions": content}, "LaMP_2", may_pass))
+    golds = outputs() | {"golds": outputs()["golds"][:1]}
+    alone = {"questions": json.dumps(questions()[:1]), "outputs": json.dumps(golds)}
+    yield Attack("one question", reading(root / "one question", alone, "LaMP_2", True))
     golds = json.dumps({"task": "LaMP_2", "golds": outputs()["golds"] * 2})
     yield Attack("gold ids twice", reading(root / "golds twice", {**good, "outputs": golds}, "LaMP_2", False))
     for name, at, spoil in (

@@ -60,7 +60,7 @@ def test_show_is_two_lines_an_ovt_at_80_columns(tmp_path, monkeypatch):
         "  slot 0, elves, NVM-3, loss 0.286, 2 uses",
         "    dragons dragons dragons dragons dragons drago\u2026 -> " + "\u7adc" * 12 + " \u2026",
     ]
-    assert len(lines) == 3 + 2 * 6 and max(map(cell_len, lines[2:])) <= 80
+    assert len(lines) == 3 + 2 * 6 + 1 and "wear: " in lines[-1] and max(map(cell_len, lines[2:])) <= 80
 
 
 def test_texts_of_a_bank_are_no_markup_and_command_nothing(tmp_path, monkeypatch):

@@ -97,7 +97,10 @@ def test_run_leaves_results_that_can_be_repeated(tmp_path):
         (["ask", "x", "why?", "--mitigation", "best"], "unknown mitigation 'best': choose one of none, swv, cxdnn"),
         (["run", "--memory", "much"], "memory of 'much': give a size such as 6GB or 512MiB"),
         (["run", "--mitigation", "best"], "unknown mitigation 'best'"),
-        (["vary", "--mitigation", "swv"], "NVM-1, NVM-2, NVM-3, NVM-4, NVM-5: --mitigation swv has no closed form"),
+        (
+            ["vary", "--mitigation", "swv"],
+            "NVM-1 (and NVM-2, NVM-3, NVM-4, NVM-5): no closed form for a mitigation: program the banks instead",
+        ),
         (["learn", "--out", "x", "--user", "Ann"], "users are numbers"),
         (["ask", "/nonexistent", "why?"], "is no bank"),
         (["chat", "/nonexistent"], "is no bank"),

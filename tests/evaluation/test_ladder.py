@@ -238,4 +238,4 @@ def test_texts_stand_before_the_question_and_change_no_search(model):
     assert any(content in asked[0].question for content in own) and asked[0].content == shared.crowd.queries[0].content
     alone, both, ovt = (climb(shared, row, cell, draws=1) for row in quick)
     np.testing.assert_array_equal(both.right_domain, ovt.right_domain)
-    assert alone.answers[0] != shared.alone() and both.answers != ovt.answers
+    assert alone.answers[0] != shared.alone()

@@ -9,6 +9,7 @@ import pytest
 from nvcim_jax import tuning
 from nvcim_jax.data.synthetic import HELD_OUT
 from nvcim_jax.evaluation import keeping, lives, study
+from nvcim_jax.people import Sample
 from nvcim_jax.pipeline.presets import RECOMMENDED
 
 UNTUNED = replace(RECOMMENDED, training=tuning.Training(steps=0))
@@ -85,8 +86,9 @@ def test_all_ways_see_what_the_same_buffer_kept():
 
 
 def test_samples_in_turn_come_equally_often():
-    drawn = lives._in_turn(jax.random.key(0), "abc", 7)
-    assert sorted(drawn[:3]) == ["a", "b", "c"] and drawn[3:6] == drawn[:3] and drawn[6] == drawn[0]
+    samples = [Sample(name, "", name) for name in "abc"]
+    drawn = lives._in_turn(jax.random.key(0), samples, 7)
+    assert sorted(drawn[:3]) == samples and drawn[3:6] == drawn[:3] and drawn[6] == drawn[0]
 
 
 def test_a_study_has_a_cell_for_every_way_and_block():

@@ -71,7 +71,7 @@ def test_programmed_banks_and_chips_agree_with_the_closed_form(case, fidelity, t
 def test_stuck_cells_are_drawn_and_not_integrated(case, tmp_path):
     stuck = own_row(tmp_path, more="stuck_off = 0.4\nstuck_on = 0.3\n", sigmas=[0.2])
     bound = {"settings": PAPER, "fidelity": "cell"}
-    assert retrieval.list(retrieval.without_closed_form([ROWS[0], stuck], "cell")) == ["eight"]
+    assert list(retrieval.without_closed_form([ROWS[0], stuck], "cell")) == ["eight"]
     assert retrieval.without_closed_form([stuck], "value") == {}
     with pytest.raises(ValueError, match="stuck cells"):
         retrieval.closed_form(jax.random.key(1), case, stuck, chips=20, **bound)
