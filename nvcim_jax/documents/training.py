@@ -176,7 +176,7 @@ def _advance(job: Job, condition: Condition, state: State, until, *, recipe: Rec
         each = jax.vmap(jax.value_and_grad(one, argnums=1))
         values, gradient = each(keys, state.codec, job.examples, job.counts)
         change, own = optimiser.update(gradient, state.optimiser)
-        moved = optax.apply_updates(state.codec, change)
+        moved = jax.tree.map(jnp.add, state.codec, change)
         return State(state.step + 1, moved, own, state.losses.at[state.step].set(values))
 
     return jax.lax.while_loop(lambda state: state.step < until, step, state)

@@ -63,7 +63,8 @@ def states(
 
     What stands at padding means nothing.
     """
-    return Layers(config).apply({"params": params}, ids, lengths, at)
+    found: Any = Layers(config).apply({"params": params}, ids, lengths, at)
+    return found
 
 
 def load(folder: Path | str) -> Bert:
