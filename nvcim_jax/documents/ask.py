@@ -108,7 +108,7 @@ def asked_codes(encoder: Encoder, own: Documents, questions: Sequence[Sample]) -
     """Questions in the code of the one user's documents: what they look for, encoded and projected, not rounded."""
     sought = [texts.sought(own.task, each) for each in questions]
     found = encode(encoder, sought, is_question=True).vectors
-    return codecs.codes(jax.tree.map(lambda leaf: leaf[0], own.codec), jnp.asarray(found))
+    return codecs.compiled(jax.tree.map(lambda leaf: leaf[0], own.codec), found)
 
 
 def behind_texts(

@@ -25,6 +25,9 @@ def codes(own: Codec, vectors: Float[Array, "vectors dim"]) -> Float[Array, "vec
     return found / norm
 
 
+compiled = jax.jit(codes)
+
+
 def whole(key: PRNGKeyArray, vectors: Vectors, counts: Counts, *, dim: int) -> Codec:
     """Every dimension as it is. ValueError unless `dim` is the encoder's."""
     if dim != vectors.shape[1]:

@@ -143,7 +143,7 @@ def add(encoder: Encoder, memory: Documents, samples: Sequence[Sample], *, user:
     texts.require_distinct(new)
     found = encode(encoder, [texts.document(memory.task, sample) for sample in samples]).vectors
     own = jax.tree.map(lambda leaf: leaf[at], memory.codec)
-    fresh = np.asarray(_codes(own, jnp.asarray(found)))
+    fresh = np.asarray(codecs.compiled(own, found))
     replaced = {sample.id for sample in samples if sample.id is not None}
     stay = [slot for slot, sample in enumerate(old.history) if sample.id not in replaced]
     people, codes = list(memory.users), np.asarray(memory.codes)
@@ -192,5 +192,4 @@ def _fit(keys: Key[Array, "users"], vectors, counts, *, fit: Fit):
     return jax.vmap(fit)(keys, vectors, counts)
 
 
-_codes = jax.jit(codecs.codes)
 _codes_of_users = jax.jit(jax.vmap(codecs.codes))
