@@ -112,11 +112,11 @@ def _crosssim_product(key: jax.Array) -> list[Row]:
     weights[0] = 3  # the full range is used
     many = np.tile(weights, (copies, 1))
     own = CrossSimParameters()
-    own.xbar.device.infinite_on_off_ratio = True
+    own.xbar.device.Rmin, own.xbar.device.Rmax = 1e3, 1e4  # at an off-conductance of zero noise would be cut off there
     ideal = np.asarray(AnalogCore(many[:4].astype(float), params=own) @ asked.astype(float))
     own.xbar.device.programming_error.enable = True
     own.xbar.device.programming_error.model = "NormalIndependentDevice"
-    own.xbar.device.programming_error.magnitude = sigma
+    own.xbar.device.programming_error.magnitude = 0.9 * sigma  # a share of the highest conductance
     theirs = np.asarray(AnalogCore(many.astype(float), params=own) @ asked.astype(float))
     even, write, read = Device(jnp.ones(4)), *jax.random.split(key)
     clean = crossbar.program(write, jnp.asarray(many[:4]), even, sigma=0.0, layout=PAIR)

@@ -30,7 +30,7 @@ class Estimate(NamedTuple):
     @property
     def is_told(self) -> bool:
         """Whether the measurements tell it from zero, to within a half of it on either side."""
-        return self.low > 0 and self.high - self.low <= abs(self.value)
+        return bool(self.low > 0 and self.high - self.low <= abs(self.value))
 
 
 class Fit(NamedTuple):
