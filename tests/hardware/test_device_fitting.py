@@ -110,7 +110,7 @@ def test_the_sheet_survives_its_file_and_the_picture_is_drawn(tmp_path):
 
 
 def test_a_file_is_read_as_its_numbers(tmp_path):
-    made = measure(4, 64, times=(1.0, 100.0))
+    made = measure(4, 64, arrays=8, times=(1.0, 100.0))
     rows = [
         f"{made.level_of[cell]},{cell},{seconds},{float(g)!r},{made.array_of[cell]}"
         for cell, seconds, g in zip(made.cell, made.seconds, made.conductance)
