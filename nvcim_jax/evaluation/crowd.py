@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from nvcim_jax import tuning
 from nvcim_jax.data.lamp import Task
@@ -154,7 +154,13 @@ def latest(key: PRNGKeyArray, model: Model, users: Sequence[User], *, extra_doma
     return Selected(samples, usual.valid, clusters)
 
 
-def answers(crowd: Crowd, report, queries: Sequence[Sample], prompts, settings: Settings) -> list[str]:
+def answers(
+    crowd: Crowd,
+    report: Callable[[int], None],
+    queries: Sequence[Sample],
+    prompts: Float[Array | np.ndarray, "questions tokens dim"] | None,
+    settings: Settings,
+) -> list[str]:
     """Answers to `queries`; row i of `prompts` stands before question i, None before none."""
     room, front = answer_room(crowd.model, crowd.users), tuning.Adapted(front=prompts)
     told = partial(_times, report, room)

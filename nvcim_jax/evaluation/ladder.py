@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Float, Int
 
 from nvcim_jax.core import selection
 from nvcim_jax.data.lamp import Task
@@ -154,7 +155,14 @@ def _stored(shared: Shared, block: Block, banks, settings: Settings, draws: int,
     return score_of_answers(crowd, at[0], answers, picked, best[:, 0] - best[:, 1], draws)
 
 
-def score_of_answers(crowd: Crowd, owners, answers: list[str], picked=None, margins=None, draws: int = 1) -> Score:
+def score_of_answers(
+    crowd: Crowd,
+    owners: Int[np.ndarray, "answers"],
+    answers: list[str],
+    picked: Sequence[Sample | None] | None = None,
+    margins: Float[np.ndarray, "answers"] | None = None,
+    draws: int = 1,
+) -> Score:
     """Answers to the questions of one user after the other, draw by draw, as a score."""
     asked = [query for query in crowd.queries for _ in range(draws)]
     metric, count = metric_of(crowd.task), len(answers)

@@ -165,7 +165,7 @@ def off_share(device: Device) -> Float[Array, ""] | float:
     return off / (on - off)
 
 
-def check_known(name: str, value, *, least: float) -> None:
+def check_known(name: str, value: Array | float, *, least: float) -> None:
     """Plain numbers are checked; what an array holds is not known at trace time."""
     if isinstance(value, int | float) and not value >= least:
         raise ValueError(f"{name} is {value}: a number from {least:g} on is needed")

@@ -150,10 +150,11 @@ def test_a_product_flickers_as_its_cells_do():
     matrix = crossbar.aged(crossbar.program(KEY, jnp.full((2000, 4), 32_767), device, sigma=0.0), device, seconds=1e6)
     sums = np.asarray(crossbar.multiply(KEY, jnp.array([1, 1, 1, 1]), matrix, device, input_bits=2))
     assert (matrix.signs == 1).all()
-    top = jnp.full((1, 1, 1), 3.0)
-    one = float(ageing.flicker(top, top, device, seconds=1e6)[0, 0, 0])
-    places = sum(4.0 ** (2 * at) for at in range(8)) ** 0.5
-    assert sums.std() == pytest.approx(one * 2 * places, rel=0.08)  # four cells of each place, one bit of the input
+    places = np.array(cells.layout_of(device).places)
+    one = (
+        np.asarray(ageing.flicker(matrix.levels[0], matrix.levels[0], device, seconds=1e6)) * places
+    )  # [4 rows, cells]
+    assert sums.std() == pytest.approx(np.sqrt((one**2).sum()), rel=0.08)  # one bit of the input is set
 
 
 def test_devices_that_age_stack_with_those_that_do_not():

@@ -55,5 +55,5 @@ def test_time_goes_by_cells():
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="where='nowhere' matches none of the 4 leaves: they are bias, lora/a"):
         disturb(KEY, TREE, NVM3, sigma=0.1, where="nowhere")
-    with pytest.raises(ValueError, match="leaf steps holds int32, arrays hold floats"):
+    with pytest.raises(ValueError, match="leaf steps holds int32, and arrays hold floats"):
         disturb(KEY, TREE, NVM3, sigma=0.1, where=lambda path, leaf: path == "steps")
