@@ -158,7 +158,7 @@ def answers(
     crowd: Crowd,
     report: Callable[[int], None],
     queries: Sequence[Sample],
-    prompts: Float[Array | np.ndarray, "questions tokens dim"] | None,
+    prompts: Float[Array, "questions tokens dim"] | None,
     settings: Settings,
 ) -> list[str]:
     """Answers to `queries`; row i of `prompts` stands before question i, None before none."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -159,7 +159,7 @@ def score_of_answers(
     crowd: Crowd,
     owners: Int[np.ndarray, "answers"],
     answers: list[str],
-    picked: Sequence[Sample | None] | None = None,
+    picked: Sequence[Any] | None = None,
     margins: Float[np.ndarray, "answers"] | None = None,
     draws: int = 1,
 ) -> Score:
