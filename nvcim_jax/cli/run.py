@@ -53,6 +53,13 @@ def run(
     users: Annotated[int, typer.Option(parser=number(int, 1, 10**12), metavar="INTEGER", help="Users per task.")] = 4,
     device: DeviceName = "NVM-3",
     sigma: Sigma = 0.1,
+    which: Annotated[
+        str | None,
+        typer.Option(
+            "--methods", show_default="all of the embedded model, short of another",
+            help="all, or short: the model alone, own tokens untuned, one prompt for all, recommended.",
+        ),
+    ] = None,
     draws: Annotated[
         int, typer.Option(parser=number(int, 1, 10**12), metavar="INTEGER", help="Times that each bank is programmed.")
     ] = 3,
@@ -78,7 +85,7 @@ def run(
         ),
     ] = None,
     json: Json = False,
-) -> None:
+) -> None:  # fmt: skip
     """The main job: learn from histories, store in noisy memory, search, answer, score; all methods side by side."""
     with plain_errors():
         from nvcim_jax.cli import show
@@ -92,7 +99,11 @@ def run(
             raise ValueError("--data holds one task: name it with one --task, such as --task LaMP-3")
         upkeep = {"seconds": seconds, "compensation": compensation, "refresh": refresh}
         presets = {name: mitigating(each, mitigation, budget, **upkeep) for name, each in PRESETS.items()}
+        if which not in (None, "all", "short"):
+            raise ValueError(f"--methods {which}: choose all or short")
         rows = methods.rows(presets)
+        if which == "short" or (which is None and model != EMBEDDED):
+            rows = methods.short(rows)
         tasks = [lamp.task(name) for name in dict.fromkeys(task or synthetic.TASKS)]
         checked_device(device, sigma, seconds, extrapolate=extrapolate)
         prepare(out, *RESULTS)

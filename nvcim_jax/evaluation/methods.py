@@ -1,6 +1,6 @@
 """The rows of the table: base model, prompts without memory, and NVCiM-PT under each preset, whole and in parts."""
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -86,6 +86,11 @@ def rows(presets: Mapping[str, Settings] = PRESETS) -> list[Method]:
     for group, settings in presets.items():
         found += _of_preset(group, settings)
     return found
+
+
+def short(rows: Sequence[Method]) -> list[Method]:
+    """Those of `rows` that a model of one's own is judged by: alone, without tuning, with one prompt, with OVTs."""
+    return [row for row in rows if row.label in (BASE, OWN, ONE, whole("recommended"))]
 
 
 def with_texts(count: int = 4) -> list[Method]:

@@ -53,6 +53,13 @@ def cli_task(name):
     return lamp.task(name)
 
 
+def test_a_short_run_has_the_few_methods_that_a_model_of_ones_own_gets(tmp_path):
+    text = nvcim("run", "--methods", "short", "--task", "LaMP-3", "--users", 1, "--draws", 1, "--out", tmp_path)
+    found = json.loads((tmp_path / "results.json").read_text())["tasks"]["LaMP-3"]
+    assert len(found["methods"]) == 4 and found["gain_kept_by_recommended"] is None
+    assert "one prompt for all" in text and "with OVT" in text and "flat MIPS" not in text
+
+
 def test_run_leaves_results_that_can_be_repeated(tmp_path):
     words = ["run", "--task", "LaMP-3", "--users", 1, "--draws", 1]
     text = nvcim(*words, "--out", tmp_path / "a")
@@ -97,6 +104,7 @@ def test_run_leaves_results_that_can_be_repeated(tmp_path):
         (["ask", "x", "why?", "--mitigation", "best"], "unknown mitigation 'best': choose one of none, swv, cxdnn"),
         (["run", "--memory", "much"], "memory of 'much': give a size such as 6GB or 512MiB"),
         (["run", "--mitigation", "best"], "unknown mitigation 'best'"),
+        (["run", "--methods", "some"], "--methods some: choose all or short"),
         (
             ["vary", "--mitigation", "swv"],
             "NVM-1 (and NVM-2, NVM-3, NVM-4, NVM-5): no closed form for a mitigation: program the banks instead",

@@ -85,6 +85,11 @@ def test_every_row_is_what_it_is_called():
     assert list(ROWS)[-1] == methods.whole("recommended") == "recommended: mean-pooled MIPS, three copies"
 
 
+def test_the_short_table_has_what_a_model_of_ones_own_is_judged_by():
+    few = [row.label for row in methods.short(methods.rows())]
+    assert few == [methods.BASE, methods.OWN, methods.ONE, methods.whole("recommended")]
+
+
 def test_presets_differ_as_their_definitions_say():
     def parts(preset):
         rate = preset.learning_rate
