@@ -138,7 +138,7 @@ def behind_texts(
 def prompted(model: Model, task: texts.Task, query: Sample, samples: Sequence[Sample], *, new_tokens: int) -> Sample:
     """The question behind what was found, within the model's context."""
     room = model.config.context - new_tokens - 32  # of a chat template
-    return prompt.in_context(task, query, prompt.fitted(model.tokenizer, query, samples, room))
+    return prompt.in_context(task, query, prompt.fitted(model.tokenizer, task, query, samples, room))
 
 
 def stream(

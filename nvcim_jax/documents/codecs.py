@@ -4,6 +4,7 @@ All are fitted by one kind of function, `Fit`, and applied by one, `codes`; PCA 
 (`core.codec.fit_pca`, `fit_autoencoder`). What is learned by retrieving (`training`) starts from one of these.
 """
 
+from collections.abc import Callable
 from functools import cache, partial
 
 import jax
@@ -70,7 +71,7 @@ def mlp(key: PRNGKeyArray, vectors: Vectors, counts: Counts, *, dim: int) -> Cod
     return Codec((hidden, (jnp.concatenate([eye, -eye]), jnp.zeros(dim))), ())
 
 
-FITS: dict[str, Fit] = {
+FITS: dict[str, Callable[..., Codec]] = {
     "whole": whole, "first": first, "random": random, "pca": pca, "autoencoder": autoencoder, "mlp": mlp,
 }  # fmt: skip
 

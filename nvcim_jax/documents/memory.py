@@ -53,7 +53,7 @@ class Documents(NamedTuple):
         at = self.at(user)
         count = int(self.bank.count[at])
         cut = jax.tree.map(lambda leaf: np.asarray(leaf)[at : at + 1, :count], self.bank[:3])
-        own = Bank(*cut, np.asarray(self.bank.count)[at : at + 1])
+        own = Bank(*cut, count=jnp.asarray(self.bank.count)[at : at + 1])
         codec = jax.tree.map(lambda leaf: np.asarray(leaf)[at : at + 1], self.codec)
         return self._replace(users=self.users[at : at + 1], bank=own, codec=codec)
 

@@ -216,11 +216,11 @@ def test_contents_are_cut_to_the_room_and_labels_never(model):
     task = toy_users("LaMP-2", 1).task
     long = Sample("q", "comedy", "the sour loaf " * 200)
     query = Sample("which tag?", "", "which tag?")
-    kept = prompt.fitted(model.tokenizer, query, [long, long], 120)
+    kept = prompt.fitted(model.tokenizer, task, query, [long, long], 120)
     assert len(kept) == 2 and all(each.answer == "comedy" and len(each.content) < len(long.content) for each in kept)
     whole = prompt.in_context(task, query, kept)
     assert len(model.tokenizer(whole.question).input_ids) <= 120
-    assert prompt.fitted(model.tokenizer, query, [long] * 9, 60) == []
+    assert prompt.fitted(model.tokenizer, task, query, [long] * 9, 60) == []
 
 
 def test_texts_stand_before_the_question(own, model, learned, people):
