@@ -109,12 +109,12 @@ def vary(
             "provenance": provenance(), "cells": rows,
         }  # fmt: skip
         _show_rows(rows, f"right: {meaning}; {len(saved.users)} users, {int(case.asked.sum())} questions", k)
-        if json:
-            print_json(report)
         if out:
             files.write_json(out / RESULTS[0], report)
             _draw(out / RESULTS[1], rows, meaning)
             console.print(f"{' and '.join(RESULTS)} are in {out}", soft_wrap=True)
+        if json:
+            print_json(report)
 
 
 def _measured(saved, case, cells, *, k: int, draws: int, seed: int, write) -> list[dict]:
