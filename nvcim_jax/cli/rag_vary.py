@@ -180,7 +180,7 @@ def _draw(file: Path, rows: list[dict], meaning: str) -> None:
     groups = list(dict.fromkeys(f"{row['sigma']:g}" for row in rows))
     series: dict[str, dict[str, Any]] = {}
     for row in rows:
-        of_users = np.atleast_2d((row["expected"] if "expected" in row else row["programmed"])["first"]).mean(axis=0)
+        of_users = np.atleast_2d((row.get("expected") or row["programmed"])["first"]).mean(axis=0)
         dot = figures.Dot(float(of_users.mean()), float(of_users.min()))
         series.setdefault(row["device"], {})[f"{row['sigma']:g}"] = dot
     figures.dots(

@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from nvcim_jax.data.lamp import Task
 from nvcim_jax.documents import texts
@@ -18,9 +19,9 @@ NEGATIVES = 5  # of an anchor, as released
 class Examples(NamedTuple):
     """Vectors of anchors (what asks), of right and of wrong documents, row by row."""
 
-    anchors: Float[Array | np.ndarray, "examples dim"]
-    right: Float[Array | np.ndarray, "examples dim"]
-    wrong: Float[Array | np.ndarray, "examples dim"]
+    anchors: Float[Array, "*rows examples dim"]
+    right: Float[Array, "*rows examples dim"]
+    wrong: Float[Array, "*rows examples dim"]
 
 
 Make = Callable[[np.random.Generator, Encode, Task, Sequence[Sample]], Examples]
@@ -45,13 +46,13 @@ def cde(rng: np.random.Generator, encode: Encode, task: Task, samples: Sequence[
         f"{text} {row[at]}" for (text, _), row, ats in zip(pairs, others, chosen, strict=True) for at in ats
     ])  # fmt: skip
     repeated = np.repeat(right, NEGATIVES, axis=0)
-    return Examples(repeated, repeated, wrong)
+    return _examples(repeated, repeated, wrong)
 
 
 def cdi(rng: np.random.Generator, encode: Encode, task: Task, samples: Sequence[Sample]) -> Examples:
     """Construction without labels (RoCR's CDI): one vector three times, which dropout of little and of much changes."""
     vectors = encode([texts.document(task, sample) for sample in samples])
-    return Examples(vectors, vectors, vectors)
+    return _examples(vectors, vectors, vectors)
 
 
 def pairs(rng: np.random.Generator, encode: Encode, task: Task, samples: Sequence[Sample]) -> Examples:
@@ -66,7 +67,7 @@ def pairs(rng: np.random.Generator, encode: Encode, task: Task, samples: Sequenc
     asked = [_asking(texts.bare(task, sample), whole) for sample, whole in zip(samples, stored, strict=True)]
     right = encode(stored)
     alike = right @ right.T - 2 * np.eye(len(right), dtype=np.float32)
-    return Examples(encode(asked, is_question=True), right, right[alike.argmax(axis=1)])
+    return _examples(encode(asked, is_question=True), right, right[alike.argmax(axis=1)])
 
 
 def _asking(text: str, stored: str) -> str:
@@ -74,13 +75,17 @@ def _asking(text: str, stored: str) -> str:
     return text if text != stored else " ".join(words[: max(len(words) // 2, 1)])
 
 
-def stacked(rows: Sequence[Examples]) -> tuple[Examples, np.ndarray]:
+def stacked(rows: Sequence[Examples]) -> tuple[Examples, Int[Array, "rows"]]:
     """Examples of several rows as arrays [rows, examples, dim], and how many of each row are real."""
     most = max(len(row.anchors) for row in rows)
     pad = partial(_padded, most=most)
-    parts = (np.stack([pad(np.asarray(getattr(row, name))) for row in rows]) for name in Examples._fields)
-    return Examples(*parts), np.array([len(row.anchors) for row in rows], np.int32)
+    parts = (np.stack([pad(getattr(row, name)) for row in rows]) for name in Examples._fields)
+    return _examples(*parts), jnp.array([len(row.anchors) for row in rows], jnp.int32)
 
 
-def _padded(vectors: np.ndarray, most: int) -> np.ndarray:
-    return np.pad(vectors, ((0, most - len(vectors)), (0, 0)))
+def _examples(anchors: np.ndarray, right: np.ndarray, wrong: np.ndarray) -> Examples:
+    return Examples(*map(jnp.asarray, (anchors, right, wrong)))
+
+
+def _padded(vectors: Array, most: int) -> np.ndarray:
+    return np.pad(np.asarray(vectors), ((0, most - len(vectors)), (0, 0)))

@@ -128,7 +128,8 @@ def job(key: PRNGKeyArray, encoder: Encoder, users: Users, start: Codec, recipe:
     for own, user in zip(keys.of_users(key, list(users), "examples"), users, strict=True):
         rng = np.random.default_rng(np.asarray(jax.random.key_data(own)))
         rows.append(recipe.make(rng, embed, users.task, user.history))
-    return Job(keys.of_users(key, list(users), "training"), start, *examples.stacked(rows))
+    made, counts = examples.stacked(rows)
+    return Job(keys.of_users(key, list(users), "training"), start, made, counts)
 
 
 def add(encoder: Encoder, memory: Documents, samples: Sequence[Sample], *, user: str | None = None) -> Documents:

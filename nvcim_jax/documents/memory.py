@@ -52,9 +52,9 @@ class Documents(NamedTuple):
         """The documents of one user alone, by default the first, in a bank without free slots."""
         at = self.at(user)
         count = int(self.bank.count[at])
-        row = jax.tree.map(lambda leaf: jnp.asarray(leaf)[at : at + 1], self.bank)
-        own = jax.tree.map(lambda leaf: leaf[:, :count] if leaf.ndim > 1 else leaf, row)
-        codec = jax.tree.map(lambda leaf: jnp.asarray(leaf)[at : at + 1], self.codec)
+        cut = jax.tree.map(lambda leaf: np.asarray(leaf)[at : at + 1, :count], self.bank[:3])
+        own = Bank(*cut, count=jnp.asarray(self.bank.count)[at : at + 1])
+        codec = jax.tree.map(lambda leaf: np.asarray(leaf)[at : at + 1], self.codec)
         return self._replace(users=self.users[at : at + 1], bank=own, codec=codec)
 
     @property

@@ -22,7 +22,6 @@ JOINS = {
     "LaMP-5": ". Following the given patterns ",
     "LaMP-7": " are written by a person. Following the given patterns ",
 }
-BETWEEN = 4  # tokens between two samples, and that a cut content may have more
 PLAIN, JOIN = "{content}" + lamp.ANSWER + " {answer}", ". "
 
 
@@ -33,36 +32,34 @@ def in_context(task: Task, query: Sample, samples: Sequence[Sample]) -> Sample:
     """
     if not samples:
         return query
-    form = EXAMPLES.get(task.name)
-    if task.name == TEXTS.name:
-        return query._replace(question="\n\n".join(each.content for each in samples) + "\n\n" + query.question)
-    shown = [(form or PLAIN).format(content=each.content, answer=each.answer) for each in samples]
-    joined = ", and ".join(shown) + JOINS.get(task.name, JOIN) if form else "\n\n".join(shown) + "\n\n"
-    return query._replace(question=joined + query.question)
+    shown = [_shown(task, each) for each in samples]
+    between, last = (", and ", JOINS.get(task.name, JOIN)) if task.name in EXAMPLES else ("\n\n", "\n\n")
+    return query._replace(question=between.join(shown) + last + query.question)
 
 
 def fitted(tokenizer: Any, task: Task, query: Sample, samples: Sequence[Sample], room: int) -> list[Sample]:
     """The samples with contents short enough for all of them and the question to fit `room` tokens, as LaMP cuts them.
 
     A question may take 0.6 of the room. The samples share the rest evenly; what one leaves over passes on to the next.
-    Labels are never cut. An empty list where nothing fits.
+    Labels and the words around them are never cut. Fewer samples where not even those fit.
     """
-    asked = len(text.encode(tokenizer, query.question))
-    left = room - min(asked, int(0.6 * room)) - 1
-    kept = []
+    left = room - min(len(text.encode(tokenizer, query.question)), int(0.6 * room)) - len(JOINS["LaMP-5"].split()) - 4
+    kept: list[Sample] = []
     for at, sample in enumerate(samples):
-        share = left // (len(samples) - at)
-        around = in_context(
-            task, query, [sample._replace(content="")]
-        ).question  # the label and what stands around both
-        rest = len(text.encode(tokenizer, around)) - asked + BETWEEN
+        around = len(text.encode(tokenizer, _shown(task, sample._replace(content="")) + ", and ")) + 2
         words = text.encode(tokenizer, sample.content)
-        allowed = share - rest
+        allowed = left // (len(samples) - at) - around
         if allowed < 1:
             return kept
         if len(words) > allowed:
-            sample = sample._replace(content=tokenizer.decode(words[:allowed]).strip())
             words = words[:allowed]
+            sample = sample._replace(content=tokenizer.decode(words).strip())
         kept.append(sample)
-        left -= len(words) + rest
+        left -= len(words) + around
     return kept
+
+
+def _shown(task: Task, sample: Sample) -> str:
+    if task.name == TEXTS.name:
+        return sample.content
+    return EXAMPLES.get(task.name, PLAIN).format(content=sample.content, answer=sample.answer)

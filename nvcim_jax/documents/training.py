@@ -98,7 +98,6 @@ def train(
     With a `folder` an interrupted run goes on from it, as `tuning.run` does. ValueError if a loss is not finite.
     """
     condition = condition._replace(sigma=jnp.float32(condition.sigma))
-    job = job._replace(examples=jax.tree.map(jnp.asarray, job.examples), counts=jnp.asarray(job.counts))
     rows = len(job.counts)
     encoder = Codec(job.start.encoder, ())
     state = State(jnp.int32(0), encoder, _adam(recipe).init(encoder), jnp.full((recipe.steps, rows), jnp.nan))

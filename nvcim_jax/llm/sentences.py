@@ -73,8 +73,8 @@ def _pooling(folder: Path, place: str) -> str:
     check_link(folder / place / "config.json")
     path = folder / place / "config.json"
     told = checked(read_object(path), _POOLING)
-    named = [str(MODES.get(name, name)) for name in told if told[name] is True]
-    asked = named or [str(told.get("pooling_mode") or "mean")]
+    asked: list[str] = [str(MODES.get(name, name)) for name in told if told[name] is True]
+    asked = asked or [str(told.get("pooling_mode") or "mean")]
     if len(asked) != 1 or asked[0] not in MODES.values():
         raise CheckpointError(f"{path}: pooling by {', '.join(asked)} is not built here; known: mean, cls")
     return asked[0]
