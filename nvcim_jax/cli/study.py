@@ -111,7 +111,7 @@ Devices = Annotated[list[str] | None, _many("--device", "NVM-1 to NVM-5.", "NAME
 @app.command(name="list")
 def list_studies() -> None:
     """The studies there are."""
-    table = Table("study", "what", "minutes on two cores")
+    table = Table("study", "what", "minutes on two cores, estimated")
     for name, told in STUDIES.items():
         table.add_row(name, told.what, told.minutes)
     console.print(table)
