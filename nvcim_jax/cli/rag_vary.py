@@ -11,11 +11,11 @@ from nvcim_jax.cli.shared import (
     BankFolder,
     Budget,
     Data,
+    DeviceNames,
     Json,
     Mitigation,
     Seed,
     console,
-    device_name,
     mitigating,
     number,
     path,
@@ -39,16 +39,7 @@ MEASURES = {
 def vary(
     bank: BankFolder,
     k: Count = 5,
-    device: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--device",
-            metavar="NAME",
-            show_default="all five",
-            parser=device_name,
-            help="NVM-1 to NVM-5 (Table II), or the .toml file of your own; may be repeated.",
-        ),
-    ] = None,
+    device: DeviceNames = None,
     sigma: Annotated[
         list[float] | None,
         typer.Option(

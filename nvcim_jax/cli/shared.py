@@ -107,6 +107,13 @@ DeviceName = Annotated[
         help="NVM-1 to NVM-5 (Table II), or the .toml file of your own.",
     ),
 ]  # fmt: skip
+DeviceNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--device", parser=device_name, metavar="NAME", show_default="all five",
+        help="NVM-1 to NVM-5 (Table II), or the .toml file of your own; may be repeated.",
+    ),
+]  # fmt: skip
 Sigma = Annotated[
     float,
     typer.Option(

@@ -173,8 +173,10 @@ def stream(
         if json:
             print_json(report)
         if out:
-            of_one = streams.panels(kept.decisions[0], kept.numbers[0])
-            panels = of_one if users == 1 else streams.panels_of_many(kept.decisions, kept.numbers)
+            if users == 1:
+                panels = streams.panels(kept.decisions[0], kept.numbers[0])
+            else:
+                panels = streams.panels_of_many(kept.decisions, kept.numbers)
             _write(out, report, of_each, panels, title)
             console.print(f"stream.json, stream.png and kept.jsonl are in {out}", soft_wrap=True)
 

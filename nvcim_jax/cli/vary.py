@@ -14,6 +14,7 @@ from nvcim_jax.cli.shared import (
     Budget,
     Compensation,
     Data,
+    DeviceNames,
     Extrapolate,
     Hours,
     Json,
@@ -25,7 +26,6 @@ from nvcim_jax.cli.shared import (
     Weights,
     announce,
     console,
-    device_name,
     load,
     mitigating,
     number,
@@ -55,16 +55,7 @@ def vary(
             parser=path, metavar="[BANK]", help="A folder written by learn or run.", show_default="embedded users"
         ),
     ] = None,
-    device: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--device",
-            parser=device_name,
-            metavar="NAME",
-            help="NVM-1 to NVM-5 (Table II), or the .toml file of your own; may be repeated.",
-            show_default="all five",
-        ),
-    ] = None,
+    device: DeviceNames = None,
     sigma: Annotated[
         list[float] | None,
         typer.Option(

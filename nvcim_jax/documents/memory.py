@@ -24,7 +24,7 @@ from nvcim_jax.memory import bank as banks
 from nvcim_jax.memory.bank import Bank
 from nvcim_jax.memory.storage import store
 from nvcim_jax.memory.storage.about import About
-from nvcim_jax.people import User
+from nvcim_jax.people import User, position
 
 KIND = "documents"  # in the settings of a bank that holds some
 
@@ -42,11 +42,7 @@ class Documents(NamedTuple):
 
     def at(self, user: str | None = None) -> int:
         """The position of a user, by default the first. ValueError if there is no such user."""
-        names = [each.id for each in self.users]
-        if user is not None and user not in names:
-            shown = ", ".join(names[:5]) + (", ..." if names[5:] else "")
-            raise ValueError(f"the memory holds no user {user!r}: it holds {shown}")
-        return 0 if user is None else names.index(user)
+        return position(self.users, user)
 
     def of(self, user: str | None = None) -> "Documents":
         """The documents of one user alone, by default the first, in a bank without free slots."""

@@ -237,22 +237,23 @@ def rules_as_json(rules: Rules) -> dict[str, Any]:
 
 
 def _rules_from_json(value: dict[str, Any], model: Model, settings: Settings) -> Rules:
+    restate = told = value["restate"]
+    if told:
+        bounds = {"count": told["count"], "low": told["low"], "high": told["high"]}
+        restate = replace(restating(told["generator"], model), **bounds)
     named = {
         "policy": POLICIES[value["policy"]], "reading": READINGS[value["reading"]],
-        "victim": bank.VICTIMS[value["victim"]],
-        "restate": value["restate"] and restating(value["restate"]["generator"], model, **{
-            name: value["restate"][name] for name in ("count", "low", "high")
-        }),
+        "victim": bank.VICTIMS[value["victim"]], "restate": restate,
     }  # fmt: skip
     return Rules(**{**value, **named, "settings": settings})
 
 
-def restating(generator: str, model: Model, **how: Any) -> Restate:
+def restating(generator: str, model: Model) -> Restate:
     """Restatements by the generator called "model" or "toy". ValueError for another one."""
     if generator not in GENERATORS:
         raise ValueError(f"unknown generator {generator!r}: choose one of {', '.join(GENERATORS)}")
     known = GENERATORS[generator]
-    return Restate(partial(known, model=model) if known is by_model else known, **how)
+    return Restate(partial(known, model=model) if known is by_model else known)
 
 
 def _name(known: Mapping[str, Any], value: Any) -> str:

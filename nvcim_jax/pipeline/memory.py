@@ -20,7 +20,7 @@ from nvcim_jax.memory.bank import Bank
 from nvcim_jax.memory.storage import about as descriptions
 from nvcim_jax.memory.storage import store
 from nvcim_jax.memory.storage.about import About
-from nvcim_jax.people import User
+from nvcim_jax.people import User, position
 from nvcim_jax.pipeline.block import Block
 from nvcim_jax.pipeline.presets import Settings, named
 from nvcim_jax.pipeline.select import Selected
@@ -53,11 +53,7 @@ class Memory(NamedTuple):
 
     def at(self, user: str | None = None) -> int:
         """The position of a user, by default the first. ValueError if the memory does not hold the user."""
-        names = [each.id for each in self.users]
-        if user is not None and user not in names:
-            shown = ", ".join(names[:5]) + (", ..." if names[5:] else "")
-            raise ValueError(f"the memory holds no user {user!r}: it holds {shown}")
-        return 0 if user is None else names.index(user)
+        return position(self.users, user)
 
     def of(self, user: str | None = None) -> "Memory":
         """The memory of one user, by default the first. ValueError if the user is not in it, or has no OVT."""
