@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from nvcim_jax import tuning
+from nvcim_jax.data import text
 from nvcim_jax.data.lamp import Task
 from nvcim_jax.data.users import Users
 from nvcim_jax.description import described
@@ -27,8 +28,10 @@ from nvcim_jax.pipeline import retrieve
 from nvcim_jax.pipeline.answer import answer_room, generate
 from nvcim_jax.pipeline.block import Block, Common, started
 from nvcim_jax.pipeline.encode import fit_codecs
-from nvcim_jax.pipeline.presets import NAMES, Settings
+from nvcim_jax.pipeline.presets import NAMES, RECOMMENDED, Settings
 from nvcim_jax.pipeline.select import Selected, buffered, select
+
+MEASURED = 4  # questions of each user, to tell how long they are
 
 
 class Crowd(NamedTuple):
@@ -41,6 +44,14 @@ class Crowd(NamedTuple):
     queries: list[Sample]
     owners: np.ndarray  # of each question
     known: np.ndarray | None  # of each question the slot of its domain
+    work: "Work"
+
+
+class Work(NamedTuple):
+    """What progress is counted in: tokens that go through the model, three times over where a gradient is taken."""
+
+    step: int  # of one sample
+    answer: int
 
 
 class Shared(NamedTuple):
@@ -108,7 +119,7 @@ def share(
     def learned(how: Callable, settings: Settings, cell: Cell | None) -> Bank:
         def bank() -> kept.Arrays:
             condition = (cell or Cell("NVM-1", 0.0)).condition
-            told = lambda progress: report(progress.row_steps)  # noqa: E731
+            told = lambda progress: report(progress.row_steps * crowd.work.step)  # noqa: E731
             made = how(learn_key, model, block(settings.fit_codec), condition, settings=settings, report=told)
             return {name: np.asarray(leaf) for name, leaf in schema.to_arrays(made, None).items()}
 
@@ -140,7 +151,17 @@ def gather(
     selected = choose(key, model, users, extra_domains=True)
     queries = [query for user in users for query in user.queries]
     owners = np.array([at for at, user in enumerate(users) for _ in user.queries])
-    return Crowd(model, given.task, users, selected, queries, owners, slots_of_known_domain(users, selected))
+    known = slots_of_known_domain(users, selected)
+    return Crowd(model, given.task, users, selected, queries, owners, known, work_on(model, users))
+
+
+def work_on(model: Model, users: Sequence[User]) -> Work:
+    """What one step on a sample and one answer are worth on `users`, from their questions' mean length."""
+    questions = [query.question for user in users for query in user.queries[:MEASURED]]
+    longest = min(RECOMMENDED.longest, model.config.context)
+    lengths = [min(len(text.encode(model.tokenizer, each)), longest) for each in questions]
+    length = RECOMMENDED.tokens + round(float(np.mean(lengths)))
+    return Work(3 * length, length + answer_room(model, users))
 
 
 def latest(key: PRNGKeyArray, model: Model, users: Sequence[User], *, extra_domains: bool = False) -> Selected:
@@ -163,7 +184,7 @@ def answers(
 ) -> list[str]:
     """Answers to `queries`; row i of `prompts` stands before question i, None before none."""
     room, front = answer_room(crowd.model, crowd.users), tuning.Adapted(front=prompts)
-    told = partial(_times, report, room)
+    told = partial(_times, report, crowd.work.answer)
     return generate(crowd.model, queries, front, new_tokens=room, wording=settings.wording, report=told)
 
 

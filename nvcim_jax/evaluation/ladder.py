@@ -12,7 +12,7 @@ from nvcim_jax.core import selection
 from nvcim_jax.data.lamp import Task
 from nvcim_jax.data.users import Users
 from nvcim_jax.evaluation import metrics, one_for_all
-from nvcim_jax.evaluation.crowd import Crowd, Shared, share
+from nvcim_jax.evaluation.crowd import Crowd, Shared, share, work_on
 from nvcim_jax.evaluation.crowd import answers as answers_of
 from nvcim_jax.evaluation.methods import Cell, Method, training_of
 from nvcim_jax.evaluation.methods import rows as all_rows
@@ -20,7 +20,6 @@ from nvcim_jax.llm.weights import Model
 from nvcim_jax.memory.bank import Bank
 from nvcim_jax.people import Sample, User
 from nvcim_jax.pipeline import compiled, retrieve
-from nvcim_jax.pipeline.answer import answer_room
 from nvcim_jax.pipeline.block import Block
 from nvcim_jax.pipeline.learn import rekeyed, tune_bank
 from nvcim_jax.pipeline.presets import RECOMMENDED, Settings
@@ -178,7 +177,7 @@ def score_of_answers(
 
 
 def work(users: Sequence[User], model: Model, cells: int, draws: int, rows: Sequence[Method] | None = None) -> int:
-    """Units of progress of a ladder: answered tokens, and steps of prompts."""
+    """Units of progress of a ladder, those of `crowd.Work`."""
     rows = all_rows() if rows is None else rows
     queries = sum(len(user.queries) for user in users)
     stored = sum(row.settings is not None and not row.known_domain for row in rows)
@@ -186,7 +185,8 @@ def work(users: Sequence[User], model: Model, cells: int, draws: int, rows: Sequ
     trained = {training_of(row, Cell("", 1.0)) for row in rows if row.settings}
     ovts = sum(selection.cluster_count(min(len(user.history), rows[-1].learned_with.buffer)) for user in users)
     steps = sum((cells if cell else 1) * settings.training.steps * ovts for _, settings, cell in trained)
-    return steps + answers * answer_room(model, users)
+    each = work_on(model, users)
+    return steps * each.step + answers * each.answer
 
 
 def metric_of(task: Task) -> Callable[[str, str], float]:
