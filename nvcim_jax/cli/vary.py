@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from nvcim_jax.cli import banks, vary_arrays
 from nvcim_jax.cli.shared import (
     EMBEDDED,
     MOST_HOURS,
@@ -39,14 +40,14 @@ from nvcim_jax.cli.shared import (
 app = typer.Typer()
 RESULTS = ("vary.json", "vary.png")
 LONGEST = 1e12  # seconds
-SECONDS_TO_LEARN = 0.2  # a user of the toy world, with the toy model on two cores
 
 
 @app.command(
     epilog="Examples:\n\n  nvcim vary\n\n  nvcim vary --preset paper --device NVM-1 --device NVM-5 --sigma 0.1 --sigma "
     "0.3\n\n  nvcim vary out/bank --fidelity cell --out out/vary\n\n  nvcim vary --device NVM-3 --device mine.toml\n\n"
     "  nvcim vary --draws 2000 --out out/vary\n\n"
-    "  nvcim vary --device PCM-Joshi --seconds 1,3600,86400 --compensation global"
+    "  nvcim vary --device PCM-Joshi --seconds 1,3600,86400 --compensation global\n\n"
+    "  nvcim vary --adc 3,4,6,8 --cell-bits 1,2,4 --rows-at-once 12,48 --out out/arrays"
 )
 def vary(
     bank: Annotated[
@@ -78,6 +79,27 @@ def vary(
     compensation: Compensation = "none",
     refresh: Refresh = None,
     extrapolate: Extrapolate = False,
+    adc: Annotated[
+        str | None,
+        typer.Option(
+            "--adc",
+            metavar="B,B,...",
+            show_default="none",
+            help="Multiply in the arrays, through converters of so many bits, such as 3,4,6,8: accuracy and energy.",
+        ),
+    ] = None,
+    adc_range: Annotated[
+        float,
+        typer.Option(
+            parser=number(float, 0.01, 1),
+            metavar="0.01..1",
+            help="With --adc: up to which share of the highest sum a converter's range goes; sums above saturate.",
+        ),
+    ] = 1.0,
+    cell_bits: Annotated[str, typer.Option(metavar="B,B,...", help="With --adc: bits of a cell, such as 1,2,4.")] = "2",
+    rows_at_once: Annotated[
+        str, typer.Option(metavar="R,R,...", help="With --adc: the most rows that fire together, such as 12,24,48.")
+    ] = "48",
     fidelity: Annotated[
         str | None,
         typer.Option(
@@ -136,6 +158,17 @@ def vary(
         from nvcim_jax.provenance import provenance
 
         times = _times(seconds)
+        if adc is not None:
+            if times or fidelity or mitigation or compensation != "none" or refresh is not None:
+                raise ValueError("--adc reads freshly written arrays: leave out --seconds, --fidelity, --mitigation, "
+                                 "--compensation and --refresh")  # fmt: skip
+            source = (bank, preset, task, data, users)
+            asked = (device or ["NVM-3"], sigma or [0.1], extrapolate)
+            grid = vary_arrays.grid(adc, adc_range, cell_bits, rows_at_once)
+            return vary_arrays.vary(
+                source, asked, grid, draws=draws or vary_arrays.DRAWS, seed=seed, model=(model, weights, memory_size),
+                hours=hours, out=out, json=json,
+            )  # fmt: skip
         fidelity = _fidelity(fidelity, times)
         rows = retrieval.rows(device or list(catalogue.RATIOS), sigma or (), times, extrapolate=extrapolate)
         upkeep = {"compensation": compensation, "refresh": refresh}
@@ -145,12 +178,14 @@ def vary(
             name, why = next(iter(by_draws.items()))
             others = f" (and {', '.join(list(by_draws)[1:])})" if by_draws.keys() - {name} else ""
             raise ValueError(f"{name}{others}: no closed form for {why}: program the banks instead, with --draws 2000")
-        source = _saved(bank, preset, task, data) if bank else _embedded(preset, task, users, data, seed, hours)
+        source = (
+            banks.saved(bank, preset, task, data) if bank else banks.learned(preset, task, users, data, seed, hours)
+        )
         prepare(out, *RESULTS)
         provenance()  # of now, not of the end
         loaded = load(model, weights, memory_size)
         with console.status("reading the bank" if bank else "learning the banks"):
-            people, case, meaning, learned = source(loaded)
+            people, case, meaning, learned = read(loaded)
         settings = kept(learned)
         work = retrieval.normals(case, rows, fidelity=fidelity, chips=chips, draws=draws)
         rate = 1e8 if jax.default_backend() == "cpu" else 1e10  # Gaussian numbers a second
@@ -183,41 +218,6 @@ def vary(
             files.write_json(out / "vary.json", report)
             _draw(out / "vary.png", rows, found, trials, [f"Questions where {meaning}; {asked}.", *notes])
             console.print(f"vary.json and vary.png are in {out}", soft_wrap=True)
-
-
-def _saved(bank: Path, preset: str | None, task: str | None, data: Path | None):
-    """What reads the case of a saved bank, given a model: users, case, what "right" means, settings."""
-    from nvcim_jax.evaluation import cases
-
-    if preset is not None or task is not None:
-        raise ValueError("a saved bank has its own preset and task: leave out --preset and --task, or the bank")
-
-    def read(model):
-        block, learned, settings = cases.saved(bank, model, data)
-        return block.users, *cases.case(model, block, learned, settings=settings), settings
-
-    return read
-
-
-def _embedded(preset: str | None, task: str | None, users: int, data: Path | None, seed: int, hours: float):
-    """As `_saved`, of banks that are learned now."""
-    import jax
-
-    from nvcim_jax.data import lamp
-    from nvcim_jax.evaluation import cases, main_job
-    from nvcim_jax.pipeline.presets import preset as named_preset
-
-    chosen = lamp.task("LaMP-2" if task is None else task)
-    settings = named_preset("recommended" if preset is None else preset)
-    if data is None:
-        announce(users * SECONDS_TO_LEARN, hours, f"learning the banks of {users} users")
-
-    def learn(model):
-        people = main_job.people(chosen, users, data)[0]
-        block, learned = cases.embedded(jax.random.key(seed), model, people, settings=settings)
-        return block.users, *cases.case(model, block, learned, settings=settings), settings
-
-    return learn
 
 
 def _draw(path: Path, rows, found, trials, notes: list[str]) -> None:

@@ -88,7 +88,7 @@ class Panel(NamedTuple):
     xlabel: str
     ylabel: str
     lines: Mapping[str, Line]
-    scale: str = "linear"  # of both axes
+    scale: str = "linear"  # of both axes, or "log"; "log x" of one
     marks: Sequence[float] = ()  # heights to compare with
 
 
@@ -134,11 +134,13 @@ def _draw(axis, panel: Panel) -> None:
             axis.vlines(line.x, *zip(*line.ranges, strict=True), color=drawn.get_color(), linewidth=1, alpha=0.6)
     for height in panel.marks:
         axis.axhline(height, color="black", linewidth=0.8, linestyle=":")
-    axis.set(title=panel.title, xlabel=panel.xlabel, ylabel=panel.ylabel, xscale=panel.scale, yscale=panel.scale)
-    if panel.scale == "log":
-        for each in (axis.xaxis, axis.yaxis):
-            each.set_major_formatter("{x:g}")  # matplotlib would write powers as mathematics
-            each.set_minor_formatter("")
+    axis.set(title=panel.title, xlabel=panel.xlabel, ylabel=panel.ylabel)
+    scaled = {"linear": "", "log x": "x", "log": "xy"}[panel.scale]
+    for name in scaled:
+        axis.set(**{f"{name}scale": "log"})
+        each = {"x": axis.xaxis, "y": axis.yaxis}[name]
+        each.set_major_formatter("{x:g}")  # matplotlib would write powers as mathematics
+        each.set_minor_formatter("")
     axis.title.set_fontsize(10)
     axis.grid(alpha=0.3)
 

@@ -4,10 +4,11 @@ Sums are counted in levels: `highest` is the largest one that the cells read tog
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 
 def ideal(sums: Float[Array, "..."], highest: int) -> Float[Array, "..."]:
@@ -39,3 +40,17 @@ class Adc:
         held = jnp.clip(sums, 0, top)
         rounded = jnp.round(held * (steps / top)) * (top / steps)
         return jax.lax.stop_gradient(rounded) + (held - jax.lax.stop_gradient(held))
+
+
+class Traced(NamedTuple):
+    """A converter as arrays, so that one program takes a grid of them: `Adc` with each of its two errors on its own."""
+
+    steps: Float[Array, "..."]  # 2^bits - 1
+    share: Float[Array, "..."]  # of the highest sum, up to which the range goes at least: see `Adc`
+    saturates: Bool[Array, "..."]
+    rounds: Bool[Array, "..."]
+
+    def __call__(self, sums: Float[Array, "..."], highest: int) -> Float[Array, "..."]:
+        top = jnp.maximum(self.share * highest, self.steps)
+        held = jnp.where(self.saturates, jnp.clip(sums, 0, top), sums)
+        return jnp.where(self.rounds, jnp.round(held * (self.steps / top)) * (top / self.steps), held)

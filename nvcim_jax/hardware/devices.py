@@ -71,6 +71,21 @@ def stack(devices: Sequence[Device]) -> Device:
     return Device(**stacked)
 
 
+PER_LEVEL = ("levels", "drift", "means", "drift_std", "wander", "flicker")
+
+
+def with_levels(device: Device, count: int) -> Device:
+    """The device used at `count` levels, evenly spaced over the same range: what it gives for each level is read off
+    between the levels that it has. ValueError for less than two."""
+    if count < 2:
+        raise ValueError(f"a cell of {count} levels holds nothing: at least 2 are needed")
+    had = device.levels.shape[-1]
+    at, given = jnp.linspace(0, 1, count), jnp.linspace(0, 1, had)
+    leaves = {name: getattr(device, name) for name in PER_LEVEL}
+    each = {name: leaf for name, leaf in leaves.items() if leaf is not None and leaf.shape == (had,)}
+    return device._replace(**{name: jnp.interp(at, given, leaf) for name, leaf in each.items()})
+
+
 def sweep(
     trial: Callable[[PRNGKeyArray, Device, Float[Array, ""]], PyTree],
     keys: Key[Array, "draws"],

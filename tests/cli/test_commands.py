@@ -109,6 +109,9 @@ def test_run_leaves_results_that_can_be_repeated(tmp_path):
             ["vary", "--mitigation", "swv"],
             "NVM-1 (and NVM-2, NVM-3, NVM-4, NVM-5): no closed form for a mitigation: program the banks instead",
         ),
+        (["vary", "--adc", "3.5"], "--adc '3.5': whole numbers with commas between them"),
+        (["vary", "--adc", "6", "--cell-bits", "5"], "5 cell bits: 1 to 4 are possible"),
+        (["vary", "--adc", "6", "--seconds", "1"], "--adc reads freshly written arrays: leave out --seconds"),
         (["learn", "--out", "x", "--user", "Ann"], "users are numbers"),
         (["ask", "/nonexistent", "why?"], "is no bank"),
         (["chat", "/nonexistent"], "is no bank"),
@@ -175,6 +178,18 @@ def test_no_command_overwrites_anything(tmp_path, words, there):
     (tmp_path / there).write_text("mine")
     assert f"exists already and holds {there}" in nvcim(*words, "--out", tmp_path, code=2)
     assert [path.name for path in tmp_path.iterdir()] == [there] and (tmp_path / there).read_text() == "mine"
+
+
+def test_vary_through_converters_shows_answers_beside_energy(tmp_path):
+    small = ["--users", "2", "--draws", "2", "--sigma", "0.1", "--out", tmp_path / "out"]
+    text = nvcim("vary", "--adc", "2,6", "--cell-bits", "1,2", *small)
+    assert "2 bits" in text and "6 bits" in text and "pJ" in text and "vary.json and vary.png are in" in text
+    told = json.loads((tmp_path / "out" / "vary.json").read_text())
+    assert [(each["cell_bits"], each["adc"]) for each in told["points"]] == [
+        (bits, adc) for bits in (1, 2) for adc in (None, 2, 6)
+    ]
+    shares = {(each["cell_bits"], each["adc"]): each["found"]["mean"] for each in told["points"]}
+    assert shares[2, 2] <= shares[2, None] and told["front"] and (tmp_path / "out" / "vary.png").stat().st_size > 10_000
 
 
 def test_long_work_is_refused_before_it_begins():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nvcim_jax.hardware.adc import Adc, ideal
+from nvcim_jax.hardware.adc import Adc, Traced, ideal
 
 
 def test_by_hand():
@@ -37,3 +37,22 @@ def test_a_range_that_holds_nothing_is_refused():
         Adc(4, top=float("nan"))
     with pytest.raises(ValueError, match="0 bits.*`ideal`"):
         Adc(0)
+
+
+def traced(bits, share=1.0, *, saturates=True, rounds=True):
+    return Traced(jnp.float32(2**bits - 1), jnp.float32(share), jnp.array(saturates), jnp.array(rounds))
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8, 12])
+def test_a_converter_as_arrays_is_the_converter(bits):
+    sums = jnp.linspace(-5, 160, 331)
+    np.testing.assert_allclose(traced(bits)(sums, 144), Adc(bits)(sums, 144), rtol=1e-6)
+
+
+def test_each_error_alone_by_hand():
+    # two bits over half of 0 to 12 are steps of 2 up to 6
+    sums = jnp.array([-1.0, 2.9, 3.1, 6.9, 9.1])
+    np.testing.assert_allclose(traced(2, 0.5)(sums, 12), [0, 2, 4, 6, 6])
+    np.testing.assert_allclose(traced(2, 0.5, rounds=False)(sums, 12), [0, 2.9, 3.1, 6, 6])
+    np.testing.assert_allclose(traced(2, 0.5, saturates=False)(sums, 12), [0, 2, 4, 6, 10])  # -0.5 rounds to even
+    np.testing.assert_array_equal(traced(2, 0.5, saturates=False, rounds=False)(sums, 12), sums)

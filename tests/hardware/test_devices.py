@@ -7,7 +7,7 @@ import pytest
 
 from nvcim_jax.hardware import catalogue, cells
 from nvcim_jax.hardware.catalogue import Sheet, device, load, sheet
-from nvcim_jax.hardware.devices import Device, stack, sweep
+from nvcim_jax.hardware.devices import Device, stack, sweep, with_levels
 
 TABLE_II = {
     "NVM-1": ("0.0100", "0.0100", "0.0100", "0.0100"),
@@ -151,3 +151,15 @@ def test_a_grid_is_one_program_with_paired_draws():
     stds = np.stack([device(name).levels for name in names])[:, None] * np.asarray(sigmas)[None, :, None]
     unit = np.asarray(grid)[:, :, :, 0, :, 0] / stds[:, :, None]
     np.testing.assert_allclose(unit, np.broadcast_to(unit[:1, :1], unit.shape), atol=1e-4)
+
+
+def test_other_numbers_of_levels_are_read_off_between_those_that_a_device_has():
+    own = Device(jnp.array([0.0, 3.0, 6.0, 3.0]), read_noise=jnp.float32(0.1), means=jnp.array([0.0, 0.3, 0.6, 1.0]))
+    np.testing.assert_array_equal(with_levels(own, 4).levels, own.levels)
+    two, seven = with_levels(own, 2), with_levels(own, 7)
+    np.testing.assert_allclose(two.levels, [0, 3])
+    np.testing.assert_allclose(two.means, [0, 1])
+    np.testing.assert_allclose(seven.levels, [0, 1.5, 3, 4.5, 6, 4.5, 3], rtol=1e-6)
+    assert seven.read_noise == own.read_noise and seven.drift is None
+    with pytest.raises(ValueError, match="at least 2"):
+        with_levels(own, 1)

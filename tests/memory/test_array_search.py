@@ -7,10 +7,13 @@ import jax.numpy as jnp
 import pytest
 
 from nvcim_jax.core.pooling import pyramid
+from nvcim_jax.core.quantise import Layout
 from nvcim_jax.core.similarity import aligned_mean, pairwise_mean, stored_wmsdp
-from nvcim_jax.hardware.adc import Adc
+from nvcim_jax.hardware.adc import Adc, Traced
 from nvcim_jax.hardware.catalogue import device
 from nvcim_jax.hardware.cost import aligned, mean, pairs
+from nvcim_jax.hardware.crossbar import Tile
+from nvcim_jax.hardware.devices import with_levels
 from nvcim_jax.memory import array_search
 
 NVM3, KEY = device("NVM-3"), jax.random.key(0)
@@ -76,3 +79,26 @@ def test_variation_is_drawn_for_each_ovt_from_the_key():
     assert (held(KEY, 0.0) == held(jax.random.key(5), 0.0)).all()
     once, other = held(KEY, 0.1), held(jax.random.key(5), 0.1)
     assert (once == held(KEY, 0.1)).all() and (once != other).all() and (once[0] != once[1]).all()
+
+
+def test_a_grid_of_converters_finds_what_each_of_them_finds():
+    bits = (1, 3, 6)
+    each = Traced(jnp.array([2.0**b - 1 for b in bits]), jnp.ones(3), jnp.ones(3, bool), jnp.ones(3, bool))
+    keys, queries = (jax.random.normal(jax.random.key(seed), (count, 4, 6)) for seed, count in ((1, 5), (2, 7)))
+    valid = jnp.array([True, True, True, True, False])
+    found = array_search.find_with_each(KEY, queries, keys, valid, NVM3, jnp.float32(0.1), each)
+    write, read = jax.random.split(KEY)
+    copies = array_search.program(write, keys, NVM3, sigma=jnp.float32(0.1))
+    for at, one in enumerate(bits):
+        alone = array_search.find(read, queries, copies, valid, NVM3, convert=Adc(one))
+        assert found[at].tolist() == alone.tolist(), one
+
+
+@pytest.mark.parametrize(("cell_bits", "rows"), [(1, 6), (4, 6), (2, 2), (4, 1)])
+def test_neither_cells_nor_passes_change_an_ideal_product(cell_bits, rows):
+    query, stored = (jax.random.normal(jax.random.key(seed), (4, 6)) for seed in (1, 2))
+    layout, of_bits = Layout(16, cell_bits, sign="offset"), with_levels(NVM3, 2**cell_bits)
+    copies = array_search.write(KEY, stored, of_bits, sigma=0.0, layout=layout)
+    how = {"layout": layout, "tile": Tile(rows=rows * len(layout.places)), "query_bits": 16}
+    said = array_search.score(KEY, query, copies, of_bits, **how)
+    assert float(said) == pytest.approx(float(stored_wmsdp(query, pyramid(stored), reduce=pairwise_mean)), abs=2e-4)
