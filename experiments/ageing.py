@@ -122,7 +122,7 @@ def main() -> None:
         panels = [
             figures.Panel(name, "seconds after programming", "share of questions", {
                 way: figures.Line(TIMES, kinds["closed form"]) for way, kinds in ways.items() if "closed form" in kinds
-            }, scale="log")
+            }, scale="log x")
             for name, ways in found.items()
         ]  # fmt: skip
         figures.curves(args.out / "results.png", panels, title="recommended's search, some time after programming")
