@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nvcim_jax import files, interrupts
-from nvcim_jax.cli.progress import progress_bar
+from nvcim_jax import files
+from nvcim_jax.cli.progress import run_with_bar
 from nvcim_jax.evaluation import figures, keeping, study
 from nvcim_jax.evaluation.statistics import clear, difference, interval
 from nvcim_jax.evaluation.study import Results
@@ -126,9 +126,7 @@ def main() -> None:
     out, shard, buffers, policies = (args.pop(name) for name in ("out", "shard", "buffers", "policies"))
     plan = keeping.study(keeping.Plan(**args), buffers=buffers, policies=policies)
     try:
-        with interrupts.caught(lambda: f"finished cells are in {out}"), progress_bar() as bar:
-            work = bar.add_task("policies", total=sum(map(len, study.units(plan, shard))))
-            study.run(plan, out, shard=shard, report=lambda n, kept: (bar.skip if kept else bar.advance)(work, n))
+        run_with_bar(plan, out, shard)
     finally:
         if (out / study.ABOUT).exists() and study.read(out).cells:
             write(out)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nvcim_jax import files, interrupts
-from nvcim_jax.cli.progress import progress_bar
+from nvcim_jax import files
+from nvcim_jax.cli.progress import run_with_bar
 from nvcim_jax.evaluation import figures, lives, study
 from nvcim_jax.evaluation.statistics import clear, difference, interval
 from nvcim_jax.evaluation.study import Json, Results
@@ -169,9 +169,7 @@ def main() -> None:
     out, shard, ways = (args.pop(name) for name in ("out", "shard", "ways"))
     plan = lives.study(lives.Plan(**args), ways=ways)
     try:
-        with interrupts.caught(lambda: f"finished cells are in {out}"), progress_bar() as bar:
-            work = bar.add_task("lives", total=sum(map(len, study.units(plan, shard))))
-            study.run(plan, out, shard=shard, report=lambda n, kept: (bar.skip if kept else bar.advance)(work, n))
+        run_with_bar(plan, out, shard)
     finally:
         if (out / study.ABOUT).exists() and study.read(out).cells:
             write(out)

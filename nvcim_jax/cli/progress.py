@@ -5,6 +5,7 @@ The time left comes from finished work of the same kind; before there is any, no
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +15,7 @@ from nvcim_jax.cli.terminal import Terminal, Words, plain
 from nvcim_jax.interrupts import caught
 
 if TYPE_CHECKING:  # JAX takes its time, and a bar does without
+    from nvcim_jax.evaluation.study import Study
     from nvcim_jax.pipeline.learn import Report
     from nvcim_jax.tuning import Progress as Done
 
@@ -161,3 +163,13 @@ def tuning_bar(row_steps: int) -> Iterator["Report"]:
             bar.update(task, told=f"loss {done.loss:.3f}{rate}")
 
         yield report
+
+
+def run_with_bar(study: "Study", folder: Path, shard: str = "1/1") -> None:
+    """Run a study, or a shard of it, under a bar. Ctrl-C says that its folder keeps what is finished."""
+    from nvcim_jax.evaluation.study import run, units
+
+    note = f"finished cells are in {folder}: the same command goes on from them"
+    with caught(lambda: note), Bar() as bar:
+        work = bar.add_task(study.name, total=sum(map(len, units(study, shard))))
+        run(study, folder, shard=shard, report=lambda count, kept: (bar.skip if kept else bar.advance)(work, count))

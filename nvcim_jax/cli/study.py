@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 from rich.table import Table
 
+from nvcim_jax.cli.progress import run_with_bar
 from nvcim_jax.cli.shared import (
     EMBEDDED,
     Data,
@@ -19,7 +20,6 @@ from nvcim_jax.cli.shared import (
     path,
     plain_errors,
     prepare,
-    progress_bar,
 )
 
 if TYPE_CHECKING:  # JAX takes its time
@@ -219,23 +219,18 @@ def report(folder: Folder) -> None:
 
 def _run(make: Callable[[], "Study"], out: Path, shard: str, slurm: int | None) -> None:
     """Run a study with a progress bar, and write its report, however the run ends; or submit it."""
-    from nvcim_jax import interrupts
     from nvcim_jax.cli.cache import keep_programs
     from nvcim_jax.evaluation import report, study
 
     keep_programs()
     with console.status("loading the model and the users"):
         plan = make()
-    cells = sum(map(len, study.units(plan, shard)))
+    study.units(plan, shard)  # what it refuses is told before anything is written
     prepare(out)
     if slurm is not None:
         return _submit(plan, out, slurm)
-    note = f"finished cells are in {out}: the same command goes on from them"
     try:
-        with interrupts.caught(lambda: note), progress_bar() as bar:
-            work = bar.add_task(plan.name, total=cells)
-            told = lambda count, kept: (bar.skip if kept else bar.advance)(work, count)  # noqa: E731
-            study.run(plan, out, shard=shard, report=told)
+        run_with_bar(plan, out, shard)
     except KeyboardInterrupt:
         if (out / study.ABOUT).exists():
             report.write(out)
