@@ -2,12 +2,13 @@
 
     python experiments/agreement.py --out out/agreement
 
-CrossSim is read from where Python finds it (`pip install` of its source, or PYTHONPATH at its checkout), aihwkit from
-its wheel; what is absent is left out and said. Writes agreement.md and agreement.json.
+CrossSim and CAMASim are read from where Python finds them (`pip install` of their source, or PYTHONPATH at a checkout),
+aihwkit from its wheel; what is absent is left out and said. Writes agreement.md and agreement.json.
 """
 
 import argparse
 import importlib.util
+import random
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +22,7 @@ from nvcim_jax import files
 from nvcim_jax.core.quantise import Layout
 from nvcim_jax.hardware import ageing, catalogue, cells, crossbar
 from nvcim_jax.hardware.devices import Device
+from nvcim_jax.memory import cam
 
 CELLS = 10_000  # of each level
 DAY = 86400.0
@@ -157,9 +159,33 @@ def aihwkit(key: jax.Array) -> list[Row]:
     return found
 
 
+def camasim(key: jax.Array) -> list[Row]:
+    """CAMASim's distances, and the rows that its sense amplifier takes; of rows that are alike each as often."""
+    from CAMASim.function.module.distance import euclidean_pairwise  # pyright: ignore[reportMissingImports]
+    from CAMASim.function.module.sensing import (  # pyright: ignore[reportMissingImports]
+        get_array_best_results_sensing as sense,
+    )
+
+    times, drawn = 20_000, np.random.default_rng(0)
+    random.seed(0)
+    stored, asked = drawn.integers(0, 4, (8, 16)).astype(float), drawn.integers(0, 4, (3, 16)).astype(float)
+    theirs = euclidean_pairwise(stored, asked)
+    ours = np.stack([np.asarray(cam.cam_distance(jnp.asarray(each), jnp.asarray(stored), most=3.0)) for each in asked])
+    found = [Row("distances of 8 rows, 3 questions", "levels", ours.ravel() ** 0.5, theirs.ravel(), np.full(24, 1e-5))]
+    for limit in (0.3, 1.0):
+        own = jnp.asarray(-theirs[0])
+        taken = jax.vmap(lambda key, own=own, limit=limit: cam.sensed(key, own, limit))(jax.random.split(key, times))
+        here = np.bincount(np.asarray(taken), minlength=8) / times
+        there = np.bincount(sense(np.tile(theirs[:1], (times, 1)), limit)[0][:, 0], minlength=8) / times
+        error = np.sqrt(2 * np.maximum(here * (1 - here), 1 / times) / times)
+        found.append(Row(f"rows taken at a limit of {limit:g}", "share", here, there, error))
+    return found
+
+
 SIMULATORS: dict[str, tuple[str, Callable[[jax.Array], list[Row]]]] = {
     "CrossSim": ("simulator", crosssim),
     "aihwkit": ("aihwkit", aihwkit),
+    "CAMASim": ("CAMASim", camasim),
 }
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from nvcim_jax.cli.shared import (
     Json,
+    Refresh,
     console,
     device_name,
     number,
@@ -63,6 +64,7 @@ def cost(
             help="Write pulses per cell, such as program-and-verify needs.",
         ),
     ] = 1.0,
+    refresh: Refresh = None,
     power: Annotated[str, typer.Option(help="Of the Orin: 30W or MAXN.")] = "30W",
     out: Annotated[
         Path | None,
@@ -96,13 +98,19 @@ def cost(
         notes = [
             *cost_comparison.assumptions(workload, cells, reading, of),
             *(_endurance(sheet, pulses) for sheet in sheets if sheet.endurance),
+            *(
+                _refreshed(*each, workload, reading, pulses, refresh)
+                for each in zip(sheets, cells, strict=True)
+                if refresh
+            ),
             _answers(found := cost_comparison.answers(workload, reading), workload, reading),
         ]
         for note in notes:
             console.print(note)
         settings = {
             "ovts": ovts, "tokens": tokens, "query_bits": query_bits, "products": products, "adc": adc,
-            "adc_bits": adc_bits, "rows_at_once": rows_at_once, "pulses": pulses, "power": power, "seed": None,
+            "adc_bits": adc_bits, "rows_at_once": rows_at_once, "pulses": pulses, "refresh": refresh, "power": power,
+            "seed": None,
         }  # fmt: skip
         report = {
             "settings": settings,
@@ -224,6 +232,21 @@ def _table(title: str, *columns: str) -> Table:
 def _endurance(sheet, pulses: float) -> str:
     times = f"{sheet.endurance / pulses:,.0f}"
     return f"{sheet.name} endures {sheet.endurance:,.0f} pulses: its cells can be rewritten {times} times."
+
+
+def _refreshed(sheet, cell, workload, reading, pulses: float, refresh: float) -> str:
+    """What writing all OVTs anew every `refresh` seconds takes, and how long the cells last."""
+    from nvcim_jax.hardware import circuit, wear
+    from nvcim_jax.hardware import cost as model
+
+    once = circuit.total(model.store_array(workload, cell, reading, pulses=pulses))
+    energy = _scaled(once.energy_pj * wear.DAY / refresh, ("pJ", "nJ", "uJ", "mJ", "J"))
+    said = f"A refresh of {sheet.name} every {refresh:g} s takes {energy} a day, in which it writes for "
+    said += f"{100 * min(once.latency_ns / 1e9 / refresh, 1):.2g} % of the time"
+    if not sheet.endurance:
+        return f"{said}."
+    lived = wear.life(sheet.endurance, slots=workload.ovts, learned=(), pulses=pulses, refresh=refresh)
+    return f"{said}; its cells last {0.0 if lived is None else lived.years:.3g} years."
 
 
 def _answers(found: dict | None, workload, reading) -> str:

@@ -39,3 +39,8 @@ def test_aihwkit_ages_alike():
     for what, row in rows.items():
         if "deviation" in what or "mean" in what:
             np.testing.assert_allclose(row.ours[1:], row.theirs[1:], rtol=0.08, err_msg=what)
+
+
+def test_camasim_measures_and_senses_alike():
+    for what, row in differences("CAMASim").items():
+        assert row.apart < 5, what

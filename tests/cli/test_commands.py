@@ -192,6 +192,13 @@ def test_vary_through_converters_shows_answers_beside_energy(tmp_path):
     assert shares[2, 2] <= shares[2, None] and told["front"] and (tmp_path / "out" / "vary.png").stat().st_size > 10_000
 
 
+def test_a_refresh_has_its_price():
+    """100 OVTs written anew each hour: 1e5 pulses of NVM-4 last 1e5 hours, 11.4 years; half as often, twice as long."""
+    hourly, rarer = (nvcim("cost", "--device", "NVM-4", "--refresh", each, "--json") for each in ("3600", "7200"))
+    assert "every 3600 s takes" in hourly and "its cells last 11.4 years" in hourly
+    assert "its cells last 22.8 years" in rarer and "refresh of" not in nvcim("cost", "--device", "NVM-4")
+
+
 def test_long_work_is_refused_before_it_begins():
     for option in ("--users", "--draws"):
         text = nvcim("run", option, "1000000000", code=2).replace("\n", " ")
