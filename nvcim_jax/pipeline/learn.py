@@ -217,10 +217,10 @@ def _level(pools: Sequence[Sequence[Sample]], training: tuning.Training) -> Sequ
     """The pools; if their sizes differ, as many samples of each, in turn, as all steps see."""
     if len(set(map(len, pools))) == 1:
         return pools
-    if training.per_step is None:
+    if training.per_step is None and training.steps:
         sizes = sorted(set(map(len, pools)))
         raise ValueError(f"pools of {sizes[0]} to {sizes[-1]} samples: say how many a step sees, Training(per_step=1)")
-    seen = max(training.steps * training.per_step, 1)
+    seen = max(training.steps * (training.per_step or 1), 1)
     return [[pool[at % len(pool)] for at in range(seen)] for pool in pools]
 
 

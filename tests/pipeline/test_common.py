@@ -12,7 +12,7 @@ from nvcim_jax import tuning
 from nvcim_jax.core.codec import decode
 from nvcim_jax.pipeline.block import gather
 from nvcim_jax.pipeline.common import EVERYONE
-from nvcim_jax.pipeline.learn import pools
+from nvcim_jax.pipeline.learn import pools, tune_bank
 
 KEY = jax.random.key(3)
 SHORT = replace(nv.RECOMMENDED, training=tuning.Training(steps=4, per_step=1), tokens=4)
@@ -94,6 +94,17 @@ def test_an_ovt_of_a_cluster_sees_all_of_it(model, people):
     sizes = [len(pool) for pool in pools(block, settings)]
     assert sum(sizes) == 50 and len(set(sizes)) > 1
     assert {len(pool) for pool in pools(block, SHORT)} == {1}
+
+
+def test_what_is_not_tuned_sees_nothing_of_its_cluster(model, people):
+    block = gather(KEY, model, people.task, people, settings=SHORT)
+    untuned = replace(SHORT, training=tuning.Training(steps=0))
+    of_clusters = replace(untuned, learn_from="cluster")
+    alike = [
+        tune_bank(KEY, model, block, nv.condition("NVM-3", 0.1), settings=settings)
+        for settings in (untuned, of_clusters)
+    ]
+    assert jnp.array_equal(alike[0].prompts, alike[1].prompts)
 
 
 def test_clusters_of_several_sizes_need_to_know_how_many_a_step_sees(model, people):
