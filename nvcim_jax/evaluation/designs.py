@@ -53,7 +53,8 @@ def _against(best: str, others: Sequence[str]) -> tuple[Pair, ...]:
 
 
 OF_THE_PAPER = (
-    *_against(PAPER, [*PAPERS]), (BEST, PAPER), (BEST, methods.OWN), (BEST, rungs.TEXT), (methods.OWN, methods.BASE),
+    *_against(PAPER, [*PAPERS]), ("paper: flat MIPS", "paper: no training noise, flat MIPS"),
+    (BEST, PAPER), (BEST, methods.OWN), (BEST, rungs.TEXT), (methods.OWN, methods.BASE),
 )  # fmt: skip
 ONE_FOR_ALL = tuple(f"one for all: {name}" for name in rungs.RIVALS)
 ABLATED = tuple(
