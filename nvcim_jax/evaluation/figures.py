@@ -112,15 +112,18 @@ def curves(path: Path, panels: Sequence[Panel], *, title: str, notes: Sequence[s
             axis.legend(fontsize=7, **({"loc": "upper left", "bbox_to_anchor": (1.01, 1)} if beside else {}))
     for axis in axes.flat[len(panels) :]:
         axis.remove()
-    whole = height + below
+    whole, above = height + below, 0.35
     figure.suptitle(title, fontsize=11, y=1 - 0.15 / whole, va="top")
     if shared:
-        handles = axes.flat[0].get_legend_handles_labels()
+        handles, names = axes.flat[0].get_legend_handles_labels()
+        entry = 0.6 + 0.08 * max(map(len, names))  # inches, about
+        ncols = min(len(names), max(1, int(width / entry)))
         figure.legend(
-            *handles, loc="upper center", bbox_to_anchor=(0.5, 1 - 0.4 / whole), ncols=len(handles[0]), fontsize=8
+            handles, names, loc="upper center", bbox_to_anchor=(0.5, 1 - 0.4 / whole), ncols=ncols, fontsize=8
         )
+        above += 0.25 + 0.17 * -(-len(names) // ncols)
     figure.text(0.01, 0.01, "\n".join(notes), fontsize=7, va="bottom")
-    figure.tight_layout(rect=(0, below / whole + 0.01, 1, 1 - (0.75 if shared else 0.35) / whole))
+    figure.tight_layout(rect=(0, below / whole + 0.01, 1, 1 - above / whole))
     with replacing(path) as partial:
         figure.savefig(partial, dpi=130)
     plt.close(figure)
