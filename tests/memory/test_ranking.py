@@ -61,6 +61,14 @@ def test_without_variance_the_ranking_is_that_of_the_means():
     np.testing.assert_allclose(list(worth), wanted, atol=5e-4)
 
 
+def test_of_two_right_documents_the_first_counts():
+    """Of three alike, two are right: two of them hold a right one for sure, first with 2/3, else second."""
+    worth = ranking.expected(jnp.zeros(3), jnp.ones(3), jnp.array([True, True, False]), k=2)
+    assert float(worth.success) == pytest.approx(1, abs=1e-4)
+    assert float(worth.mrr) == pytest.approx(2 / 3 + 1 / 3 / 2, abs=1e-4)
+    assert float(worth.recall) == pytest.approx(2 / 3, abs=1e-4)
+
+
 def test_a_question_without_a_right_document_is_worth_nothing():
     worth = ranking.expected(*THREE, jnp.zeros(3, bool), k=2)
     assert [float(each) for each in worth] == [0] * 5
