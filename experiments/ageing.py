@@ -119,10 +119,12 @@ def main() -> None:
         files.write_text(args.out / "table.md", text + "\n")
         files.write_json(args.out / "results.json", {"retrieval": found, "answers": answers, "times": TIMES,
                                                      "provenance": provenance()})  # fmt: skip
+        ticks = [(time, duration(time)) for time in TIMES]
         panels = [
-            figures.Panel(name, "seconds after programming", "share of questions", {
-                way: figures.Line(TIMES, kinds["closed form"]) for way, kinds in ways.items() if "closed form" in kinds
-            }, scale="log x")
+            figures.Panel(name, "after programming", "share of questions", {
+                way: figures.Line(TIMES, kinds.get("closed form") or kinds["drawn"]) for way, kinds in ways.items()
+                if kinds
+            }, scale="log x", ticks=ticks, is_share=True)
             for name, ways in found.items()
         ]  # fmt: skip
         figures.curves(args.out / "results.png", panels, title="recommended's search, some time after programming")

@@ -90,6 +90,8 @@ class Panel(NamedTuple):
     lines: Mapping[str, Line]
     scale: str = "linear"  # of both axes, or "log"; "log x" of one
     marks: Sequence[float] = ()  # heights to compare with
+    ticks: Sequence[tuple[float, str]] = ()  # of x, with what is written there
+    is_share: bool = False  # whether y goes from 0 to 1
 
 
 def curves(path: Path, panels: Sequence[Panel], *, title: str, notes: Sequence[str] = ()) -> None:
@@ -144,6 +146,11 @@ def _draw(axis, panel: Panel) -> None:
         each = {"x": axis.xaxis, "y": axis.yaxis}[name]
         each.set_major_formatter("{x:g}")  # matplotlib would write powers as mathematics
         each.set_minor_formatter("")
+    if panel.ticks:
+        axis.set_xticks(*zip(*panel.ticks, strict=True))
+        axis.minorticks_off()
+    if panel.is_share:
+        axis.set_ylim(0, 1.02)
     axis.title.set_fontsize(10)
     axis.grid(alpha=0.3)
 
