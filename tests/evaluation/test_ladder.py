@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nvcim_jax import tuning
+from nvcim_jax import llm, tuning
+from nvcim_jax.cli import EMBEDDED
 from nvcim_jax.core.similarity import aligned, aligned_mean, pairwise_mean
 from nvcim_jax.data import lamp, synthetic
 from nvcim_jax.data.users import Users, toy_users
@@ -172,6 +173,8 @@ def test_the_sensitivity_of_stored_values_is_the_curvature_of_their_samples_loss
     assert found.shape == learned.prompts.shape and (found[0, :3] > 0).any() and not found[0, 3:].any()
     other = sensitivities(jax.random.key(1), model, block, learned, settings=settings)
     assert np.corrcoef(found[0, :3].reshape(-1), np.asarray(other)[0, :3].reshape(-1))[0, 1] > 0.5
+    half = sensitivities(KEY, llm.load(EMBEDDED, dtype="bfloat16"), block, learned, settings=settings)
+    assert np.corrcoef(found[0, :3].reshape(-1), np.asarray(half)[0, :3].reshape(-1))[0, 1] > 0.9
 
 
 def result(**scores):
