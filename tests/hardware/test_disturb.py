@@ -28,6 +28,14 @@ def test_chosen_leaves_change_and_others_are_the_same_objects():
     np.testing.assert_array_equal(both["lora"]["a"], out["lora"]["a"])  # a leaf's draw is its own
 
 
+def test_leaves_that_are_alike_do_not_draw_alike():
+    twin = {"a": TREE["lora"]["a"], "b": TREE["lora"]["a"]}
+    out = disturb(KEY, twin, NVM3, sigma=0.1)
+    assert not np.array_equal(out["a"], out["b"])
+    rows = disturb(KEY, {"w": jnp.ones((2, 8))}, NVM3, sigma=0.1)["w"]
+    assert not np.array_equal(*rows)
+
+
 def test_by_default_every_leaf_of_floats():
     out = disturb(KEY, TREE, NVM3, sigma=0.1)
     assert out["steps"] is TREE["steps"] and np.abs(out["bias"] - TREE["bias"]).max() > 0
