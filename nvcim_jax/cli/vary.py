@@ -178,9 +178,7 @@ def vary(
             name, why = next(iter(by_draws.items()))
             others = f" (and {', '.join(list(by_draws)[1:])})" if by_draws.keys() - {name} else ""
             raise ValueError(f"{name}{others}: no closed form for {why}: program the banks instead, with --draws 2000")
-        source = (
-            banks.saved(bank, preset, task, data) if bank else banks.learned(preset, task, users, data, seed, hours)
-        )
+        read = banks.saved(bank, preset, task, data) if bank else banks.learned(preset, task, users, data, seed, hours)
         prepare(out, *RESULTS)
         provenance()  # of now, not of the end
         loaded = load(model, weights, memory_size)

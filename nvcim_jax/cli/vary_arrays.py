@@ -106,17 +106,17 @@ def _table(title: str, found: Sequence["Point"], best: Sequence["Point"]) -> Tab
     from nvcim_jax.evaluation.statistics import interval
 
     table = Table("device, sigma", "cell", "rows", "ADC", "found", "lost: saturating", "rounding", "pJ", title=title)
-    array = None
+    ideal = 0.0
     for each in found:
         of = (f"{each.device}, {each.sigma:g}", f"{each.cell_bits} bits", str(each.rows_at_once))
         share = interval(each.found.mean(0))
         told = f"{share.mean:.3f} ± {share.half:.3f}"
         if each.adc is None:
             table.add_section()
-            array = each
+            ideal = each.found.mean()
             table.add_row(*of, "ideal", told, "", "", "")
             continue
-        lost = [f"{array.found.mean() - part.mean():.3f}" for part in (each.saturating, each.rounding)]
+        lost = [f"{ideal - part.mean():.3f}" for part in (each.saturating, each.rounding)]
         star = " *" if any(each is one for one in best) else ""
         energy = "" if each.energy_pj is None else f"{each.energy_pj:,.0f}"
         table.add_row(*of, f"{each.adc} bits", told + star, *lost, energy)

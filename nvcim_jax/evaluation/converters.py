@@ -76,11 +76,12 @@ def check(grid: Grid, of: Case) -> None:
 
 def product_of(settings: Settings) -> cost.Product:
     """The products of the arrays that give the score of `settings`. ValueError for a score that is no product."""
-    known = {pairwise_mean: cost.mean, aligned_mean: cost.aligned, aligned: cost.aligned}
+    known = ((pairwise_mean, cost.mean), (aligned_mean, cost.aligned), (aligned, cost.aligned))
     reduce = getattr(settings.score, "keywords", {}).get("reduce")
-    if reduce not in known:
-        raise ValueError("this preset's search is no plain product in arrays: choose recommended or paper")
-    return known[reduce]
+    for one, form in known:
+        if reduce is one:
+            return form
+    raise ValueError("this preset's search is no plain product in arrays: choose recommended or paper")
 
 
 def points(
@@ -118,9 +119,10 @@ def points(
             ideal = shares[:, s, 0]
             found.append(Point(**at, adc=None, found=ideal, saturating=ideal, rounding=ideal, energy_pj=None))
             for b, adc in enumerate(bits):
-                each = {part: shares[:, s, 1 + len(PARTS) * b + p] for p, part in enumerate(PARTS)}
+                whole, saturating, rounding = (shares[:, s, 1 + len(PARTS) * b + p] for p in range(len(PARTS)))
                 energy = energy_of(row, of, grid, form, cell_bits=cell_bits, at_once=at_once, adc=adc)
-                found.append(Point(**at, adc=adc, **each, energy_pj=energy))
+                found.append(Point(**at, adc=adc, found=whole, saturating=saturating, rounding=rounding,
+                                   energy_pj=energy))  # fmt: skip
     return found
 
 
@@ -226,7 +228,7 @@ def _trial(form: cost.Product, query_bits: int, layout: Layout, tile: Tile):
 
         def at(sigma):
             keys = jax.random.split(key, of.keys.shape[0])
-            return jax.lax.map(lambda own: one(*own, sigma), (keys, of)).T
+            return jax.lax.map(lambda own: one(own[0], own[1], sigma), (keys, of)).T
 
         return jax.lax.map(at, sigmas)
 
