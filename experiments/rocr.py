@@ -125,7 +125,8 @@ def scores(given: World, row: Row, device: str, sigma: float, args) -> dict[str,
             KEY, codec, given.case, condition(device, jnp.float32(sigma)), draws=args.draws, write=write, **how
         )
         found = jax.tree.map(lambda leaf: leaf.mean(axis=0), found)
-    return {name: np.asarray(getattr(found, name)).tolist() for name in ("agreement", "first", "ndcg")}
+    shares = {name: np.asarray(getattr(found, name)) for name in ("agreement", "first", "ndcg")}
+    return {name: np.clip(each, 0, 1).tolist() for name, each in shares.items()}  # a quadrature ends at 1 + 1e-7
 
 
 def cells(args, whole: int) -> Iterator[tuple[str, Row, str, float]]:
