@@ -1,13 +1,22 @@
 """The banks that `nvcim vary` asks: saved ones, or those that embedded users learn now."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nvcim_jax.cli.shared import announce
 
+if TYPE_CHECKING:  # JAX takes its time
+    from nvcim_jax.evaluation.retrieval import Case
+    from nvcim_jax.llm.weights import Model
+    from nvcim_jax.people import User
+    from nvcim_jax.pipeline.presets import Settings
+
 SECONDS_TO_LEARN = 0.2  # a user of the toy world, with the toy model on two cores
+Read = Callable[["Model"], tuple[list["User"], "Case", str, "Settings"]]
 
 
-def saved(bank: Path, preset: str | None, task: str | None, data: Path | None):
+def saved(bank: Path, preset: str | None, task: str | None, data: Path | None) -> Read:
     """What reads the case of a saved bank, given a model: users, case, what "right" means, settings."""
     from nvcim_jax.evaluation import cases
 
@@ -21,7 +30,7 @@ def saved(bank: Path, preset: str | None, task: str | None, data: Path | None):
     return read
 
 
-def learned(preset: str | None, task: str | None, users: int, data: Path | None, seed: int, hours: float):
+def learned(preset: str | None, task: str | None, users: int, data: Path | None, seed: int, hours: float) -> Read:
     """As `saved`, of banks that are learned now."""
     import jax
 
