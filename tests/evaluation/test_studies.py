@@ -238,6 +238,15 @@ def test_a_cell_is_measured_the_same_whichever_came_before_and_whatever_was_kept
     assert [row["draw"] for row in own.questions] == 8 * [0, 1]
 
 
+def test_the_seed_of_a_study_decides_what_is_drawn(monkeypatch):
+    keys, share = [], crowd.share
+    monkeypatch.setattr(crowd, "share", lambda key, *people, **how: keys.append(key) or share(key, *people, **how))
+    for seed in (3, 4):
+        studies._shared(Source(), ("LaMP-2", (1_000_000, 1), 25, None), seed, 25, crowd.select, None)
+    studies._shared.cache_clear()
+    assert not jnp.array_equal(*map(jax.random.key_data, keys))
+
+
 def test_the_latest_samples_are_as_many_as_the_representatives(model):
     users = toy_users("LaMP-2", 2)
     usual, plain = (

@@ -109,6 +109,12 @@ def test_in_a_full_memory_the_oldest_make_room_and_nothing_more_is_said_of_them(
     assert [thrice.memory.about.name("domains", int(each)) for each in origin.domain] == [s.domain for s in held]
 
 
+def test_no_two_learnings_draw_alike(thrice):
+    own = thrice.memory.bank
+    keys = {tuple(row) for row in np.asarray(own.origin.key)[np.asarray(own.valid)].tolist()}
+    assert len(keys) == int(own.count.sum()) > 3
+
+
 def test_an_ovt_of_the_same_question_is_replaced(once):
     """And nobody makes room for it."""
     block, memory = once.memory.block, once.memory
