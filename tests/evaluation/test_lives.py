@@ -63,6 +63,21 @@ def test_ovts_are_held_counted_and_used():
     assert large[1].tokens == 0
 
 
+@pytest.mark.parametrize("of_all", [True, False])
+def test_one_prompt_sees_this_buffer_or_all_so_far(monkeypatch, of_all):
+    now, seen, tune = world(), [], lives.learning.tune
+    kept = [{*people[0].history} for people in lives.kept_rounds(now)]
+
+    def watched(key, model, block, rows, *given, **how):
+        seen.append({*rows.pools[0]})
+        return tune(key, model, block, rows, *given, **how)
+
+    monkeypatch.setattr(lives.learning, "tune", watched)
+    brief = replace(RECOMMENDED, training=tuning.Training(steps=1))
+    list(lives.one_prompt(now, settings=brief, of_all=of_all))
+    assert seen == [kept[0], kept[0] | kept[1] if of_all else kept[1]]
+
+
 def test_the_ovts_that_answered_are_used_once_more():
     from nvcim_jax.pipeline import life
 
