@@ -37,6 +37,7 @@ from nvcim_jax.cli.shared import (
 )
 
 app = typer.Typer()
+COMPILING = 25.0  # seconds that the programs of a task take
 RESULTS = ("results.json", "results.png", "predictions", "bank-*")
 
 
@@ -154,7 +155,7 @@ def _read(tasks, users: int, data: Path | None, loaded, rows, draws: int, hours:
     units = sum(ladder.work(people, loaded, 1, draws, rows) for _, people, _ in crowd) * (1 if data else users / few)
     # Two operations for each parameter and token, of which two cores do about 10^11 a second.
     size = sum(leaf.size for leaf in jax.tree.leaves(loaded.params))
-    seconds = units * size / (5e10 if jax.default_backend() == "cpu" else 5e12)
+    seconds = units * size / (5e10 if jax.default_backend() == "cpu" else 5e12) + COMPILING * len(tasks)
     announce(seconds, hours, f"{users} users of {len(tasks)} tasks under {draws} draws")
     if few < users:
         with console.status("making up the users"):
