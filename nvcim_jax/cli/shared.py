@@ -42,6 +42,14 @@ def number(kind: type, low: float, high: float) -> Callable[[Any], Any]:
     return parse
 
 
+def numbers(option: str, text: str, parse: Callable[[Any], Any], needed: str) -> tuple[Any, ...]:
+    """The numbers with commas between them in the `text` of an option. ValueError says what is `needed` instead."""
+    try:
+        return tuple(map(parse, text.split(",")))
+    except typer.BadParameter as error:
+        raise ValueError(f"{option} {text[:60]!r}: {needed}") from error
+
+
 def path(given: Any) -> Path:
     """A parser of options that are a path: `~` is the home folder, and an empty one is refused."""
     if not str(given).strip():

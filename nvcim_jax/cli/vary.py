@@ -30,6 +30,7 @@ from nvcim_jax.cli.shared import (
     load,
     mitigating,
     number,
+    numbers,
     path,
     plain_errors,
     prepare,
@@ -157,7 +158,8 @@ def vary(
         from nvcim_jax.pipeline.presets import RECOMMENDED
         from nvcim_jax.provenance import provenance
 
-        times = _times(seconds)
+        needed = f"numbers from 1 to {LONGEST:g}, such as 1,3600,86400"
+        times = () if seconds is None else numbers("--seconds", seconds, number(float, 1, LONGEST), needed)
         if adc is not None:
             if times or fidelity or mitigation or compensation != "none" or refresh is not None:
                 raise ValueError("--adc reads freshly written arrays: leave out --seconds, --fidelity, --mitigation, "
@@ -231,16 +233,6 @@ def _draw(path: Path, rows, found, trials, notes: list[str]) -> None:
 
 def _points(rows) -> list:
     return sorted({point for row in rows for point in row.points})
-
-
-def _times(seconds: str | None) -> tuple[float, ...]:
-    """The times in a text such as 1,3600,86400. ValueError for anything else."""
-    if seconds is None:
-        return ()
-    try:
-        return tuple(number(float, 1, LONGEST)(each) for each in seconds.split(","))
-    except typer.BadParameter as error:
-        raise ValueError(f"--seconds {seconds[:60]!r}: numbers from 1 to {LONGEST:g}, such as 1,3600,86400") from error
 
 
 def _fidelity(fidelity: str | None, times: tuple[float, ...]) -> str:

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
 from rich.table import Table
 
 from nvcim_jax.cli import banks
-from nvcim_jax.cli.shared import announce, console, load, number, prepare, print_json, progress_bar
+from nvcim_jax.cli.shared import announce, console, load, number, numbers, prepare, print_json, progress_bar
 
 if TYPE_CHECKING:  # JAX takes its time
     from nvcim_jax.evaluation.converters import Grid, Point
@@ -22,14 +21,9 @@ def grid(adc: str, share: float, cell_bits: str, rows_at_once: str) -> "Grid":
     """The grid that the options name. ValueError for anything but whole numbers with commas between them."""
     from nvcim_jax.evaluation.converters import Grid
 
-    return Grid(_whole("--adc", adc), _whole("--cell-bits", cell_bits), _whole("--rows-at-once", rows_at_once), share)
-
-
-def _whole(option: str, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(number(int, 1, 10**6)(each) for each in text.split(","))
-    except typer.BadParameter as error:
-        raise ValueError(f"{option} {text[:60]!r}: whole numbers with commas between them, such as 3,4,6") from error
+    needed = "whole numbers with commas between them, such as 3,4,6"
+    whole = lambda option, text: numbers(option, text, number(int, 1, 10**6), needed)  # noqa: E731
+    return Grid(whole("--adc", adc), whole("--cell-bits", cell_bits), whole("--rows-at-once", rows_at_once), share)
 
 
 def vary(

@@ -73,13 +73,18 @@ def score(
     return total / sum(WEIGHTS)
 
 
-@jax.jit
+@partial(jax.jit, static_argnames=("layout",))
 def program(
-    key: PRNGKeyArray, keys: Float[Array, "ovts rows dim"], device: Device, *, sigma: Float[Array, ""] | float = 0.0
+    key: PRNGKeyArray,
+    keys: Float[Array, "ovts rows dim"],
+    device: Device,
+    *,
+    sigma: Float[Array, ""] | float = 0.0,
+    layout: Layout = OFFSET_BINARY,
 ) -> tuple[Copy, ...]:
     """`write` for every key of a bank; the draw of OVT i depends on `key` and i alone."""
     each = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(keys.shape[0]))
-    return jax.vmap(partial(write, device=device, sigma=sigma))(each, keys)
+    return jax.vmap(partial(write, device=device, sigma=sigma, layout=layout))(each, keys)
 
 
 @partial(jax.jit, static_argnames=("product", "query_bits", "convert"))
@@ -123,8 +128,7 @@ def find_with_each(
     All of them see the same cells and the same reads, so that what they find differs by the converter alone.
     """
     write_key, read_key = jax.random.split(key)
-    own = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(write_key, jnp.arange(keys.shape[0]))
-    copies = jax.vmap(partial(write, device=device, sigma=sigma, layout=layout))(own, keys)
+    copies = program(write_key, keys, device, sigma=sigma, layout=layout)
     of = partial(score, device=device, product=product, query_bits=query_bits, layout=layout, tile=tile)
 
     def one(key, query):
