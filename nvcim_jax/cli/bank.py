@@ -67,12 +67,14 @@ def _described(saved) -> dict:
             "user": about.name("users", int(origin.user)), "slot": int(at[-1]),
             "domain": about.name("domains", int(origin.domain)), "device": about.name("devices", int(origin.device)),
             "content": sample.content if sample else "", "answer": sample.answer if sample else "",
-            "loss": float(origin.loss) if np.isfinite(origin.loss) else None, "uses": int(origin.uses),
+            "loss": float(origin.loss) if np.isfinite(origin.loss) else None,
+            "uses": int(origin.uses), "writes": int(held.writes[at]),
             "learned_at": datetime.fromtimestamp(int(origin.time), UTC).isoformat() if origin.time else None,
         })  # fmt: skip
     return {
         "version": saved.version, "task": about.task, "model": about.model, "source": about.source,
         "settings": dict(about.settings), "rows": rows, "dim": dim, "slots": held.count.size * slots,
+        "writes": held.writes.reshape(-1).tolist(),
         "arrays": arrays(len(ovts), rows), "users": list(about.users), "ovts": ovts,
     }  # fmt: skip
 
@@ -89,12 +91,12 @@ def _life(told: dict, refresh: float | None) -> dict:
     if endurance is None:
         return {"told": f"wear: {f'{name} gives' if name else 'the bank names'} no endurance, so no life can be told"}
     learned = [datetime.fromisoformat(ovt["learned_at"]).timestamp() for ovt in told["ovts"] if ovt["learned_at"]]
-    found = wear.life(endurance, slots=told["slots"], learned=learned, refresh=refresh)
+    found = wear.life(endurance, writes=told["writes"], learned=learned, refresh=refresh)
     if found is None:
         return {"told": "wear: all OVTs were learned within a day, which is no pace to tell a life from"}
     return {
         "writes_per_year": found.writes_per_year, "years": found.years,
-        "told": f"wear: with {found.why}, the {endurance:g} pulses of {name} last {found.years:.3g} years",
+        "told": f"wear: with {found.why}, the {endurance:g} pulses of {name} last {found.years:.3g} more years",
     }  # fmt: skip
 
 
@@ -111,7 +113,7 @@ def _print_ovt(ovt: dict) -> None:
     learned_at = f"{datetime.fromisoformat(ovt['learned_at']):%Y-%m-%d %H:%M}" if ovt["learned_at"] else ""
     facts = [
         f"slot {ovt['slot']}", ovt["domain"], ovt["device"], "" if ovt["loss"] is None else f"loss {ovt['loss']:.3f}",
-        f"{ovt['uses']} uses", learned_at,
+        f"{ovt['uses']} uses", f"slot written {ovt['writes']} times" if ovt["writes"] > 1 else "", learned_at,
     ]  # fmt: skip
     answer = plain(ovt["answer"])
     answer.truncate(console.width // 3, overflow="ellipsis")

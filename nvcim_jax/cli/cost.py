@@ -245,7 +245,7 @@ def _refreshed(sheet, cell, workload, reading, pulses: float, refresh: float) ->
     said += f"{100 * min(once.latency_ns / 1e9 / refresh, 1):.2g} % of the time"
     if not sheet.endurance:
         return f"{said}."
-    lived = wear.life(sheet.endurance, slots=workload.ovts, learned=(), pulses=pulses, refresh=refresh)
+    lived = wear.life(sheet.endurance, writes=[1] * workload.ovts, learned=(), pulses=pulses, refresh=refresh)
     return f"{said}; its cells last {0.0 if lived is None else lived.years:.3g} years."
 
 

@@ -48,8 +48,8 @@ class Documents(NamedTuple):
         """The documents of one user alone, by default the first, in a bank without free slots."""
         at = self.at(user)
         count = int(self.bank.count[at])
-        cut = jax.tree.map(lambda leaf: np.asarray(leaf)[at : at + 1, :count], self.bank[:3])
-        own = Bank(*cut, count=jnp.asarray(self.bank.count)[at : at + 1])
+        cut = jax.tree.map(lambda leaf: np.asarray(leaf)[at : at + 1, :count], (*self.bank[:3], self.bank.writes))
+        own = Bank(*cut[:3], count=jnp.asarray(self.bank.count)[at : at + 1], writes=cut[3])
         codec = jax.tree.map(lambda leaf: np.asarray(leaf)[at : at + 1], self.codec)
         return self._replace(users=self.users[at : at + 1], bank=own, codec=codec)
 
@@ -133,4 +133,4 @@ def bank_of(rows: Sequence[Float[np.ndarray, "_ code"]], about: About) -> Bank:
         user=jnp.asarray(user), sample=jnp.asarray(sample), domain=jnp.asarray(domain), time=seconds
     )
     counts = jnp.array([len(row) for row in rows], jnp.int32)
-    return Bank(jnp.asarray(codes), jnp.asarray(codes), origin, counts)
+    return banks.new(jnp.asarray(codes), jnp.asarray(codes), origin, counts)

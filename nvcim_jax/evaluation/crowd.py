@@ -123,7 +123,7 @@ def share(
             made = how(learn_key, model, block(settings.fit_codec), condition, settings=settings, report=told)
             return {name: np.asarray(leaf) for name, leaf in schema.to_arrays(made, None).items()}
 
-        found = kept.arrays(folder, {**trained(how, settings, cell), "part": "bank"}, bank)
+        found = kept.arrays(folder, {**trained(how, settings, cell), "part": "bank", "schema": schema.SCHEMA}, bank)
         return jax.tree.map(jnp.asarray, schema.from_arrays(found)[0])
 
     @cache

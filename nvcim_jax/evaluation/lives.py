@@ -155,7 +155,7 @@ def one_prompt(world: World, *, settings: Settings, of_all: bool) -> Iterator[Ch
         )  # fmt: skip
         codes = encode.stored(world.model, tuned.values, codec, settings=how)[:, None]
         start = compiled.prompts_of(codec, codes)[:, 0]
-        banks = bank.Bank(codes, codes, bank.unknown(codes.shape[:2]), jnp.ones(len(pooled), jnp.int32))
+        banks = bank.new(codes, codes, bank.unknown(codes.shape[:2]), jnp.ones(len(pooled), jnp.int32))
         read = retrieve.program(write_key, block, banks, world.at.condition, settings=how)
         prompts = compiled.prompts_of(codec, read.prompts[:, 0])
         front = tuning.Adapted(front=jnp.repeat(prompts[:, 0], len(world.asked(number)[0]), axis=0))

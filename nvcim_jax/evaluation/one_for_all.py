@@ -40,7 +40,7 @@ def learn(
     valid = block.selected.valid
     is_first = jnp.arange(valid.shape[1]) == 0
     alone = jnp.where(is_first[None, :, None, None], codes[:, None], 0)
-    return bank.Bank(alone, alone, bank.unknown(valid.shape), jnp.ones(valid.shape[0], jnp.int32))
+    return bank.new(alone, alone, bank.unknown(valid.shape), jnp.ones(valid.shape[0], jnp.int32))
 
 
 def tune(

@@ -50,6 +50,7 @@ class Bank(NamedTuple):
     keys: Float[Array, "*users slots rows dim"]  # search keys
     origin: Origin
     count: Int[Array, "*users"]
+    writes: Int[Array, "*users slots"]  # times that the cells of a slot were written
 
     @property
     def capacity(self) -> int:
@@ -76,7 +77,24 @@ def empty(capacity: int, rows: int, dim: int) -> Bank:
         raise ValueError(f"a capacity of {capacity}: a bank needs at least one slot")
     check_fits(rows, dim)
     codes = jnp.zeros((capacity, rows, dim))
-    return Bank(codes, jnp.zeros_like(codes), unknown((capacity,)), jnp.int32(0))
+    return new(codes, jnp.zeros_like(codes), unknown((capacity,)), jnp.int32(0))
+
+
+def new(
+    prompts: Float[Array, "*users slots rows dim"],
+    keys: Float[Array, "*users slots rows dim"],
+    origin: Origin,
+    count: Int[Array, "*users"],
+) -> Bank:
+    """A bank as it is first written: each taken slot once."""
+    bank = Bank(prompts, keys, origin, count, jnp.zeros(prompts.shape[:-2], jnp.int32))
+    return bank._replace(writes=bank.valid.astype(jnp.int32))
+
+
+def rewritten(before: Bank, after: Bank) -> Bank:
+    """`after`, which counts one more write than `before` of each taken slot whose codes changed."""
+    changed = jnp.any((before.prompts != after.prompts) | (before.keys != after.keys), axis=(-2, -1))
+    return after._replace(writes=before.writes + (changed & after.valid))
 
 
 def arrays(ovts: int, rows: int, *, scales: tuple[int, ...] = SCALES) -> int:
@@ -92,8 +110,9 @@ def replace(bank: Bank, slot: Int[Array, ""] | int, ovt: Ovt) -> Bank:
     """`bank` with `ovt` in `slot`."""
     put = partial(jax.tree.map, lambda leaf, new: leaf.at[slot].set(new))
     return bank._replace(
-        prompts=put(bank.prompts, ovt.prompt), keys=put(bank.keys, ovt.key), origin=put(bank.origin, ovt.origin)
-    )
+        prompts=put(bank.prompts, ovt.prompt), keys=put(bank.keys, ovt.key), origin=put(bank.origin, ovt.origin),
+        writes=bank.writes.at[slot].add(1),
+    )  # fmt: skip
 
 
 def append(bank: Bank, ovt: Ovt) -> Bank:
@@ -115,7 +134,7 @@ def remove(bank: Bank, slot: Int[Array, ""] | int) -> Bank:
     """`bank` without the OVT in `slot`, into which the last one moves. An empty slot changes nothing."""
     taken = (slot >= 0) & (slot < bank.count)
     last = Ovt(*jax.tree.map(lambda leaf: leaf[bank.count - 1], bank[:3]))
-    to = jnp.where(taken, slot, bank.capacity)  # a slot past the end is not written
+    to = jnp.where(taken & (slot != bank.count - 1), slot, bank.capacity)  # a slot past the end is not written
     return replace(bank, to, last)._replace(count=bank.count - taken)
 
 
@@ -123,7 +142,8 @@ def drop(bank: Bank, which: Bool[Array, "slots"]) -> Bank:
     """`bank` without the OVTs for which `which` is true, such as `bank.origin.domain == 3`; the others keep order."""
     kept = bank.valid & ~which
     order = jnp.argsort(~kept, stable=True)
-    return Bank(*jax.tree.map(lambda leaf: leaf[order], bank[:3]), count=jnp.sum(kept, dtype=bank.count.dtype))
+    ordered = jax.tree.map(lambda leaf: leaf[order], bank[:3])
+    return rewritten(bank, Bank(*ordered, count=jnp.sum(kept, dtype=bank.count.dtype), writes=bank.writes))
 
 
 def grown(bank: Bank, capacity: int) -> Bank:
@@ -131,8 +151,8 @@ def grown(bank: Bank, capacity: int) -> Bank:
     if capacity < bank.capacity:
         raise ValueError(f"a capacity of {capacity}, but the bank has {bank.capacity} slots: a bank does not shrink")
     more = capacity - bank.capacity
-    padded = jax.tree.map(lambda leaf: jnp.pad(leaf, [(0, more)] + [(0, 0)] * (leaf.ndim - 1)), bank[:3])
-    return Bank(*padded, count=bank.count)
+    pad = lambda leaf: jnp.pad(leaf, [(0, more)] + [(0, 0)] * (leaf.ndim - 1))  # noqa: E731
+    return Bank(*jax.tree.map(pad, bank[:3]), count=bank.count, writes=pad(bank.writes))
 
 
 def used(bank: Bank, slots: Int[Array, "uses"]) -> Bank:
@@ -202,17 +222,18 @@ def take_in(
     """`bank` without the OVTs that are `gone`, and with those of `ovts` that are `new`, which go into free slots.
 
     Where these are too few `victim(bank)` makes room first, again and again: new OVTs do not drive each other out. More
-    new ones than slots do not fit, and the last of them are lost.
+    new ones than slots do not fit, and the last of them are lost. All is written at once: a slot at most once.
     """
     needed = jnp.sum(new, dtype=bank.count.dtype)
 
     def lacks_room(bank: Bank) -> Bool[Array, ""]:
         return (bank.count + needed > bank.capacity) & (bank.count > 0)
 
-    bank = jax.lax.while_loop(lacks_room, partial(evict, victim=victim), drop(bank, gone))
-    slots = jnp.where(new, bank.count + jnp.cumsum(new) - 1, bank.capacity)
-    filled = jax.tree.map(lambda leaf, own: leaf.at[slots].set(own, mode="drop"), bank[:3], tuple(ovts))
-    return Bank(*filled, count=jnp.minimum(bank.count + needed, bank.capacity))
+    left = jax.lax.while_loop(lacks_room, partial(evict, victim=victim), drop(bank, gone))
+    slots = jnp.where(new, left.count + jnp.cumsum(new) - 1, bank.capacity)
+    filled = jax.tree.map(lambda leaf, own: leaf.at[slots].set(own, mode="drop"), left[:3], tuple(ovts))
+    count = jnp.minimum(left.count + needed, bank.capacity)
+    return rewritten(bank, Bank(*filled, count=count, writes=bank.writes))
 
 
 def _earliest(bank: Bank, among: Bool[Array, "slots"]) -> Int[Array, ""]:

@@ -66,9 +66,9 @@ def held(bank: Bank) -> list[Bank]:
     parts = []
     for at, shard in enumerate(bank.prompts.addressable_shards):
         of_shard = lambda leaf, at=at: np.asarray(leaf.addressable_shards[at].data)  # noqa: E731
-        prompts, keys, origin = jax.tree.map(of_shard, bank[:3])
+        prompts, keys, origin, writes = jax.tree.map(of_shard, (*bank[:3], bank.writes))
         count = np.clip(np.asarray(bank.count) - (shard.index[0].start or 0), 0, len(prompts))
-        parts.append(bank._replace(prompts=prompts, keys=keys, origin=origin, count=count))
+        parts.append(bank._replace(prompts=prompts, keys=keys, origin=origin, count=count, writes=writes))
     return parts
 
 

@@ -90,7 +90,8 @@ def tune_bank(
         key=jax.random.key_data(keys.of_slots(key, block.users, slots, "tune")),
     )
     put = lambda leaf: jnp.zeros((*selected.valid.shape, *leaf.shape[1:]), leaf.dtype).at[user, slot].set(leaf)  # noqa: E731
-    return bank.Bank(*jax.tree.map(put, (codes, search_keys, origin)), count=selected.valid.sum(axis=1))
+    codes, search_keys, origin = jax.tree.map(put, (codes, search_keys, origin))
+    return bank.new(codes, search_keys, origin, selected.valid.sum(axis=1))
 
 
 def pools(block: Block, settings: Settings) -> list[tuple[Sample, ...]]:

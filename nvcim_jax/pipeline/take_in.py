@@ -61,7 +61,8 @@ def renewed(key: PRNGKeyArray, model: Model, memory: Memory, block: Block, *, fi
     blank = block.selected.learned[0]  # in free slots, where anything may stand
     contents = [[sample or blank for sample in row] for row in held]
     codes = content_codes(model, contents, codec, memory.settings.tokens)
-    coded = memory.bank._replace(prompts=prompts, keys=compiled.search_keys(codes, prompts, key=memory.settings.key))
+    keys = compiled.search_keys(codes, prompts, key=memory.settings.key)
+    coded = bank.rewritten(memory.bank, memory.bank._replace(prompts=prompts, keys=keys))
     return memory._replace(bank=coded, block=memory.block._replace(codec=codec)), block._replace(codec=codec)
 
 

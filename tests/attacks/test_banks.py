@@ -40,7 +40,7 @@ def held(**changes):
     """Two users' banks of three slots, two of them taken."""
     codes = jax.random.normal(jax.random.key(0), (2, 3, 16, 8))
     origin = banks.unknown((2, 3))._replace(domain=jnp.zeros((2, 3), jnp.int32), user=jnp.array([[0] * 3, [1] * 3]))
-    return banks.Bank(codes, 2 * codes, origin, jnp.array([2, 2], jnp.int32))._replace(**changes)
+    return banks.new(codes, 2 * codes, origin, jnp.array([2, 2], jnp.int32))._replace(**changes)
 
 
 def codec():
@@ -255,7 +255,7 @@ def by_description(honest, tmp_path):
 def by_table(honest, tmp_path):
     """Schema, arrays and digests that tell of other arrays than there are, under right digests."""
     changes = {f"schema {value!r:.20}": at("schema", value=value) for value in VALUES.values()}
-    changes |= {f"schema {value}": at("schema", value=value) for value in (1, 3, 99, 2.0, 10**30)}
+    changes |= {f"schema {value}": at("schema", value=value) for value in (1, 2, 4, 99, 3.0, 10**30)}
     for table in ("shapes", "digests"):
         changes |= {f"{table} are {name}": at(table, value=value) for name, value in VALUES.items()}
         changes |= {f"{table} without {name}": without(table, name) for name in ("keys", "count", "decoder_0_weight")}

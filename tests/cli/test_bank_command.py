@@ -74,7 +74,7 @@ def test_show_as_json_for_scripts(tmp_path):
     assert (told["version"], told["task"], told["slots"], told["users"]) == (1, "LaMP-2", 8, ["Ann"])
     assert len(told["ovts"]) == 6 and told["ovts"][5] == {
         "user": "Ann", "slot": 5, "domain": "elves", "device": "NVM-3", "content": "dragons and rings",
-        "answer": "fantasy", "loss": pytest.approx(2 / 7), "uses": 2, "learned_at": None,
+        "answer": "fantasy", "loss": pytest.approx(2 / 7), "uses": 2, "writes": 1, "learned_at": None,
     }  # fmt: skip
 
 
@@ -168,6 +168,7 @@ def test_a_bank_saved_by_an_earlier_release_works_with_every_command(tmp_path, m
     assert user.id == "1000003" and samples[0][5].domain == "opera" and samples[0][6] is None
     assert "with the OVT" in nvcim("ask", folder, user.queries[0].content)
     old = store.load(folder)
+    assert np.asarray(old.bank.writes).tolist() == [[1] * 6 + [0] * 2]
     assert old.about.source is None and old.about.sigma == 0.1
     store.save(folder, old.bank, old.codec, old.about, over=1)
     assert store.load(folder).about == old.about

@@ -16,7 +16,7 @@ from nvcim_jax.evaluation.designs import DESIGNS, PAPERS, published
 from nvcim_jax.evaluation.ladder import Outcome, Score
 from nvcim_jax.evaluation.methods import Cell, training_of
 from nvcim_jax.evaluation.studies import Choice, Source
-from nvcim_jax.memory.bank import Bank, unknown
+from nvcim_jax.memory.bank import new, unknown
 from nvcim_jax.people import Sample
 from nvcim_jax.pipeline.model import TOY
 from nvcim_jax.pipeline.presets import RECOMMENDED
@@ -108,7 +108,7 @@ def learner(trained):
     def learn(key, model, block, condition, *, settings, report):
         trained.append((settings.train_sigma, np.asarray(condition.device.levels).tolist(), float(condition.sigma)))
         code = jnp.full((*block.selected.valid.shape, 16, 48), condition.sigma)
-        return Bank(code, code, unknown(block.selected.valid.shape), jnp.ones(1, jnp.int32))
+        return new(code, code, unknown(block.selected.valid.shape), jnp.ones(1, jnp.int32))
 
     return learn
 

@@ -26,5 +26,5 @@ def untrained(folder: Path, model, **said) -> Path:
         model=fingerprint(model), task="LaMP-2", source=EMBEDDED_WORLD, users=(user.id,), samples=(samples,),
         domains=domains, devices=("NVM-3",), settings={"preset": "recommended", **said},
     )  # fmt: skip
-    store.save(folder, banks.Bank(codes, codes, origin, jnp.full(1, 2, jnp.int32)), own, about)
+    store.save(folder, banks.new(codes, codes, origin, jnp.full(1, 2, jnp.int32)), own, about)
     return folder

@@ -62,9 +62,39 @@ def test_replace_and_remove():
     assert held(growth.remove(grown, 2)) == [4, 9]
 
 
+def test_writes_of_slots_are_counted_by_hand():
+    grown = filled([ovt(n) for n in (1, 2, 3, 4)])
+    assert np.asarray(grown.writes).tolist() == [1, 1, 1, 1, 0, 0]
+    grown = growth.replace(grown, 1, ovt(9))
+    assert np.asarray(grown.writes).tolist() == [1, 2, 1, 1, 0, 0]
+    grown = growth.remove(grown, 0)  # the last one moves into slot 0
+    assert np.asarray(grown.writes).tolist() == [2, 2, 1, 1, 0, 0]
+    grown = growth.remove(grown, 2)  # the last one itself: nothing moves
+    assert np.asarray(grown.writes).tolist() == [2, 2, 1, 1, 0, 0]
+    grown = bank.drop(filled([ovt(n) for n in (1, 2, 3, 4)]), jnp.array([False, True, False, False, False, False]))
+    assert held(grown) == [1, 3, 4] and np.asarray(grown.writes).tolist() == [1, 2, 2, 1, 0, 0]
+    assert np.asarray(bank.grown(grown, 8).writes).tolist() == [1, 2, 2, 1, 0, 0, 0, 0]
+
+
+def test_taking_in_writes_a_slot_once_at_most_and_not_what_it_holds():
+    full = filled([ovt(n, time=n) for n in range(1, 7)])
+    two = jax.tree.map(lambda *leaves: jnp.stack(leaves), ovt(7, time=7), ovt(8, time=8))
+    after = bank.take_in(full, two, jnp.array([True, True]), jnp.zeros(6, bool))
+    changed = np.asarray(after.prompts[:, 0, 0] != full.prompts[:, 0, 0])
+    assert sorted(held(after)) == [3, 4, 5, 6, 7, 8] and changed.sum() >= 2
+    np.testing.assert_array_equal(after.writes, full.writes + changed)
+
+
+def test_codes_that_stay_are_not_written_again():
+    grown = filled([ovt(1), ovt(2)])
+    other = grown._replace(keys=grown.keys.at[1, 0, 0].add(1.0))
+    assert np.asarray(bank.rewritten(grown, other).writes).tolist() == [1, 2, 0, 0, 0, 0]
+
+
 @pytest.mark.parametrize("slot", [-1, 2, 5, 6])
 def test_removing_an_empty_slot_changes_nothing(slot):
-    assert held(growth.remove(filled([ovt(1), ovt(2)]), slot)) == [1, 2]
+    same = growth.remove(filled([ovt(1), ovt(2)]), slot)
+    assert held(same) == [1, 2] and np.asarray(same.writes).tolist() == [1, 1, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("slot", [-2, 6])

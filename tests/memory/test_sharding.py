@@ -25,7 +25,7 @@ def bank(tmp_path_factory):
     folder = tmp_path_factory.mktemp("spread") / "bank"
     codes = jax.random.normal(jax.random.key(0), (8192, 4, 8))
     keys = codes.at[6999].set(codes[0])  # an equal score on the last device
-    store.save(folder, banks.Bank(codes, keys, banks.unknown((8192,)), jnp.int32(7000)))
+    store.save(folder, banks.new(codes, keys, banks.unknown((8192,)), jnp.int32(7000)))
     return folder
 
 
@@ -69,7 +69,7 @@ def test_the_bits_are_those_of_one_device(bank, alone, tmp_path, devices, proces
 
 def test_a_bank_that_does_not_cut_evenly_is_refused_with_the_remedy(tmp_path):
     codes = jnp.ones((100, 4, 8))
-    store.save(tmp_path / "bank", banks.Bank(codes, codes, banks.unknown((100,)), jnp.int32(5)))
+    store.save(tmp_path / "bank", banks.new(codes, codes, banks.unknown((100,)), jnp.int32(5)))
     with pytest.raises(store.StoreError, match="100 slots does not cut over 1 devices: grow it to 1024 first"):
         store.load(tmp_path / "bank", mesh=sharding.line(1))
 

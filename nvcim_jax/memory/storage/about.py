@@ -117,6 +117,8 @@ class About:
         """ValueError if `bank`, of NumPy arrays, has an index that is not in these lists, or more OVTs than slots."""
         if (bank.count < 0).any() or (bank.count > bank.capacity).any():
             raise ValueError(f"a bank of {bank.capacity} slots cannot hold {bank.count} OVTs")
+        if (bank.writes < 0).any():
+            raise ValueError(f"a bank whose slots were written {bank.writes.min()} times: 0 is the least")
         if bank.count.ndim and self.users and len(self.users) != bank.count.shape[0]:
             raise ValueError(f"the bank names {len(self.users)} users, but holds {bank.count.shape[0]}")
         origin = jax.tree.map(lambda leaf: leaf[taken(bank)], bank.origin)

@@ -108,6 +108,7 @@ def read(folder: Path, version: int, *, mesh: Mesh | None = None) -> Checked:
         damaged = schema.damage_1(arrays, kept)
         return Checked(*schema.migrated_1(arrays, about), damaged, {})
     damaged = {name: digests.differing(leaf, kept[name]) for name, leaf in arrays.items()}
+    arrays = schema.migrated_2(arrays) if number == 2 else arrays
     return Checked(arrays, about, {name: rows for name, rows in damaged.items() if rows}, kept)
 
 

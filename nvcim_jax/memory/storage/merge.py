@@ -16,9 +16,9 @@ def without(bank: Bank, bad: np.ndarray) -> Bank:
     kept = taken(bank) & ~bad
     order = np.argsort(~kept, axis=1, kind="stable")
     rows = np.arange(len(order))[:, None]
-    return Bank(
-        *jax.tree.map(lambda leaf: leaf[rows, order], bank[:3]), count=kept.sum(axis=1).astype(bank.count.dtype)
-    )
+    count = kept.sum(axis=1).astype(bank.count.dtype)
+    moved = Bank(*jax.tree.map(lambda leaf: leaf[rows, order], bank[:3]), count=count, writes=bank.writes)
+    return moved._replace(writes=bank.writes + (taken(moved) & (order != np.arange(order.shape[1]))))
 
 
 def taken_over(saved: Saved, user: int, older: Saved, *, is_new: bool) -> tuple[Saved, int]:
@@ -66,9 +66,10 @@ def _appended(saved: Saved, user: int, older: Saved, row: int, slot: int) -> Sav
     """`saved` with one more OVT of a user, in a bank that grows where it is full."""
     bank, at = saved.bank, int(saved.bank.count[user])
     if at == bank.capacity:
-        bank = Bank(*jax.tree.map(_doubled, bank[:3]), count=bank.count)
+        bank = Bank(*jax.tree.map(_doubled, bank[:3]), count=bank.count, writes=jax.tree.map(_doubled, bank.writes))
     jax.tree.map(lambda leaf, other: leaf[user].__setitem__(at, other[row, slot]), bank[:3], older.bank[:3])
     bank.count[user] += 1
+    bank.writes[user, at] += 1
     about = saved.about
     for kind, field in (("users", "user"), ("domains", "domain"), ("devices", "device")):
         name = older.about.name(kind, int(getattr(bank.origin, field)[user, at]))

@@ -1,4 +1,4 @@
-"""A bank as named arrays, the way it lies on disk: this schema, and the migration of the one before."""
+"""A bank as named arrays, the way it lies on disk: this schema, and the migration of those before."""
 
 import hashlib
 import json
@@ -15,8 +15,8 @@ from nvcim_jax.memory.bank import Bank, Origin, unknown
 from nvcim_jax.memory.storage import digests
 from nvcim_jax.memory.storage.about import About
 
-SCHEMA = 2
-KINDS = {"valid": jnp.bool_, "count": jnp.integer, "origin_loss": jnp.floating} | {
+SCHEMA = 3
+KINDS = {"valid": jnp.bool_, "count": jnp.integer, "writes": jnp.integer, "origin_loss": jnp.floating} | {
     f"origin_{name}": jnp.integer for name in Origin._fields if name != "loss"
 }  # of numbers; all other arrays hold floats
 INTEGERS = (jnp.int8, jnp.int16, jnp.int32, jnp.uint8, jnp.uint16, jnp.uint32)
@@ -31,7 +31,7 @@ def to_arrays(bank: Bank, codec: Codec | None) -> Arrays:
     """The leaves of a bank and its codec by name."""
     layers = {} if codec is None else codec_to_arrays(codec)
     origin = {f"origin_{name}": leaf for name, leaf in bank.origin._asdict().items()}
-    named = {"prompts": bank.prompts, "keys": bank.keys, "count": bank.count, **origin, **layers}
+    named = {"prompts": bank.prompts, "keys": bank.keys, "count": bank.count, "writes": bank.writes, **origin, **layers}
     return {name: leaf if isinstance(leaf, jax.Array) else np.asarray(leaf) for name, leaf in named.items()}
 
 
@@ -39,7 +39,8 @@ def from_arrays(arrays: Arrays) -> tuple[Bank, Codec | None]:
     """The bank and its codec, None if it was saved without one."""
     codec = codec_from_arrays(arrays)
     origin = Origin(**{name: arrays[f"origin_{name}"] for name in Origin._fields})
-    return Bank(arrays["prompts"], arrays["keys"], origin, arrays["count"]), codec if codec.encoder else None
+    bank = Bank(arrays["prompts"], arrays["keys"], origin, arrays["count"], arrays["writes"])
+    return bank, codec if codec.encoder else None
 
 
 def codec_to_arrays(codec: Codec) -> Arrays:
@@ -64,7 +65,7 @@ def codec_from_arrays(arrays: Arrays) -> Codec:
 
 def along_slots(name: str) -> bool:
     """Whether the first axis of this array is the bank's slots, where there is no block of users."""
-    return name in ("prompts", "keys") or name.startswith("origin")
+    return name in ("prompts", "keys", "writes") or name.startswith("origin")
 
 
 def damage_1(arrays: Arrays, kept: dict[str, str]) -> dict[str, list[range]]:
@@ -128,6 +129,7 @@ def check(schema: int, shapes: Shapes) -> None:
     if schema > 1:
         expected |= {"count": (*users,)} | {f"origin_{name}": (*users, slots) for name in Origin._fields}
         expected["origin_key"] = (*users, slots, 2)
+        expected |= {"writes": (*users, slots)} if schema > 2 else {}
     else:
         expected["valid"] = (*users, slots)
     expected |= _expected_layers(shapes, users, dim)
@@ -165,7 +167,15 @@ def migrated_1(arrays: Arrays, about: About) -> tuple[Arrays, About]:
             if sample and sample.domain:
                 domain[user, slot] = names.index(sample.domain)
     origin = unknown(valid.shape)._replace(user=users, sample=slots, domain=domain)
-    bank = Bank(arrays["codes"], arrays["keys"], origin, valid.sum(axis=1, dtype=np.int32))
+    count = valid.sum(axis=1, dtype=np.int32)
+    bank = Bank(arrays["codes"], arrays["keys"], origin, count, writes=jnp.asarray(valid, jnp.int32))
     layers = {name: leaf for name, leaf in arrays.items() if name not in ("codes", "keys", "valid")}
     devices = (about.device,) if about.device else ()
     return to_arrays(bank, None) | layers, replace(about, domains=tuple(names), devices=devices)
+
+
+def migrated_2(arrays: Arrays) -> Arrays:
+    """Schema 2 did not count writes: each taken slot was written once at least."""
+    slots, count = arrays["prompts"].shape[-3], np.asarray(arrays["count"])
+    writes, cut = (np.arange(slots) < count[..., None]).astype(np.int32), arrays["origin_uses"].sharding
+    return {**arrays, "writes": jax.make_array_from_callback(writes.shape, cut, lambda part: writes[part])}

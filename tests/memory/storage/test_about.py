@@ -25,7 +25,7 @@ def held(*, count=(1, 1), **origin):
         fields[name] = fields[name].at[:, 0].set(jnp.array(numbers))
     codes = np.zeros((2, 2, 1, 3), np.float32)
     origin = type(unknown())(**{name: np.asarray(leaf) for name, leaf in fields.items()})
-    return Bank(codes, codes, origin, np.array(count, np.int32))
+    return Bank(codes, codes, origin, np.array(count, np.int32), np.zeros(codes.shape[:-2], np.int32))
 
 
 def test_it_is_read_back_as_it_was_written():

@@ -34,7 +34,7 @@ def folder(tmp_path):
 def bank(mark=2):
     """Six OVTs in eight slots."""
     codes = jax.random.normal(jax.random.key(mark), (8, *SHAPE))
-    return banks.Bank(codes, 2 * codes, banks.unknown((8,)), jnp.int32(6))
+    return banks.new(codes, 2 * codes, banks.unknown((8,)), jnp.int32(6))
 
 
 def contents(path):
@@ -75,7 +75,13 @@ def numbered(*ovts, capacity=8, **origin):
     own = np.resize(np.array([*ovts, *[0] * (capacity - len(ovts))], np.int32), capacity)
     fields = {"sample": own, "domain": own % 2, "loss": own / 8, **origin}
     fields = {name: jnp.asarray(value, jnp.float32 if name == "loss" else jnp.int32) for name, value in fields.items()}
-    return banks.Bank(codes, -codes, banks.unknown((capacity,))._replace(**fields), np.int32(len(ovts)))
+    return banks.Bank(
+        codes,
+        -codes,
+        banks.unknown((capacity,))._replace(**fields),
+        np.int32(len(ovts)),
+        np.arange(capacity, dtype=np.int32),
+    )
 
 
 def about(**more):
