@@ -76,7 +76,7 @@ def cost(
     with plain_errors():
         from nvcim_jax import files
         from nvcim_jax.evaluation import cost_comparison, figures
-        from nvcim_jax.hardware import catalogue, circuit
+        from nvcim_jax.hardware import cam_cost, catalogue, circuit
         from nvcim_jax.hardware import cost as model
         from nvcim_jax.hardware import cpu as orin
         from nvcim_jax.provenance import provenance
@@ -91,6 +91,7 @@ def cost(
         reading = circuit.Reading(circuit.Array(rows_at_once=rows_at_once), converter, adc_bits)
         prepare(out, *RESULTS)
         jobs = cost_comparison.jobs(workload, cells, reading, of, pulses=pulses)
+        jobs["search by content, FeFET CAM at 45 nm"] = cam_cost.search_content(ovts, workload.dim)
         published = cost_comparison.published(workload, cells, reading, of)
         verdict = cost_comparison.verdict(workload, cells, reading, of)
         console.print(_costs(jobs, published, f"{ovts:,} OVTs of {tokens} virtual tokens"))
