@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, DTypeLike, Float, Int, PyTree
 
 from nvcim_jax.data import fields, text
 from nvcim_jax.llm import bert, decoder, sentences
@@ -46,13 +46,14 @@ class Encoded(NamedTuple):
     cut: int
 
 
-def load(folder: Path | str) -> Encoder:
+def load(folder: Path | str, *, dtype: DTypeLike = jnp.float32) -> Encoder:
     """The encoder in a folder of sentence-transformers, or of a plain BERT, whose tokens are then averaged.
 
-    Vectors are always scaled to length one. Raises CheckpointError for what is no BERT, and for pooling, modules and
-    weights that are not read here.
+    Vectors are always float32, and scaled to length one. Weights in bfloat16 are faster on a CPU with matrix units for
+    it; a store of documents asks for the encoder that made it, so for the same type. Raises CheckpointError for what is
+    no BERT, and for pooling, modules and weights that are not read here.
     """
-    found = bert.load(folder)
+    found = bert.load(folder, dtype=dtype)
     said = sentences.read(Path(folder).expanduser(), found.config.context)
     pool = {"mean": mean_state, "cls": first_state}[said.pooling]
     model = Model(found.params, found.config, found.tokenizer, ())

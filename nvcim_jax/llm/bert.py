@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, DTypeLike, Float, Int, PyTree
 
 from nvcim_jax.llm import families, fields, huggingface, names, parameters, tensors, tokens
 from nvcim_jax.llm.config import CheckpointError, Config
@@ -40,7 +40,8 @@ class Layers(nn.Module):
         words = nn.Embed(c.vocab_size, c.dim, name="embedding")(ids)
         places = nn.Embed(c.context, c.dim, name="places")(jnp.arange(ids.shape[1]))
         kind = nn.Embed(c.token_types, c.dim, name="kinds")(jnp.zeros(1, jnp.int32))
-        x = Norm(c, name="norm")(words + places[None] + kind[None])
+        words, places, kind = (part.astype(jnp.float32) for part in (words, places[None], kind[None]))
+        x = Norm(c, name="norm")(words + places + kind)
         there = True if lengths is None else jnp.arange(ids.shape[1])[None] < lengths[:, None]
         seen = jnp.broadcast_to(
             jnp.where(there, 0, NOWHERE), ids.shape
@@ -67,8 +68,8 @@ def states(
     return found
 
 
-def load(folder: Path | str) -> Bert:
-    """The BERT in a Hugging Face folder, in float32; its pooler and heads are left out.
+def load(folder: Path | str, *, dtype: DTypeLike = jnp.float32) -> Bert:
+    """The BERT in a Hugging Face folder, its weights in float32 or bfloat16; its pooler and heads are left out.
 
     Raises CheckpointError for a folder without one, for another family, and for what `llm.load` refuses: damaged,
     incomplete or pickled weights, links out of the folder.
@@ -80,7 +81,7 @@ def load(folder: Path | str) -> Bert:
     config, hf = configuration(folder)
     called = names.BERT
     parts = parameters.planned(folder, tensors.found(folder), called, config, None, Layers)
-    flat = {part.ours: jax.device_put(parameters.read(part, jnp.float32)) for part in parts}
+    flat = {part.ours: jax.device_put(parameters.read(part, jnp.dtype(dtype))) for part in parts}
     return Bert(traverse_util.unflatten_dict(flat, sep="/"), config, tokens.tokenizer(folder, hf, config.vocab_size))
 
 
