@@ -39,8 +39,8 @@ from nvcim_jax.pipeline import compiled, retrieve
 from nvcim_jax.pipeline.answer import answer_room, generate
 from nvcim_jax.pipeline.block import Block, Common, gather
 from nvcim_jax.pipeline.common import learn_common
-from nvcim_jax.pipeline.learn import tune_bank
-from nvcim_jax.pipeline.presets import Settings, fixed_rate, relative_rate
+from nvcim_jax.pipeline.learn import start_together, tune_bank
+from nvcim_jax.pipeline.presets import TOGETHER, Settings, fixed_rate, relative_rate
 from nvcim_jax.provenance import provenance
 
 INT16 = 2  # bytes of a value in the arrays
@@ -55,6 +55,14 @@ class Outcome(NamedTuple):
     read: float = 0.0  # tokens of a question as the model reads it
     answering: float = 0.0  # seconds for a question, compilation included
     kept: float = 0.0  # bytes
+
+
+class Started(NamedTuple):
+    """A block of users with what their OVTs start from, and what that took to learn."""
+
+    block: Block
+    tokens: int = 0
+    seconds: float = 0.0
 
 
 class Learned(NamedTuple):
@@ -95,21 +103,38 @@ class Half:
         own = learn_common(self.key("common"), self.model, self.others, self.args.device, **bound)
         return Common(jax.tree.map(lambda leaf: leaf[0], own.codec), own.bank.prompts[0, 0])
 
+    @cached_property
+    def together(self) -> Started:
+        """The users with one prompt of each, tuned on all of the user's own samples, from which OVTs can start."""
+        settings = replace(TOGETHER, longest=self.args.longest, wording=settings_of(self.args).wording)
+        block = gather(self.key("gather"), self.model, self.users.task, self.users, settings=settings)
+        started, tokens = time.perf_counter(), []
+        told = lambda progress: tokens.append(progress.tokens)  # noqa: E731
+        how = {"settings": settings, "report": told}
+        block = start_together(self.key("together"), self.model, block, self.condition, **how)
+        return Started(block, sum(tokens), time.perf_counter() - started)
+
     def learned(
-        self, *, from_common: bool, tuned: bool = True, learn: Callable = tune_bank, learn_from: str = "sample"
+        self, *, start: str = "own", tuned: bool = True, learn: Callable = tune_bank, learn_from: str = "sample"
     ) -> Learned:
-        """A bank for each of the users; what was learned before is not learned again."""
-        name = (from_common, tuned, learn, learn_from)
+        """A bank for each of the users; what was learned before is not learned again.
+
+        OVTs `start` from the user's "own" tokens, from the prompt of the "others", or from one of all samples,
+        "together".
+        """
+        name = (start, tuned, learn, learn_from)
         if name not in self.banks:
             settings, tokens = replace(settings_of(self.args), learn_from=learn_from), []
             if not tuned:
                 settings = replace(settings, training=replace(settings.training, steps=0))
-            bound = {"settings": settings, "common": self.common if from_common else None}
+            bound = {"settings": settings, "common": self.common if start == "others" else None}
             block = gather(self.key("gather"), self.model, self.users.task, self.users, **bound)
+            block, spent, before = self.together if start == "together" else Started(block)
             started = time.perf_counter()
             told = lambda progress: tokens.append(progress.tokens)  # noqa: E731
             bank = learn(self.key("tune"), self.model, block, self.condition, settings=settings, report=told)
-            self.banks[name] = Learned(block, bank, settings, sum(tokens), time.perf_counter() - started)
+            seconds = before + time.perf_counter() - started
+            self.banks[name] = Learned(block, bank, settings, spent + sum(tokens), seconds)
         return self.banks[name]
 
     def key(self, stage: str) -> jax.Array:
@@ -218,24 +243,30 @@ RUNGS: dict[str, Callable[[Half], Outcome]] = {
     "base model": base,
     "text: BM25, 1 sample": partial(retrieved, way="bm25", count=1),
     "text: BM25, 4 samples": partial(retrieved, way="bm25", count=4),
-    "own tokens, untuned": partial(ovts, from_common=False, tuned=False),
+    "own tokens, untuned": partial(ovts, tuned=False),
     "others' prompt": common_alone,
-    "OVT from others' prompt, on clusters": partial(ovts, from_common=True, learn_from="cluster"),
-    "OVT from others' prompt and text": partial(ovts, from_common=True, learn_from="cluster", way="bm25"),
-    "one for all from others' prompt": partial(ovts, from_common=True, learn=one_for_all.learn),
-    "OVT from own tokens, on clusters": partial(ovts, from_common=False, learn_from="cluster"),
+    "OVT from others' prompt, on clusters": partial(ovts, start="others", learn_from="cluster"),
+    "OVT from others' prompt and text": partial(ovts, start="others", learn_from="cluster", way="bm25"),
+    "one for all from others' prompt": partial(ovts, start="others", learn=one_for_all.learn),
+    "OVT from own tokens, on clusters": partial(ovts, learn_from="cluster"),
     "text: dense, 1 sample": partial(retrieved, way="dense", count=1),
     "text: latest, 1 sample": partial(retrieved, way="recent", count=1),
     "LoRA for each person": partial(adapter, method=tuning.Lora(), rate=0.002),
-    "OVT from others' prompt, on samples": partial(ovts, from_common=True),
-    "one for all from own tokens": partial(ovts, from_common=False, learn=one_for_all.learn),
+    "OVT from others' prompt, on samples": partial(ovts, start="others"),
+    "one for all from own tokens": partial(ovts, learn=one_for_all.learn),
+    "one prompt of own samples": partial(ovts, start="together", tuned=False, learn_from="cluster"),
+    "OVT from one prompt of own samples": partial(ovts, start="together", learn_from="cluster"),
 }
 PAIRS = [
     ("OVT from others' prompt, on clusters", other)
     for other in ("base model", "own tokens, untuned", "others' prompt", "one for all from others' prompt",
                   "text: BM25, 1 sample", "LoRA for each person")
 ] + [("OVT from others' prompt and text", "text: BM25, 1 sample"),
-     ("OVT from own tokens, on clusters", "base model")]  # fmt: skip
+     ("OVT from own tokens, on clusters", "base model")] + [
+    ("OVT from one prompt of own samples", other)
+    for other in ("base model", "own tokens, untuned", "one prompt of own samples", "others' prompt",
+                  "OVT from others' prompt, on clusters", "text: BM25, 1 sample", "LoRA for each person")
+]  # fmt: skip
 
 
 def climb(halves: Sequence[Half], rung: Callable[[Half], Outcome]) -> dict:

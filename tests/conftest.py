@@ -37,9 +37,9 @@ def few_programs():
 @pytest.fixture(scope="session")
 def model():
     """The embedded language model."""
-    from nvcim_jax import llm
+    from nvcim_jax.pipeline.model import load_model
 
-    return llm.load(EMBEDDED)
+    return load_model()
 
 
 @pytest.fixture

@@ -36,15 +36,15 @@ def learned(preset: str | None, task: str | None, users: int, data: Path | None,
 
     from nvcim_jax.data import lamp
     from nvcim_jax.evaluation import cases, main_job
-    from nvcim_jax.pipeline.presets import preset as named_preset
+    from nvcim_jax.pipeline import presets
 
     chosen = lamp.task("LaMP-2" if task is None else task)
-    settings = named_preset("recommended" if preset is None else preset)
+    given = None if preset in (None, "recommended") else presets.preset(preset)
     if data is None:
         announce(users * SECONDS_TO_LEARN, hours, f"learning the banks of {users} users")
 
     def learn(model):
-        people = main_job.people(chosen, users, data)[0]
+        people, settings = main_job.people(chosen, users, data)[0], given or presets.recommended(model)
         block, learned = cases.embedded(jax.random.key(seed), model, people, settings=settings)
         return block.users, *cases.case(model, block, learned, settings=settings), settings
 

@@ -78,7 +78,7 @@ def grow(
         ]
         growing = make_room(opened.memory, samples, opened.user, victim=rules[evict])
         key = jax.random.fold_in(jax.random.key(seed), opened.memory.version)  # the next time another
-        steps = len(growing.samples) * opened.memory.settings.training.steps
+        steps = opened.memory.settings.steps(len(growing.samples))
         with interrupts.caught(), tuning_bar(steps) as report:
             grown = fill(key, opened.model, growing, opened.terms.device, sigma=opened.terms.sigma, report=report)
             saved = memory.save(bank, grown)

@@ -87,7 +87,7 @@ def learn(
         from nvcim_jax.provenance import provenance
 
         where = source(task, data, history, column)
-        settings = presets.PERSONAL if common else presets.preset(preset)
+        presets.preset(preset)  # a wrong name is told before anything is read
         checked_device(device, sigma)
         prepare(out, "*")
         provenance()  # of now, not of the end
@@ -96,10 +96,12 @@ def learn(
             people = held_out(people, hold_out) if hold_out else people
         loaded = load(model, weights, memory_size)
         start = _start(common, loaded, preset, device, sigma) if common else None
+        settings = presets.recommended(loaded) if preset == "recommended" else presets.preset(preset)
+        settings = presets.PERSONAL if start else settings
         ovts = cluster_count(min(len(people[0].history), settings.buffer))
         learn_key, answer_key = jax.random.split(jax.random.key(seed)) if hold_out else (jax.random.key(seed), None)
         with resumable(out) as unfinished:
-            with tuning_bar(ovts * settings.training.steps) as report:
+            with tuning_bar(settings.steps(ovts, has_start=start is not None)) as report:
                 if start is None:
                     learned = learn_memory(
                         learn_key, loaded, people, device,

@@ -211,15 +211,15 @@ def _begun(folder: Path, model: Any, chosen: dict[str, Any], words: Any, seed: i
 
     from nvcim_jax.data import tasks
     from nvcim_jax.memory import bank
-    from nvcim_jax.pipeline import life, life_store
+    from nvcim_jax.pipeline import life, life_store, presets
     from nvcim_jax.stream.metrics import READINGS
     from nvcim_jax.stream.policies import POLICIES
 
     checked_device(chosen["device"], chosen["sigma"])
     restate = chosen["restate"]
     rules = life.Rules(
-        device=chosen["device"], sigma=chosen["sigma"], slots=chosen["buffer"], every=chosen["every"],
-        capacity=chosen["capacity"], policy=_named(POLICIES, "policy", chosen),
+        device=chosen["device"], sigma=chosen["sigma"], settings=presets.recommended(model), slots=chosen["buffer"],
+        every=chosen["every"], capacity=chosen["capacity"], policy=_named(POLICIES, "policy", chosen),
         reading=_named(READINGS, "reading", chosen), victim=_named(bank.VICTIMS, "evict", chosen),
         restate=None if restate == "none" else life_store.restating(restate, model),
     )  # fmt: skip

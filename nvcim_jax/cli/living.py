@@ -99,7 +99,7 @@ def _tuning(session: Session, kept: "Kept", *, is_asked: bool = False) -> Iterat
 
     rules, waiting = kept.life.rules, kept.life.counts.waiting + 1
     stored = sum(told is not None for row in kept.life.held for told in row)
-    steps = cluster_count(rules.slots) * rules.settings.training.steps
+    steps = rules.settings.steps(cluster_count(rules.slots))
     if not (is_asked or (stored + 1 >= rules.slots if rules.every is None else waiting >= rules.every)):
         yield lambda done: None
     elif session.bar is None:

@@ -93,23 +93,24 @@ def run(
         from nvcim_jax.data import lamp, synthetic
         from nvcim_jax.evaluation import main_job, methods, predictions
         from nvcim_jax.people import EMBEDDED_WORLD
-        from nvcim_jax.pipeline.presets import PRESETS
+        from nvcim_jax.pipeline.presets import PRESETS, recommended
         from nvcim_jax.provenance import provenance
 
         if data and len(task or []) != 1:
             raise ValueError("--data holds one task: name it with one --task, such as --task LaMP-3")
         upkeep = {"seconds": seconds, "compensation": compensation, "refresh": refresh}
-        presets = {name: mitigating(each, mitigation, budget, **upkeep) for name, each in PRESETS.items()}
         if which not in (None, "all", "short"):
             raise ValueError(f"--methods {which}: choose all or short")
-        rows = methods.rows(presets)
-        if which == "short" or (which is None and model != EMBEDDED):
-            rows = methods.short(rows)
+        mitigating(PRESETS["recommended"], mitigation, budget, **upkeep)  # a wrong name is told before a model is read
         tasks = [lamp.task(name) for name in dict.fromkeys(task or synthetic.TASKS)]
         checked_device(device, sigma, seconds, extrapolate=extrapolate)
         prepare(out, *RESULTS)
         provenance()  # of now, not of the end
         loaded = load(model, weights, memory_size)
+        chosen = PRESETS | {"recommended": recommended(loaded)}
+        rows = methods.rows({name: mitigating(each, mitigation, budget, **upkeep) for name, each in chosen.items()})
+        if which == "short" or (which is None and not loaded.is_embedded):
+            rows = methods.short(rows)
         crowd = _read(tasks, users, data, loaded, rows, draws, hours)
         settings = {
             "device": device, "sigma": sigma, "draws": draws, "seed": seed, "users": users,

@@ -135,7 +135,7 @@ Seed = Annotated[
         "--seed", parser=number(int, 0, 2**32 - 1), metavar="INTEGER", help="The same seed gives the same result."
     ),
 ]
-Preset = Annotated[str, typer.Option("--preset", help="paper-literal, paper or recommended.")]
+Preset = Annotated[str, typer.Option("--preset", help="paper-literal, paper, or recommended, for the model at hand.")]
 Mitigation = Annotated[
     str | None,
     typer.Option(
@@ -259,15 +259,15 @@ def _sentence(message: object) -> str:
 
 def load(model: str, weights: str | None, memory_size: str | None) -> "LoadedModel":
     """The model called `model`, its weights held as --weights says, in a process that may take --memory."""
-    from nvcim_jax import llm
     from nvcim_jax.cli.cache import keep_programs
+    from nvcim_jax.pipeline.model import load_model
 
     if weights not in (None, "float32", "bfloat16", "packed"):
         raise ValueError(f"--weights {weights}: choose float32, bfloat16 or packed")
     keep_programs()
     is_packed = weights == "packed"
     with console.status(f"loading {model}"):
-        return llm.load(
+        return load_model(
             model, dtype=None if is_packed else weights, dequantise="lazy" if is_packed else "load", memory=memory_size
         )
 

@@ -28,6 +28,7 @@ from nvcim_jax.pipeline import retrieve
 from nvcim_jax.pipeline.answer import answer_room, generate
 from nvcim_jax.pipeline.block import Block, Common, started
 from nvcim_jax.pipeline.encode import fit_codecs
+from nvcim_jax.pipeline.learn import start_together
 from nvcim_jax.pipeline.presets import NAMES, RECOMMENDED, Settings
 from nvcim_jax.pipeline.select import Selected, buffered, select
 
@@ -115,12 +116,20 @@ def share(
     def trained(how: Callable, settings: Settings, cell: Cell | None) -> dict[str, Any]:
         return {**own, "how": described(how, {}), "settings": described(settings, NAMES), "cell": cell}
 
+    def told(progress: tuning.Progress) -> None:
+        report(progress.row_steps * crowd.work.step)
+
+    @cache
+    def together(fit: Callable, settings: Settings, cell: Cell) -> Block:
+        return start_together(learn_key, model, block(fit), cell.condition, settings=settings, report=told)
+
     @cache
     def learned(how: Callable, settings: Settings, cell: Cell | None) -> Bank:
         def bank() -> kept.Arrays:
-            condition = (cell or Cell("NVM-1", 0.0)).condition
-            told = lambda progress: report(progress.row_steps * crowd.work.step)  # noqa: E731
-            made = how(learn_key, model, block(settings.fit_codec), condition, settings=settings, report=told)
+            at, whole = cell or Cell("NVM-1", 0.0), block(settings.fit_codec)
+            if settings.together is not None and whole.start is None:
+                whole = together(settings.fit_codec, settings.together, at)
+            made = how(learn_key, model, whole, at.condition, settings=settings, report=told)
             return {name: np.asarray(leaf) for name, leaf in schema.to_arrays(made, None).items()}
 
         found = kept.arrays(folder, {**trained(how, settings, cell), "part": "bank", "schema": schema.SCHEMA}, bank)

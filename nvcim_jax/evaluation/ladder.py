@@ -185,6 +185,8 @@ def work(users: Sequence[User], model: Model, cells: int, draws: int, rows: Sequ
     trained = {training_of(row, Cell("", 1.0)) for row in rows if row.settings}
     ovts = sum(selection.cluster_count(min(len(user.history), rows[-1].learned_with.buffer)) for user in users)
     steps = sum((cells if cell else 1) * settings.training.steps * ovts for _, settings, cell in trained)
+    first = {(settings.together, cell): settings.steps(0) for _, settings, cell in trained}
+    steps += sum((cells if cell else 1) * own * len(users) for (_, cell), own in first.items())
     each = work_on(model, users)
     return steps * each.step + answers * each.answer
 

@@ -17,7 +17,7 @@ from nvcim_jax.evaluation.statistics import Interval, clear, difference, interva
 from nvcim_jax.llm.weights import Model
 from nvcim_jax.people import Sample, User
 from nvcim_jax.pipeline import memory
-from nvcim_jax.pipeline.presets import PRESETS, RECOMMENDED
+from nvcim_jax.pipeline.presets import PRESETS, recommended
 from nvcim_jax.provenance import provenance
 
 BLOCK = 8  # users that are learned and answered together
@@ -170,4 +170,4 @@ def save_bank(folder: Path, model: Model, part: Part, settings: dict[str, Any]) 
     """Save what `recommended` learned for a block of users. Of `settings`, "data" says where they come from."""
     block, bank = part.ladder.block, part.ladder.bank
     said = {"source": settings["data"], "device": settings["device"], "sigma": settings["sigma"]}
-    memory.save(folder, memory.remembered(model, block, bank, settings=RECOMMENDED, **said).noted(**settings))
+    memory.save(folder, memory.remembered(model, block, bank, settings=recommended(model), **said).noted(**settings))

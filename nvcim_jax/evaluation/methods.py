@@ -78,14 +78,26 @@ def rows(presets: Mapping[str, Settings] = PRESETS) -> list[Method]:
     clean = replace(best, train_sigma=0.0, clip=1.0)
     found = [
         Method(BASE, None),
-        Method(OWN, replace(best, training=UNTUNED)),
-        Method(ONE, replace(best, learning_rate=ONE_RATE), learn=one_for_all.learn),
-        Method(OWN_KNOWN, replace(clean, training=UNTUNED), known_domain=True),
+        Method(OWN, untuned(best)),
+        _one_for_all(best),
+        Method(OWN_KNOWN, untuned(clean), known_domain=True),
         Method(KNOWN, clean, known_domain=True),
     ]
     for group, settings in presets.items():
         found += _of_preset(group, settings)
     return found
+
+
+def untuned(settings: Settings) -> Settings:
+    """The same without any training."""
+    return replace(settings, training=UNTUNED, together=None)
+
+
+def _one_for_all(best: Settings) -> Method:
+    """One prompt for all of a user's samples: where OVTs start from one, that one, without any of their own steps."""
+    if best.together is not None:
+        return Method(ONE, replace(best, training=UNTUNED))
+    return Method(ONE, replace(best, learning_rate=ONE_RATE), learn=one_for_all.learn)
 
 
 def short(rows: Sequence[Method]) -> list[Method]:

@@ -1,6 +1,5 @@
 """The baseline of OVTs in Fig. 1: one prompt for a whole buffer, at the compute of the user's own OVTs."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +13,6 @@ from nvcim_jax.data.lamp import Task
 from nvcim_jax.hardware.devices import Condition
 from nvcim_jax.llm.weights import Model
 from nvcim_jax.memory import bank
-from nvcim_jax.people import Sample, User
-from nvcim_jax.pipeline import keys
 from nvcim_jax.pipeline import learn as learning
 from nvcim_jax.pipeline.block import Block
 from nvcim_jax.pipeline.encode import stored
@@ -59,7 +56,7 @@ def tune(
     what a user gets does not depend on who else is in the block.
     """
     order_key, tune_key = jax.random.split(key)
-    pools = shuffled(order_key, block.task, block.users)
+    pools = learning.shuffled(order_key, block.task, block.users)
     jobs = list(zip(budget(block.task, block.selected, settings), map(len, pools), strict=True))
     trained: list[PyTree] = [None] * len(jobs)
     for steps, size in sorted(set(jobs)):
@@ -81,15 +78,3 @@ def budget(task: Task, selected: Selected, settings: Settings) -> list[int]:
     in_bank = zip(selected.samples, np.asarray(selected.valid).sum(axis=1), strict=True)
     pools = [[lamp.both_orders(task, sample) for sample in row[:count] if sample] for row, count in in_bank]
     return [settings.training.steps * sum(map(len, row)) for row in pools]
-
-
-def shuffled(key: PRNGKeyArray, task: Task, users: Sequence[User]) -> list[list[Sample]]:
-    """Every user's history in random order, both orders of a citation side by side."""
-    own_keys = keys.of_users(key, users, "order")
-    orders = [
-        np.asarray(jax.random.permutation(own, len(user.history))) for own, user in zip(own_keys, users, strict=True)
-    ]
-    return [
-        [turned for at in order for turned in lamp.both_orders(task, user.history[at])]
-        for order, user in zip(orders, users, strict=True)
-    ]

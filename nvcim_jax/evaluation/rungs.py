@@ -16,7 +16,6 @@ import numpy as np
 from nvcim_jax import tuning
 from nvcim_jax.core.codec import fit_autoencoder, fit_pca
 from nvcim_jax.data import lamp
-from nvcim_jax.data.wording import Wording
 from nvcim_jax.description import described
 from nvcim_jax.evaluation import crowd, ladder, methods, one_for_all, retrieved
 from nvcim_jax.evaluation.crowd import Shared
@@ -26,7 +25,7 @@ from nvcim_jax.hardware.catalogue import device
 from nvcim_jax.hardware.devices import Condition
 from nvcim_jax.pipeline import learn, presets
 from nvcim_jax.pipeline.answer import answer_room, generate
-from nvcim_jax.pipeline.presets import NAMES, PERSONAL, PRESETS, Settings, fixed_rate, mitigated, relative_rate
+from nvcim_jax.pipeline.presets import NAMES, PRESETS, Settings, fixed_rate, mitigated, relative_rate
 from nvcim_jax.tuning.dept import Trained
 
 TEXT = "retrieved text, BM25, 1 sample"
@@ -138,20 +137,12 @@ RIVALS = {
 }  # fmt: skip
 
 
-def on_a_real_model(settings: Settings) -> Settings:
-    """A preset as a real model needs it: short samples, few steps on clusters, in the turn of a chat template."""
-    return replace(
-        settings, longest=128, wording=Wording("auto", "auto"), training=PERSONAL.training,
-        learn_from=PERSONAL.learn_from, learning_rate=PERSONAL.learning_rate,
-    )  # fmt: skip
-
-
 def catalogue(*, real: bool, width: int) -> dict[str, Rung]:
     """All rungs by label, for the toy model or a `real` one whose embeddings are `width` wide.
 
     On a real model OVTs start from a prompt that was learned on other users, but for those that are not tuned.
     """
-    named = {name: on_a_real_model(each) for name, each in PRESETS.items()} if real else dict(PRESETS)
+    named = {name: presets.from_common(each) for name, each in PRESETS.items()} if real else dict(PRESETS)
     literal = presets.PAPER_LITERAL.learning_rate  # to the letter on a real model, too
     named["paper-literal"] = replace(named["paper-literal"], learning_rate=literal)
     best = named["recommended"]

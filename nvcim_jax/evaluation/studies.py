@@ -28,7 +28,7 @@ from nvcim_jax.memory.storage import digests, schema
 from nvcim_jax.pipeline.block import Common
 from nvcim_jax.pipeline.common import learn_common
 from nvcim_jax.pipeline.model import load_model
-from nvcim_jax.pipeline.presets import COMMON, RECOMMENDED
+from nvcim_jax.pipeline.presets import COMMON, RECOMMENDED, from_common
 
 TOY = "toy"
 CHOOSING: Span = (2_000_000, 1_000_000)  # toy users on whom settings were chosen
@@ -69,15 +69,15 @@ def plan(name: str, choice: Choice = Choice(), source: Source = Source()) -> Stu
     design = _chosen(DESIGNS[name], choice)
     _check(design, choice, source)
     history = max(synthetic.HISTORY, *DESIGNS[name].buffers, *design.buffers)
-    people = {task: _people(source, task) for task in design.tasks} if source.data else {}
+    people = {task: people_of(source, task) for task in design.tasks} if source.data else {}
     domains = all(query.domain for users in people.values() for user in users for query in user.queries)
-    design = beside(design, real=_is_real(source), domains=domains)
+    design = beside(design, real=is_real(source), domains=domains)
     count, first = choice.users, synthetic.HELD_OUT
     if source.data:
         first = choice.chosen_on
         count = min(count, *(len(users) - first for users in people.values()))
-    if count < 1 + _is_real(source):
-        raise ValueError(f"{max(count, 0)} people are left to report: at least {1 + _is_real(source)} are needed")
+    if count < 1 + is_real(source):
+        raise ValueError(f"{max(count, 0)} people are left to report: at least {1 + is_real(source)} are needed")
     names = {"model": Path(source.model).name} | ({"data": source.data.resolve().name} if source.data else {})
     shared: Json = {**names, "seed": choice.seed}
     if choice.questions:
@@ -87,7 +87,7 @@ def plan(name: str, choice: Choice = Choice(), source: Source = Source()) -> Stu
     cells = tuple(
         {**shared, "task": task, "users": span, **cell}
         for task in design.tasks
-        for span, others in _blocks(first, count, _is_real(source))
+        for span, others in _blocks(first, count, is_real(source))
         for cell in _cells(design, _rungs(source), others, choice.draws)
     )
     settings = _settings(design, choice, source, count, people)
@@ -144,7 +144,7 @@ def _trained_for(design: Design) -> list[str | float] | None:
 def _settings(design: Design, choice: Choice, source: Source, count: int, people: dict[str, Users]) -> Json:
     known = _rungs(source)
     told = {
-        "model": {"name": Path(source.model).name, "fingerprint": fingerprint(_model(source))},
+        "model": {"name": Path(source.model).name, "fingerprint": fingerprint(model_of(source))},
         "task": list(design.tasks), "device": list(design.devices), "sigma": list(design.sigmas),
         "buffer": list(design.buffers), "users": count, "draws": choice.draws, "seed": choice.seed,
         "trained_for": _trained_for(design),
@@ -197,16 +197,18 @@ def _row(metric: str, each: Outcome) -> Json:
     }  # fmt: skip
 
 
-def _is_real(source: Source) -> bool:
+def is_real(source: Source) -> bool:
+    """Whether its model is another than the toy model."""
     return source.model != TOY
 
 
 @cache
 def _rungs(source: Source) -> dict[str, Rung]:
-    return rungs.catalogue(real=_is_real(source), width=_model(source).config.dim)
+    return rungs.catalogue(real=is_real(source), width=model_of(source).config.dim)
 
 
-def _model(source: Source) -> Model:
+def model_of(source: Source) -> Model:
+    """The model of a source, loaded once."""
     return _loaded(source.model, source.weights, source.memory)
 
 
@@ -218,8 +220,8 @@ def _loaded(name: str, weights: str | None, memory: str | None) -> Model:
 
 
 @cache
-def _people(source: Source, task: str) -> Users:
-    """Those of `source.data` who have a history."""
+def people_of(source: Source, task: str) -> Users:
+    """The people of `source.data` who have a history."""
     assert source.data is not None
     users = with_history(read_lamp(source.data, task, skip=source.skip))
     require_own_ids(users)
@@ -235,7 +237,7 @@ def _users(source: Source, given: Given) -> Users:
         users = toy_users(task, count, first=first, history=history or synthetic.HISTORY)
         require_own_ids(users)
     else:
-        users = _people(source, task)[first : first + count]
+        users = people_of(source, task)[first : first + count]
     if questions is None:
         return users
     return replace(users, people=tuple(user._replace(queries=user.queries[:questions]) for user in users))
@@ -243,9 +245,9 @@ def _users(source: Source, given: Given) -> Users:
 
 @lru_cache(maxsize=4)  # cells of one block come one after the other
 def _shared(source: Source, given: Given, seed: int, buffer: int, choose, others: Span | None) -> Shared:
-    settings = replace(rungs.on_a_real_model(RECOMMENDED) if _is_real(source) else RECOMMENDED, buffer=buffer)
+    settings = replace(from_common(RECOMMENDED) if is_real(source) else RECOMMENDED, buffer=buffer)
     return crowd.share(
-        jax.random.key(seed), _model(source), _users(source, given), settings=settings, choose=choose,
+        jax.random.key(seed), model_of(source), _users(source, given), settings=settings, choose=choose,
         common=None if others is None else _common(source, (given[0], others, *given[2:]), seed),
         folder=source.folder,
     )  # fmt: skip
@@ -254,18 +256,17 @@ def _shared(source: Source, given: Given, seed: int, buffer: int, choose, others
 @lru_cache(maxsize=2)
 def _common(source: Source, given: Given, seed: int) -> Common:
     """The prompt and the codec that other users have in common, learned for the device of Tables III and IV."""
-    model, users = _model(source), _users(source, given)
-    settings = replace(COMMON, longest=128)
+    model, users = model_of(source), _users(source, given)
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(b"common"))
 
     def learned() -> kept.Arrays:
-        made = learn_common(key, model, users, CHOSEN.device, sigma=CHOSEN.sigma, settings=settings)
+        made = learn_common(key, model, users, CHOSEN.device, sigma=CHOSEN.sigma)
         codec = schema.codec_to_arrays(jax.tree.map(lambda leaf: leaf[0], made.codec))
         return {name: np.asarray(leaf) for name, leaf in {**codec, "prompt": made.bank.prompts[0, 0]}.items()}
 
     decides = {
         "part": "common", "model": fingerprint(model), "users": digests.of_text([given[0], users.people]),
-        "settings": settings.described(), "for": CHOSEN, "seed": seed,
+        "settings": COMMON.described(), "for": CHOSEN, "seed": seed,
     }  # fmt: skip
     found = jax.tree.map(jnp.asarray, kept.arrays(source.folder, decides, learned))
     return Common(schema.codec_from_arrays(found), found["prompt"])

@@ -36,6 +36,7 @@ class Model(NamedTuple):
     tokenizer: Any
     ends: tuple[int, ...]
     memory: int | None = None  # bytes that the process may take; None for half of what is free
+    is_embedded: bool = False  # the toy model that is part of the package
 
 
 def load(

@@ -21,7 +21,7 @@ from nvcim_jax.people import User
 from nvcim_jax.pipeline.answer import condition_of
 from nvcim_jax.pipeline.block import Block, Common, gather
 from nvcim_jax.pipeline.encode import fit_codecs
-from nvcim_jax.pipeline.learn import Report, tune_bank
+from nvcim_jax.pipeline.learn import Report, settings_of_many, tune_bank
 from nvcim_jax.pipeline.memory import Memory, remembered
 from nvcim_jax.pipeline.presets import COMMON, PERSONAL, Settings
 from nvcim_jax.pipeline.select import Selected, buffered
@@ -55,11 +55,16 @@ def learn_common(
     everyone = User(EVERYONE, shuffled, ())
     selected = Selected([[shuffled[0]]], jnp.ones((1, 1), bool), [[shuffled]])
     block = Block(task, [everyone], selected, fit_codecs(codec_key, model, task, [everyone], fit=settings.fit_codec))
-    words = settings.start_text or " ".join(filter(None, map(str.strip, task.pieces))) or None
-    how = replace(settings, learn_from="cluster", start_text=words)
+    how = replace(settings_of_many(task, settings), learn_from="cluster")
     condition = catalogue.condition(device, sigma)
     bank = tune_bank(tune_key, model, block, condition, settings=how, folder=folder, report=report)
     return remembered(model, block, bank, settings=settings, source=users.source, device=device, sigma=sigma)
+
+
+def start_of(common: Memory) -> Common:
+    """The codec and the prompt of a memory that `learn_common` made."""
+    own = common.of(EVERYONE)
+    return Common(*jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), (own.codec, own.bank.prompts[:, 0])))
 
 
 def personalise(
@@ -78,11 +83,10 @@ def personalise(
     of virtual tokens than that of `common`.
     """
     common.require(model)
-    shared = common.of(EVERYONE)
-    own = Common(*jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), (shared.codec, shared.bank.prompts[:, 0])))
-    if users.task.name != shared.task.name or len(own.prompt) != settings.tokens:
+    own = start_of(common)
+    if users.task.name != common.task.name or len(own.prompt) != settings.tokens:
         raise ValueError(
-            f"what is common was learned for {shared.task.name} with {len(own.prompt)} virtual tokens, but these are "
+            f"what is common was learned for {common.task.name} with {len(own.prompt)} virtual tokens, but these are "
             f"users of {users.task.name} with {settings.tokens}: learn it for these"
         )
     settings = replace(settings, wording=common.settings.wording)

@@ -1,7 +1,10 @@
 """From a history to a memory: select, fit a codec, tune one OVT for each representative sample, code it (Fig. 3)."""
 
+import itertools
 import warnings
+import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,11 +21,11 @@ from nvcim_jax.hardware import catalogue, crossbar
 from nvcim_jax.hardware.devices import Condition, Device
 from nvcim_jax.llm.weights import Model
 from nvcim_jax.memory import bank
-from nvcim_jax.people import Sample
+from nvcim_jax.people import Sample, User
 from nvcim_jax.pipeline import compiled, encode, keys
 from nvcim_jax.pipeline.block import Block, gather
 from nvcim_jax.pipeline.memory import Memory, remembered
-from nvcim_jax.pipeline.presets import RECOMMENDED, Settings
+from nvcim_jax.pipeline.presets import Settings, recommended
 
 Report = Callable[[tuning.Progress], None]
 
@@ -42,16 +45,17 @@ def learn(
     device: str | Device,
     *,
     sigma: float,
-    settings: Settings = RECOMMENDED,
+    settings: Settings | None = None,
     folder: Path | None = None,
     report: Report = lambda progress: None,
 ) -> Memory:
     """Learn a memory from the histories of `users`: select, fit codecs, tune OVTs for `device` at `sigma`, code them.
 
-    `device` is a name of Table II, a .toml file, or the arrays of a device, whose name the memory then does not say.
-    With a `folder`, an interrupted run goes on from what it kept there. ValueError without users, for a user without
-    a history and for a sample without an answer.
+    Without `settings` those that are `presets.recommended` for the model. `device` is a name of Table II, a .toml file,
+    or the arrays of a device, whose name the memory then does not say. With a `folder`, an interrupted run goes on from
+    what it kept there. ValueError without users, for a user without a history and for a sample without an answer.
     """
+    settings = recommended(model) if settings is None else settings
     gather_key, tune_key = jax.random.split(key)
     block = gather(gather_key, model, users.task, users, settings=settings)
     condition = catalogue.condition(device, sigma)
@@ -73,8 +77,11 @@ def tune_bank(
 
     The bank has a leading user axis; slots that are not valid hold the OVTs of `select`'s extra domains. With a
     `folder`, an interrupted run goes on from what it kept there (`tuning.run`). Zero steps leave the start as it is,
-    within the limits of `settings.clip`.
+    within the limits of `settings.clip`. As `settings.together` says, one prompt for all of a user's samples is tuned
+    before, unless the block has a start already.
     """
+    if settings.together is not None and block.start is None:
+        block = start_together(key, model, block, condition, settings=settings.together, folder=folder, report=report)
     selected, slots, samples = block.selected, block.selected.slots, block.selected.learned
     rows = Rows(slots, samples, pools(block, settings))
     tuned = tune(key, model, block, rows, condition, settings=settings, folder=folder, report=report)
@@ -92,6 +99,48 @@ def tune_bank(
     put = lambda leaf: jnp.zeros((*selected.valid.shape, *leaf.shape[1:]), leaf.dtype).at[user, slot].set(leaf)  # noqa: E731
     codes, search_keys, origin = jax.tree.map(put, (codes, search_keys, origin))
     return bank.new(codes, search_keys, origin, selected.valid.sum(axis=1))
+
+
+def start_together(
+    key: PRNGKeyArray,
+    model: Model,
+    block: Block,
+    condition: Condition,
+    *,
+    settings: Settings,
+    folder: Path | None = None,
+    report: Report = lambda progress: None,
+) -> Block:
+    """The block whose users each start from one prompt, tuned on all of the user's samples in random order."""
+    settings = settings_of_many(block.task, settings)
+    order_key, tune_key = jax.random.split(jax.random.fold_in(key, zlib.crc32(b"together")))
+    firsts = [next(filter(None, row)) for row in block.selected.samples]
+    rows = Rows([(at, 0) for at in range(len(firsts))], firsts, shuffled(order_key, block.task, block.users))
+    inner = None if folder is None else folder / tuning.FIRST
+    tuned = tune(tune_key, model, block, rows, condition, settings=settings, folder=inner, report=report)
+    adapted = compiled.adapted(tuned.values, block.codec, method=settings.method, config=model.config)
+    return block._replace(start=adapted.front)
+
+
+def settings_of_many(task: lamp.Task, settings: Settings) -> Settings:
+    """The settings of a prompt for many samples, which starts from the words of the task (Lester et al., 2021).
+
+    Unless `settings.start_text` says otherwise, or the task has none.
+    """
+    words = settings.start_text or " ".join(filter(None, map(str.strip, task.pieces))) or None
+    return replace(settings, start_text=words)
+
+
+def shuffled(key: PRNGKeyArray, task: lamp.Task, users: Sequence[User]) -> list[list[Sample]]:
+    """Every user's history in random order, both orders of a citation side by side."""
+    own_keys = keys.of_users(key, users, "order")
+    orders = [
+        np.asarray(jax.random.permutation(own, len(user.history))) for own, user in zip(own_keys, users, strict=True)
+    ]
+    return [
+        [turned for at in order for turned in lamp.both_orders(task, user.history[at])]
+        for order, user in zip(orders, users, strict=True)
+    ]
 
 
 def pools(block: Block, settings: Settings) -> list[tuple[Sample, ...]]:
@@ -228,11 +277,10 @@ def _level(pools: Sequence[Sequence[Sample]], training: tuning.Training) -> Sequ
 def _batch(model: Model, pools: Sequence[Sequence[Sample]], settings: Settings) -> text.Batch:
     """The pools as token ids. Samples that lose their middle are told, or refused if `settings.cut` is false."""
     pairs = [[pair(model, sample, settings) for sample in pool] for pool in pools]
-    cut = sum(was_cut for row in pairs for *_, was_cut in row)
-    if cut:
-        said = (
-            f"{cut} of {sum(map(len, pools))} samples are longer than {settings.longest} tokens or the model's context"
-        )
+    read = zip(itertools.chain(*pools), itertools.chain(*pairs), strict=True)
+    lost = {sample: was_cut for sample, (*_, was_cut) in read}  # each once, however often it is read
+    if cut := sum(lost.values()):
+        said = f"{cut} of {len(lost)} samples are longer than {settings.longest} tokens or the model's context"
         if not settings.cut:
             raise ValueError(f"{said}: allow them to be cut, or shorten them")
         warnings.warn(f"{said}: they lost their middles", stacklevel=3)

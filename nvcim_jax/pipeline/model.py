@@ -22,4 +22,5 @@ def load_model(
     The rest is as `llm.load` says. CheckpointError says what is wrong with a checkpoint.
     """
     where = TOY if name == "toy" else name
-    return llm.load(where, dtype=dtype, dequantise=dequantise, revision=revision, memory=memory)
+    model = llm.load(where, dtype=dtype, dequantise=dequantise, revision=revision, memory=memory)
+    return model._replace(is_embedded=str(where) == str(TOY))

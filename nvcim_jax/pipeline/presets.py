@@ -15,6 +15,7 @@ from nvcim_jax.data.wording import TEMPLATED, Wording
 from nvcim_jax.description import described
 from nvcim_jax.hardware import compensation as compensations
 from nvcim_jax.hardware import crossbar, mitigation
+from nvcim_jax.llm.weights import Model
 from nvcim_jax.memory.programming import Score, Write
 
 # The search key of an OVT, from the code of its sample's content and its own code.
@@ -77,6 +78,7 @@ class Settings:
     start_text: str | None = None  # what the virtual tokens say at first; None: the sample's own words
     start_answer: bool = True  # whether its answer is among them
     learn_from: str = "sample"  # what an OVT is tuned on: its representative "sample", or the "cluster" of it
+    together: "Settings | None" = None  # of one prompt for all of a user's samples, from which the user's OVTs start
     tokens: int = 16
     buffer: int = 25
     longest: int = 192  # tokens of a question that tuning reads; a longer one loses its middle
@@ -88,6 +90,11 @@ class Settings:
     def __post_init__(self):
         if self.learn_from not in ("sample", "cluster"):
             raise ValueError(f"learn_from {self.learn_from!r}: choose sample or cluster")
+
+    def steps(self, ovts: int, *, has_start: bool = False) -> int:
+        """Training steps of so many OVTs of a user, who may have a prompt to start from."""
+        first = 0 if self.together is None or has_start else self.together.training.steps
+        return first + ovts * self.training.steps
 
     def described(self) -> dict[str, object]:
         """The settings as JSON values; those that hold their default are left out."""
@@ -147,19 +154,22 @@ RECOMMENDED = Settings(
     wording=Wording("auto", "auto"),
 )
 
-# Of one prompt for many people (`common.learn_common`): more steps, for real models; and of what a person's own OVTs
-# need who start from it (`common.personalise`).
+# On a real model a sample's own words are a poor start: OVTs start from one prompt for many samples and stay near it.
+# It is that of many other people where there is one (`common.learn_common`, by COMMON), else of all of the user's own.
 COMMON = replace(
     RECOMMENDED,
     training=tuning.Training(steps=260, warmup=8, per_step=2),
     learning_rate=partial(relative_rate, share=0.2),
+    longest=128,
 )
-PERSONAL = replace(
-    RECOMMENDED,
-    learn_from="cluster",
-    training=tuning.Training(steps=6, per_step=1),
-    learning_rate=partial(relative_rate, share=0.05),
-)
+NEAR = {
+    "learn_from": "cluster",
+    "training": tuning.Training(steps=6, per_step=1),
+    "learning_rate": partial(relative_rate, share=0.05),
+    "longest": 128,
+}
+TOGETHER = replace(COMMON, training=tuning.Training(steps=160, warmup=8, per_step=1))
+PERSONAL = replace(RECOMMENDED, **NEAR, together=TOGETHER)
 
 PRESETS = {"paper-literal": PAPER_LITERAL, "paper": PAPER, "recommended": RECOMMENDED}
 
@@ -174,6 +184,16 @@ def preset(name: str) -> Settings:
     if name not in PRESETS:
         raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+def recommended(model: Model) -> Settings:
+    """What measured best on a model: RECOMMENDED on the embedded one, PERSONAL on all others."""
+    return RECOMMENDED if model.is_embedded else PERSONAL
+
+
+def from_common(settings: Settings) -> Settings:
+    """A preset for OVTs that start from a common prompt on a real model, and so stay near it."""
+    return replace(settings, **NEAR, wording=RECOMMENDED.wording, together=None)
 
 
 # What a preset's own search is called in tables. The mean over pairs is blind to scale, so three copies average noise.

@@ -40,6 +40,7 @@ NAMES = {  # on disk
 }  # fmt: skip
 FILE = re.compile(r"rows-\d{7}\.safetensors")
 ANEW = "give another folder, or remove it to start anew"
+FIRST = "first"  # the folder in the folder, of what was trained before, to start from
 KEEP_EVERY = 20.0  # seconds between two writes of an unfinished block
 
 
@@ -131,16 +132,16 @@ def discard(folder: Path) -> None:
     found = _own(folder)
     for path in found:
         path.unlink()
-    for inner in {path.parent for path in found} - {folder}:
-        inner.rmdir()
-    if folder.is_dir():
-        folder.rmdir()
+    inner = {folder, folder / FIRST, *(path.parent for path in found)}
+    for each in sorted(inner, key=lambda path: len(path.parts), reverse=True):
+        if each.is_dir():
+            each.rmdir()
 
 
 def prepare(folder: Path, names: set[str]) -> None:
     """Make `folder`, closed to others. ValueError if it holds anything but `names`, as an earlier run left them."""
     for path in _own(folder):
-        if path.name not in names:
+        if folder / FIRST not in path.parents and path.name not in names:
             raise ValueError(f"{folder} keeps another job: {ANEW}")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
@@ -159,6 +160,9 @@ def _own(folder: Path) -> list[Path]:
         raise ValueError(f"{folder} is no folder that tuning made: move it away")
     found = []
     for path in sorted(folder.iterdir()):
+        if path.name == FIRST:
+            found += _own(path)
+            continue
         cut_off = path.name.startswith(files.PARTIAL) and path.is_dir() and not path.is_symlink()
         inside = sorted(path.iterdir()) if cut_off else [path]  # a killed run leaves a file that it was writing
         for each in inside:

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,11 @@ import pytest
 
 from nvcim_jax import cli
 from nvcim_jax.data import synthetic
+from nvcim_jax.evaluation import methods
 from nvcim_jax.memory.storage import store
 from nvcim_jax.memory.storage.about import EMBEDDED_WORLD
+from nvcim_jax.pipeline import memory
+from nvcim_jax.pipeline.model import TOY
 from nvcim_jax.pipeline.presets import RECOMMENDED
 from tests.helpers.command import nvcim
 
@@ -58,6 +62,20 @@ def test_a_short_run_has_the_few_methods_that_a_model_of_ones_own_gets(tmp_path)
     found = json.loads((tmp_path / "results.json").read_text())["tasks"]["LaMP-3"]
     assert len(found["methods"]) == 4 and found["gain_kept_by_recommended"] is None
     assert "one prompt for all" in text and "with OVT" in text and "flat MIPS" not in text
+
+
+def test_a_model_of_ones_own_starts_from_one_prompt_for_all_of_a_users_samples(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(TOY, folder)
+    text = nvcim("run", "--model", folder, "--task", "LaMP-3", "--users", 1, "--draws", 1, "--out", tmp_path / "out")
+    found = json.loads((tmp_path / "out/results.json").read_text())["tasks"]["LaMP-3"]["methods"]
+    assert list(found) == [methods.BASE, methods.OWN, methods.ONE, methods.whole("recommended")]
+    assert "one prompt for all" in text and "flat MIPS" not in text
+    nvcim("learn", "--model", folder, "--task", "LaMP-3", "--out", tmp_path / "bank")
+    run, learned = (memory.load(tmp_path / name) for name in ("out/bank-LaMP-3-0", "bank"))
+    assert run.about.preset == learned.about.preset == "personal" and not (tmp_path / "bank.unfinished").exists()
+    nvcim("learn", "--model", folder, "--preset", "paper", "--task", "LaMP-3", "--out", tmp_path / "other")
+    assert memory.load(tmp_path / "other").about.preset == "paper"
 
 
 def test_run_leaves_results_that_can_be_repeated(tmp_path):

@@ -11,6 +11,7 @@ from nvcim_jax.data import lamp, synthetic
 from nvcim_jax.evaluation import one_for_all
 from nvcim_jax.hardware.catalogue import device
 from nvcim_jax.hardware.devices import Condition
+from nvcim_jax.pipeline import learn
 from nvcim_jax.pipeline.block import Block
 from nvcim_jax.pipeline.encode import fit_codecs
 from nvcim_jax.pipeline.presets import RECOMMENDED
@@ -31,12 +32,12 @@ def test_its_steps_read_as_many_samples_as_those_of_the_users_ovts(model, name, 
 def test_a_shuffled_history_is_the_whole_history_and_the_users_alone():
     task = lamp.task("LaMP-1")
     users = buffered(synthetic.users(task, 3), 25)
-    pools = one_for_all.shuffled(KEY, task, users)
+    pools = learn.shuffled(KEY, task, users)
     for user, pool in zip(users, pools, strict=True):
         assert set(pool[::2]) | set(pool[1::2]) >= set(user.history) and len(pool) == 2 * len(user.history)
         assert [sample.content for sample in pool[::2]] != [sample.content for sample in user.history]
         assert all(pool[at : at + 2] == list(lamp.both_orders(task, pool[at])) for at in range(0, len(pool), 2))
-    assert one_for_all.shuffled(KEY, task, users[1:2]) == [pools[1]]
+    assert learn.shuffled(KEY, task, users[1:2]) == [pools[1]]
 
 
 def test_a_user_learns_the_same_alone_and_beside_one_with_a_shorter_history(model):

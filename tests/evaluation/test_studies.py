@@ -18,8 +18,8 @@ from nvcim_jax.evaluation.methods import Cell, training_of
 from nvcim_jax.evaluation.studies import Choice, Source
 from nvcim_jax.memory.bank import new, unknown
 from nvcim_jax.people import Sample
-from nvcim_jax.pipeline.model import TOY
 from nvcim_jax.pipeline.presets import RECOMMENDED
+from tests.helpers.people import real_source
 
 ROWS = {row.label: row for row in methods.rows()}
 KNOWN = rungs.catalogue(real=False, width=128)
@@ -255,16 +255,6 @@ def test_the_latest_samples_are_as_many_as_the_representatives(model):
     assert np.array_equal(usual.selected.valid, plain.selected.valid)
     for user, row, count in zip(users, plain.selected.samples, np.asarray(plain.selected.valid).sum(axis=1)):
         assert row[:count] == list(reversed(user.history))[:count]
-
-
-def real_source(tmp_path, people=7, folder="LaMP_5"):
-    """A LaMP folder of toy people, for the toy model under the name of a real one."""
-    task = lamp.task("LaMP-5")
-    synthetic.write(tmp_path / folder, task, people)
-    model = tmp_path / "some-model"
-    if not model.exists():
-        shutil.copytree(TOY, model)
-    return Source(str(model), tmp_path / folder)
 
 
 def test_a_real_model_starts_from_what_the_other_half_of_the_people_have_in_common(tmp_path):

@@ -157,6 +157,8 @@ def test_what_a_run_kept_is_closed_to_others_and_discarded(params, tmp_path):
     torn = kept / ".nvcim-part-x"  # as a killed run leaves it
     torn.mkdir()
     (torn / "rows-0000000.safetensors").write_bytes(b"half")
+    run(params, job(params), folder=kept / tuning.FIRST)  # what a start was trained by
+    run(params, job(params), folder=kept)  # goes on beside it
     tuning.discard(kept)
     assert not kept.exists()
     tuning.discard(kept)  # which is there no more
@@ -167,7 +169,9 @@ def foreign(folder, what):
     diary = folder.parent / "diary"
     diary.mkdir()
     (diary / "rows-0000000.safetensors").write_text("rain")
-    path = folder / {"text": "notes.txt", "folder": "sub"}.get(what, "rows-0000096.safetensors")
+    path = folder / {"text": "notes.txt", "folder": "sub", "link as ours": tuning.FIRST}.get(
+        what, "rows-0000096.safetensors"
+    )
     if what in ("text", "named as ours"):
         path.write_text("rain")
     elif what == "tensors of others":
@@ -176,6 +180,8 @@ def foreign(folder, what):
         save_file({"a": np.zeros(3)}, path)
     elif what == "link":
         path.symlink_to(diary / "rows-0000000.safetensors")
+    elif what == "link as ours":
+        path.symlink_to(diary)
     elif what == "linked part":
         (folder / ".nvcim-part-x").symlink_to(diary)
     elif what == "pipe":
@@ -185,7 +191,7 @@ def foreign(folder, what):
 
 
 @pytest.mark.parametrize(
-    "what", ["text", "named as ours", "tensors of others", "link", "linked part", "pipe", "folder"]
+    "what", ["text", "named as ours", "tensors of others", "link", "link as ours", "linked part", "pipe", "folder"]
 )
 def test_nothing_is_discarded_or_trained_where_others_keep_something(params, tmp_path, what):
     kept = tmp_path / "kept"
@@ -193,7 +199,7 @@ def test_nothing_is_discarded_or_trained_where_others_keep_something(params, tmp
     foreign(kept, what)
     before = sorted(path.name for path in tmp_path.rglob("*"))
     for call in (tuning.discard, lambda folder: run(params, job(params), folder=folder)):
-        with pytest.raises(ValueError, match="which tuning did not write|is damaged"):
+        with pytest.raises(ValueError, match="which tuning did not write|is damaged|no folder that tuning made"):
             call(kept)
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
     assert (tmp_path / "diary" / "rows-0000000.safetensors").read_text() == "rain"
