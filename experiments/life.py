@@ -3,11 +3,15 @@
     python experiments/life.py --out out/life                         # 32 users, 200 moments each
     python experiments/life.py --out out/long --moments 1000 --run 50 --every 50
     python experiments/life.py --out out/life --shard 2/4             # shared out; the last to end has the whole table
+    python experiments/life.py --out out/real --model SmolLM2.gguf --data LaMP_5_acl --task LaMP-5 --users 8 \\
+        --moments 12 --every 4 --slots 4 --questions 3 --together 48 --chosen-on 27    # people's own histories
 
 Toy users meet moments in runs of one domain, four to eight in all, which come back. A buffer keeps some of each round;
 then the device learns, and is asked about all domains met so far. Every way tunes on equally many samples after each
 round, and sees the same moments, questions and device. Killed, the same command goes on. Writes results.json, table.md
 and results.png.
+
+With --data people's own samples are the moments, oldest first, and their own questions are asked after each round.
 """
 
 import argparse
@@ -19,7 +23,7 @@ import numpy as np
 
 from nvcim_jax import files
 from nvcim_jax.cli.progress import run_with_bar
-from nvcim_jax.evaluation import figures, lives, study
+from nvcim_jax.evaluation import figures, life_study, lives, studies, study
 from nvcim_jax.evaluation.statistics import clear, difference, interval
 from nvcim_jax.evaluation.study import Json, Results
 from nvcim_jax.memory.bank import arrays
@@ -48,6 +52,8 @@ def by_gap(results: Results, folder: Path) -> dict[str, dict[str, list[list[floa
     ways = {name: cell["at"]["way"] for name, cell in results.cells.items()}
     found: dict = defaultdict(lambda: defaultdict(lambda: [[] for _ in GAPS]))
     for row in study.questions(folder, results):
+        if row["gap"] is None:
+            continue
         at = next(at for at, (low, high) in enumerate(GAPS) if low <= row["gap"] <= high)
         found[ways[row["cell"]]][row["user"]][at].append(row["score"])
     return found
@@ -95,7 +101,7 @@ def markdown(results: Results, folder: Path) -> str:
     lines = ["| way | score over the life | at its end | forgotten | arrays | k tokens tuned on | seconds a user |"]
     lines.append("|---" * 7 + "|")
     for name in ways:
-        lost = forgotten(gaps[name])
+        lost = forgotten(gaps.get(name, {}))
         known = difference(list(lost.values()), [0.0] * len(lost)) if lost else None
         told = "" if known is None else f"{known.mean:+.3f} [{known.low:+.3f}, {known.high:+.3f}] ({known.users})"
         taken, tokens, seconds = cost[name]
@@ -114,7 +120,8 @@ def markdown(results: Results, folder: Path) -> str:
         lines.append(f"| {name} | {shown(whole[BEST], whole[name])}{star} | {shown(last[BEST], last[name])} |")
     about = results.about["settings"]
     users, kept = len(next(iter(ways.values()))), f"a buffer of {about['slots']} of every {about['every']}"
-    said = f"{users} users, {about['moments']} moments each, {kept}, {about['device']} at sigma {about['sigma']:g}"
+    said = f"{users} {whose(about)}, {about['moments']} moments each, {kept}, "
+    said += f"{about['device']} at sigma {about['sigma']:g}"
     lines += ["", f"{said}; {CAPTION}"]
     return "\n".join(lines)
 
@@ -135,18 +142,23 @@ def write(folder: Path) -> None:
     line = figures.Line
     panels = [
         figures.Panel("over the life", "moments", "score", {n: line(moments, y.tolist()) for n, y in over.items()}),
-        figures.Panel(
-            "by how long ago the domain was met", "moments ago, at least", "score",
-            {n: line([low for low, _ in GAPS], y) for n, y in bins.items()},
-        ),
         figures.Panel("what is held", "moments", "OVTs of a user", {n: line(moments, held[n]) for n in over}),
-    ]  # fmt: skip
-    note = f"{about['users']} toy users, {about['task']}, {about['device']} at sigma {about['sigma']:g}."
+    ]
+    if bins:
+        lines = {name: line([low for low, _ in GAPS], y) for name, y in bins.items()}
+        ago = figures.Panel("by how long ago the domain was met", "moments ago, at least", "score", lines)
+        panels.insert(1, ago)
+    note = f"{about['users']} {whose(about)}, {about['task']}, {about['device']} at sigma {about['sigma']:g}."
     figures.curves(folder / "results.png", panels, title="Lives through domains that come back", notes=[note])
     files.write_json(folder / "results.json", {
         "about": results.about, "writers": results.writers, "scores": ways,
         "by_gap": {name: {user: own[user] for user in own} for name, own in gaps.items()}, "costs": costs(results),
     })  # fmt: skip
+
+
+def whose(about: Json) -> str:
+    """Who lives these lives."""
+    return f"people of {about['data']}" if "data" in about else "users"
 
 
 def _mean(own: Mapping[str, list[list[float]]], at: int) -> float:
@@ -165,9 +177,19 @@ def main() -> None:
     parser.add_argument("--sigma", type=float, default=0.1)
     parser.add_argument("--ways", nargs="*", default=list(lives.WAYS), help="by default all")
     parser.add_argument("--shard", default="1/1")
+    parser.add_argument("--model", default="toy", help="a folder, a .gguf file or a hub name; with --data")
+    parser.add_argument("--data", type=Path, help="a LaMP folder, whose people have at least --moments samples")
+    parser.add_argument("--weights", choices=("float32", "bfloat16", "packed"), help="how weights are held")
+    parser.add_argument("--memory", help="such as 6GB")
+    parser.add_argument("--together", type=int, default=160, help="steps of the prompt that a round's OVTs start from")
+    parser.add_argument("--chosen-on", type=int, default=0, help="people, the first ones, who are not reported")
     args = vars(parser.parse_args())
-    out, shard, ways = (args.pop(name) for name in ("out", "shard", "ways"))
-    plan = lives.study(lives.Plan(**args), ways=ways)
+    out, shard, ways, chosen_on, together = (
+        args.pop(name) for name in ("out", "shard", "ways", "chosen_on", "together")
+    )
+    source = studies.Source(**{name: args.pop(name) for name in ("model", "data", "weights", "memory")})
+    history = life_study.History(source, chosen_on, together) if source.data else None
+    plan = life_study.study(life_study.Plan(**args), ways=ways, history=history)
     try:
         run_with_bar(plan, out, shard)
     finally:

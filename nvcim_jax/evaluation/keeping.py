@@ -15,7 +15,7 @@ from nvcim_jax import tuning
 from nvcim_jax.data import lamp
 from nvcim_jax.data.toy_stream import Stream, stream
 from nvcim_jax.data.users import Users
-from nvcim_jax.evaluation import lives, one_for_all
+from nvcim_jax.evaluation import life_study, one_for_all
 from nvcim_jax.evaluation.ladder import metric_of
 from nvcim_jax.evaluation.methods import Cell
 from nvcim_jax.evaluation.studies import CHOOSING
@@ -59,12 +59,12 @@ def study(plan: Plan = Plan(), *, buffers: Sequence[int] = (8, 16, 64), policies
     shared = {name: value for name, value in asdict(plan).items() if name != "users"}
     cells = tuple(
         {**shared, "users": block, "shuffled": shuffled, "slots": slots, "policy": name}
-        for block in lives.blocks(plan.users)
+        for block in life_study.blocks(plan.users)
         for slots in buffers
         for shuffled in (False, True)
         for name in policies
     )
-    model = fingerprint(lives.toy())
+    model = fingerprint(life_study.toy())
     settings = {**asdict(plan), "buffers": list(buffers), "policies": list(policies), "model": model}
     return Study(NAME, settings, cells, measure, ("users", "slots"), (CHOOSING,))
 
@@ -75,7 +75,7 @@ def measure(cell: Json) -> Measured:
     Also how the EOE of the moments goes with their length: Spearman's rank correlation, which is the same for all
     policies.
     """
-    model, task, (first, count) = lives.toy(), lamp.task(cell["task"]), cell["users"]
+    model, task, (first, count) = life_study.toy(), lamp.task(cell["task"]), cell["users"]
     how = {"moments": cell["moments"], "run": cell["run"], "questions": cell["questions"]}
     streams = [stream(task, first + at, **how, every=cell["moments"], shuffled=cell["shuffled"]) for at in range(count)]
     people = Users(task, tuple(User(each.user, each.moments, each.asked[-1]) for each in streams), EMBEDDED_WORLD)
@@ -101,7 +101,7 @@ def measure(cell: Json) -> Measured:
 
 def _ovts(key, block: Block, at: Cell) -> list[str]:
     """Answers with the OVTs of a noisy memory, found by search."""
-    model, (tune_key, write_key) = lives.toy(), jax.random.split(key)
+    model, (tune_key, write_key) = life_study.toy(), jax.random.split(key)
     learned = tune_bank(tune_key, model, block, at.condition, settings=RECOMMENDED)
     banks = retrieve.program(write_key, block, learned, at.condition, settings=RECOMMENDED)
     match = retrieve.search(model, block, banks, settings=RECOMMENDED)
@@ -111,7 +111,7 @@ def _ovts(key, block: Block, at: Cell) -> list[str]:
 
 def _lora(key, block: Block, at: Cell) -> list[str]:
     """Answers with one LoRA for each user, tuned at the compute of the user's OVTs and never stored in arrays."""
-    model = lives.toy()
+    model = life_study.toy()
     values = one_for_all.tune(key, model, block, at.condition._replace(sigma=0.0), settings=LORA)
     owners = np.repeat(np.arange(len(block.users)), [len(user.queries) for user in block.users])
     own = jax.tree.map(lambda leaf: leaf[owners], values)
@@ -120,7 +120,7 @@ def _lora(key, block: Block, at: Cell) -> list[str]:
 
 
 def _answers(block: Block, adapted: tuning.Adapted) -> list[str]:
-    model = lives.toy()
+    model = life_study.toy()
     queries = [query for user in block.users for query in user.queries]
     room = answer_room(model, block.users)
     return generate(model, queries, adapted, new_tokens=room, wording=RECOMMENDED.wording)
@@ -133,7 +133,7 @@ def _rank_correlations(streams: Sequence[Stream]) -> dict[str, dict[str, float]]
     texts = [keep.said(moment) for each in streams for moment in each.moments]
     found: dict[str, dict[str, float]] = {}
     for name, reading in metrics.READINGS.items():
-        items = keep.read_texts(lives.toy(), texts, lexicon.toy(), reading=reading)
+        items = keep.read_texts(life_study.toy(), texts, lexicon.toy(), reading=reading)
         eoe, length = (np.asarray(leaf).reshape(len(streams), -1) for leaf in (items.eoe, items.length))
         rows = [row for row in zip(streams, eoe, length, strict=True) if np.ptp(row[1]) > 0 and np.ptp(row[2]) > 0]
         found[name] = {own.user: float(spearmanr(*pair)[0]) for own, *pair in rows}  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""Lives compared: what a device answers after so many moments, by what it makes of them; cells of a study.
+"""Ways to live: what a device answers after so many moments, by what it makes of them (`life_study` compares them).
 
 All ways see the same moments, keep the same of them in a buffer of the same size, tune on equally many samples after
 each round, and are asked the same questions, whose domains may not have been met for long.
@@ -6,8 +6,8 @@ each round, and are asked the same questions, whose domains may not have been me
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -18,16 +18,10 @@ from jaxtyping import PRNGKeyArray
 from nvcim_jax import tuning
 from nvcim_jax.core.selection import cluster_count
 from nvcim_jax.data import lamp
-from nvcim_jax.data.synthetic import HELD_OUT
-from nvcim_jax.data.toy_stream import Stream, stream
+from nvcim_jax.data.toy_stream import Stream
 from nvcim_jax.data.users import Users
 from nvcim_jax.evaluation import methods, retrieved
-from nvcim_jax.evaluation.ladder import metric_of
-from nvcim_jax.evaluation.main_job import BLOCK
 from nvcim_jax.evaluation.methods import Cell
-from nvcim_jax.evaluation.studies import CHOOSING
-from nvcim_jax.evaluation.study import Json, Measured, Span, Study
-from nvcim_jax.llm.fingerprint import fingerprint
 from nvcim_jax.llm.weights import Model
 from nvcim_jax.memory import bank
 from nvcim_jax.people import EMBEDDED_WORLD, Sample, User
@@ -38,8 +32,7 @@ from nvcim_jax.pipeline.answer import BARE, answer_room, generate
 from nvcim_jax.pipeline.block import Block
 from nvcim_jax.pipeline.grow import Victim
 from nvcim_jax.pipeline.life import Life, Rules
-from nvcim_jax.pipeline.model import load_model
-from nvcim_jax.pipeline.presets import PAPER, RECOMMENDED, Settings
+from nvcim_jax.pipeline.presets import PAPER, Settings
 from nvcim_jax.pipeline.select import Selected
 
 NAME = "life"
@@ -47,7 +40,7 @@ IN_CONTEXT = 3  # samples that stand before a question
 
 
 class World(NamedTuple):
-    """Users of the toy world with their streams, and what all ways have in common."""
+    """Users with their streams, and what all ways have in common."""
 
     model: Model
     task: lamp.Task
@@ -57,6 +50,7 @@ class World(NamedTuple):
     every: int  # moments of a round
     small: int  # OVTs of a memory that has to evict
     key: PRNGKeyArray
+    settings: Settings  # that are recommended for the model
 
     @property
     def rounds(self) -> int:
@@ -65,7 +59,15 @@ class World(NamedTuple):
     @property
     def steps(self) -> int:
         """Samples that a round's tuning reads of each user: those of all OVTs of a buffer."""
-        return RECOMMENDED.training.steps * cluster_count(self.slots)
+        return self.settings.steps(cluster_count(self.slots))
+
+    @property
+    def one_prompt(self) -> Settings:
+        """The settings of one prompt for many samples."""
+        together = self.settings.together
+        if together is None:
+            return replace(self.settings, learning_rate=methods.ONE_RATE)
+        return learning.settings_of_many(self.task, together)
 
     def asked(self, number: int) -> list[tuple[Sample, ...]]:
         """The questions after a round, user by user."""
@@ -90,9 +92,13 @@ def untouched(world: World) -> Iterator[Checkpoint]:
 
 
 def ovts(
-    world: World, *, settings: Settings, is_small: bool = False, victim: Victim = bank.oldest
+    world: World, *, settings: Settings | None = None, is_small: bool = False, victim: Victim = bank.oldest
 ) -> Iterator[Checkpoint]:
-    """OVTs in a memory that has room for all, or that is small, so that `victim` makes room."""
+    """OVTs in a memory that has room for all, or that is small, so that `victim` makes room.
+
+    By default they are learned by the settings that are recommended for the model.
+    """
+    settings = world.settings if settings is None else settings
     most = world.small if is_small else world.rounds * cluster_count(world.slots)
     rules = Rules(
         device=world.at.device, sigma=world.at.sigma, settings=settings, slots=world.slots, every=world.every,
@@ -129,11 +135,12 @@ def ask(world: World, now: Life, number: int) -> tuple[Life, list[str]]:
     return now, _answers(world, number, front, settings)
 
 
-def one_prompt(world: World, *, settings: Settings, of_all: bool) -> Iterator[Checkpoint]:
+def one_prompt(world: World, *, settings: Settings | None = None, of_all: bool) -> Iterator[Checkpoint]:
     """One prompt for everything, tuned after each round on what its buffer kept, or on all that buffers kept so far.
 
     It starts from what it was, in a codec fitted to the same samples, and lies in one slot of the array.
     """
+    settings = world.one_prompt if settings is None else settings
     training = replace(settings.training, steps=world.steps, per_step=1)
     how, pooled, start, tokens = replace(settings, training=training), None, None, []
     for number, people in enumerate(kept_rounds(world)):
@@ -181,83 +188,13 @@ def in_context(world: World) -> Iterator[Checkpoint]:
 
 WAYS: dict[str, Way] = {
     "no adaptation": untouched,
-    "one prompt, this buffer": partial(
-        one_prompt, settings=replace(RECOMMENDED, learning_rate=methods.ONE_RATE), of_all=False
-    ),
-    "one prompt, all so far": partial(
-        one_prompt, settings=replace(RECOMMENDED, learning_rate=methods.ONE_RATE), of_all=True
-    ),
+    "one prompt, this buffer": partial(one_prompt, of_all=False),
+    "one prompt, all so far": partial(one_prompt, of_all=True),
     "OVTs, paper": partial(ovts, settings=PAPER),
-    "OVTs, recommended": partial(ovts, settings=RECOMMENDED),
-    **{
-        f"OVTs, small memory, {name}": partial(ovts, settings=RECOMMENDED, is_small=True, victim=rule)
-        for name, rule in bank.VICTIMS.items()
-    },
+    "OVTs, recommended": ovts,
+    **{f"OVTs, small memory, {name}": partial(ovts, is_small=True, victim=rule) for name, rule in bank.VICTIMS.items()},
     "samples in the context": in_context,
 }
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What decides a comparison of lives beside the ways."""
-
-    users: int = 32
-    task: str = "LaMP-2"
-    moments: int = 200
-    run: int = 25  # moments of one domain in a row, about
-    every: int = 25  # moments of a round
-    slots: int = 16  # of the buffer
-    small: int = 16  # OVTs of a memory that has to evict
-    questions: int = 8  # after each round
-    device: str = "NVM-3"
-    sigma: float = 0.1
-    seed: int = 0
-
-
-def study(plan: Plan = Plan(), *, ways: Sequence[str] = tuple(WAYS)) -> Study:
-    """Ways to live by blocks of toy users. ValueError for a way that is not known."""
-    if unknown := [name for name in ways if name not in WAYS]:
-        raise ValueError(f"unknown way {unknown[0]!r}: choose of {', '.join(WAYS)}")
-    shared = {name: value for name, value in asdict(plan).items() if name != "users"}
-    cells = tuple({**shared, "users": block, "way": name} for block in blocks(plan.users) for name in ways)
-    settings = {**asdict(plan), "ways": list(ways), "model": fingerprint(toy())}
-    return Study(NAME, settings, cells, measure, ("users",), (CHOOSING,))
-
-
-def blocks(users: int) -> list[Span]:
-    """Held-out users in blocks that live together."""
-    return [(HELD_OUT + at, min(BLOCK, users - at)) for at in range(0, users, BLOCK)]
-
-
-def measure(cell: Json) -> Measured:
-    """One way of living of one block of users: their scores after each round, and a row for every question."""
-    world = _world(cell)
-    metric = metric_of(world.task)
-    scores: dict[str, list[float]] = {each.user: [] for each in world.streams}
-    rows, held, tokens = [], [], []
-    for number, stands in enumerate(WAYS[cell["way"]](world)):
-        held.append(stands.ovts)
-        tokens.append(stands.tokens)
-        given = iter(stands.answers)
-        for own in world.streams:
-            told = [(query, next(given)) for query in own.asked[number]]
-            each = [metric(answer, query.answer) for query, answer in told]
-            scores[own.user].append(float(np.mean(each)))
-            until = (number + 1) * world.every
-            rows += [
-                {
-                    "user": own.user, "round": number, "domain": query.domain, "gap": gap(own, until, query),
-                    "score": score, "answer": answer,
-                }
-                for (query, answer), score in zip(told, each, strict=True)
-            ]  # fmt: skip
-    return Measured({"scores": scores, "ovts": held, "tokens": tokens}, rows)
-
-
-def gap(own: Stream, until: int, query: Sample) -> int:
-    """How many moments ago the domain of a question was met last, of the first `until`."""
-    domains = [moment.domain for moment in own.moments[:until]]
-    return domains[::-1].index(query.domain)
 
 
 def kept_rounds(world: World) -> Iterator[list[User]]:
@@ -276,27 +213,12 @@ def _in_turn(key: PRNGKeyArray, samples: Sequence[Sample], count: int) -> list[S
     return [samples[order[at % len(order)]] for at in range(count)]
 
 
-def _answers(world: World, number: int, front: tuning.Adapted = BARE, settings: Settings = RECOMMENDED) -> list[str]:
+def _answers(world: World, number: int, front: tuning.Adapted = BARE, settings: Settings | None = None) -> list[str]:
     return _generated(world, [query for row in world.asked(number) for query in row], front, settings)
 
 
-def _generated(world: World, asked, front: tuning.Adapted = BARE, settings: Settings = RECOMMENDED) -> list[str]:
+def _generated(world: World, asked, front: tuning.Adapted = BARE, settings: Settings | None = None) -> list[str]:
+    settings = world.settings if settings is None else settings
     known = [User(each.user, each.moments, ()) for each in world.streams]  # the same room whatever was met
     room = answer_room(world.model, known)
     return generate(world.model, asked, front, new_tokens=room, wording=settings.wording)
-
-
-def _world(cell: Json) -> World:
-    task, (first, count) = lamp.task(cell["task"]), cell["users"]
-    how = {name: cell[name] for name in ("moments", "run", "every", "questions")}
-    streams = [stream(task, first + at, **how, shuffled=cell.get("shuffled", False)) for at in range(count)]
-    return World(
-        toy(), task, streams, Cell(cell["device"], cell["sigma"]), cell["slots"], cell["every"], cell["small"],
-        jax.random.key(cell["seed"]),
-    )  # fmt: skip
-
-
-@cache
-def toy() -> Model:
-    """The toy model, loaded once."""
-    return load_model("toy")

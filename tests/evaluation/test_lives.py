@@ -8,9 +8,10 @@ import pytest
 
 from nvcim_jax import tuning
 from nvcim_jax.data.synthetic import HELD_OUT
-from nvcim_jax.evaluation import keeping, lives, study
+from nvcim_jax.evaluation import keeping, life_study, lives, studies, study
 from nvcim_jax.people import Sample
 from nvcim_jax.pipeline.presets import RECOMMENDED
+from tests.helpers.people import real_source
 
 UNTUNED = replace(RECOMMENDED, training=tuning.Training(steps=0))
 SMALL = {"users": 2, "moments": 20, "run": 5, "every": 10, "slots": 6, "small": 4, "questions": 3}
@@ -18,20 +19,20 @@ SMALL = {"users": 2, "moments": 20, "run": 5, "every": 10, "slots": 6, "small": 
 
 @pytest.fixture(autouse=True)
 def loaded(model, monkeypatch):
-    monkeypatch.setattr(lives, "toy", lambda: model)
+    monkeypatch.setattr(life_study, "toy", lambda: model)
 
 
 def cell_of(way, **how):
-    (cell,) = lives.study(lives.Plan(**{**SMALL, **how}), ways=[way]).cells
+    (cell,) = life_study.study(life_study.Plan(**{**SMALL, **how}), ways=[way]).cells
     return cell
 
 
 def world(way="no adaptation", **how):
-    return lives._world(cell_of(way, **how))
+    return life_study._world(cell_of(way, **how))
 
 
 def test_every_way_is_asked_the_same_of_the_domains_met_so_far():
-    told = {way: lives.measure(cell_of(way)) for way in ("no adaptation", "samples in the context")}
+    told = {way: life_study.measure(cell_of(way)) for way in ("no adaptation", "samples in the context")}
     for measured in told.values():
         scores = measured.result["scores"]
         assert list(scores) == [str(HELD_OUT), str(HELD_OUT + 1)] and all(len(own) == 2 for own in scores.values())
@@ -48,10 +49,10 @@ def test_every_way_is_asked_the_same_of_the_domains_met_so_far():
 def test_a_gap_counts_back_from_the_checkpoint():
     own = world().streams[0]
     last = own.moments[9]
-    assert lives.gap(own, 10, last) == 0 and lives.gap(own, 20, last) <= 10
+    assert life_study.gap(own, 10, last) == 0 and life_study.gap(own, 20, last) <= 10
     names = [moment.domain for moment in own.moments[:20]]
     for query in own.asked[1]:
-        assert names[19 - lives.gap(own, 20, query)] == query.domain
+        assert names[19 - life_study.gap(own, 20, query)] == query.domain
 
 
 def test_ovts_are_held_counted_and_used():
@@ -107,11 +108,11 @@ def test_samples_in_turn_come_equally_often():
 
 
 def test_a_study_has_a_cell_for_every_way_and_block():
-    plan = lives.study(lives.Plan(users=20), ways=["no adaptation", "OVTs, paper"])
+    plan = life_study.study(life_study.Plan(users=20), ways=["no adaptation", "OVTs, paper"])
     assert len(plan.cells) == 3 * 2 and [cell["users"][1] for cell in plan.cells[::2]] == [8, 8, 4]
-    assert len(study.check(plan)) == 6 and plan.measure is lives.measure
+    assert len(study.check(plan)) == 6 and plan.measure is life_study.measure
     with pytest.raises(ValueError, match="unknown way 'none'"):
-        lives.study(ways=["none"])
+        life_study.study(ways=["none"])
     kept = keeping.study(keeping.Plan(users=8), buffers=[8, 16], policies=["fifo", "eoe"])
     assert len(kept.cells) == 2 * 2 * 2 and len(study.units(kept)) == 2
     with pytest.raises(ValueError, match="unknown policy 'none'"):
@@ -133,3 +134,23 @@ def test_a_policy_is_measured_by_what_is_learned_from_what_it_kept(monkeypatch):
     assert all(0 <= score <= 1 for score in whole["scores"]["ovts"].values())
     assert whole["length"] == small["length"] and set(whole["length"]) == {"recommended", "paper", "released"}
     assert all(value < 0 for value in whole["length"]["released"].values())  # divided by log n: a length score
+
+
+def test_people_live_on_their_own_histories_in_time_order(tmp_path):
+    source = real_source(tmp_path, people=5)
+    plan = life_study.Plan(users=9, task="LaMP-5", moments=6, every=3, slots=3, questions=2)
+    history = life_study.History(source, chosen_on=2, together=2)
+    lived = life_study.study(plan, ways=["no adaptation", "OVTs, recommended"], history=history)
+    assert [tuple(cell["users"]) for cell in lived.cells] == [(2, 3)] * 2 and lived.chosen_on == ((0, 2),)
+    assert str(tmp_path) not in str(study.described(lived)) and len(study.check(lived)) == 2
+    now = life_study._world(lived.cells[0], history)
+    everyone = studies.people_of(source, "LaMP-5")
+    for own, user in zip(now.streams, everyone[2:], strict=True):
+        assert own.moments == user.history[-6:] and own.asked == (user.queries[:2],) * 2
+    assert now.settings.together.training.steps == 2 and now.settings.learn_from == "cluster"
+    quick = now._replace(settings=replace(now.settings, training=tuning.Training(steps=1, per_step=1)))
+    first, second = lives.ovts(quick)
+    assert 0 < first.ovts < second.ovts and len(first.answers) == 6
+    assert lives.WAYS["one prompt, this buffer"].keywords == {"of_all": False}
+    with pytest.raises(ValueError, match="nobody is left who has 99 samples"):
+        life_study.study(replace(plan, moments=99), history=history)
