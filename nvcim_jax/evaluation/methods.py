@@ -153,4 +153,5 @@ def pairs(scored: Container[str]) -> list[tuple[str, str]]:
 def training_of(method: Method, cell: Cell) -> tuple[Callable, Settings, Cell | None]:
     """What decides the training of a method: not how it is written and found, and the cell only under its noise."""
     settings = replace(method.learned_with, key=prompt_key, score=flat_mips, write=crossbar.write_values, probes=0)
-    return method.learn, settings, cell if settings.train_sigma and settings.training.steps else None
+    meets_noise = any(each.train_sigma and each.training.steps for each in (settings, settings.together) if each)
+    return method.learn, settings, cell if meets_noise else None

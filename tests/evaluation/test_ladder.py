@@ -12,7 +12,7 @@ from nvcim_jax.cli import EMBEDDED
 from nvcim_jax.core.similarity import aligned, aligned_mean, pairwise_mean
 from nvcim_jax.data import lamp, synthetic
 from nvcim_jax.data.users import Users, toy_users
-from nvcim_jax.evaluation import main_job, methods, one_for_all, statistics
+from nvcim_jax.evaluation import crowd, main_job, methods, one_for_all, statistics
 from nvcim_jax.evaluation.ladder import Ladder, Score, climb, ladder, share, work
 from nvcim_jax.hardware import mitigation
 from nvcim_jax.hardware.catalogue import device
@@ -27,6 +27,8 @@ from nvcim_jax.pipeline.presets import (
     MITIGATIONS,
     PAPER,
     PAPER_LITERAL,
+    PERSONAL,
+    PRESETS,
     RECOMMENDED,
     content_key,
     mitigated,
@@ -139,6 +141,20 @@ def test_the_ladder_scores_its_rows_on_the_same_users(model):
         assert np.array_equal(np.mean(right, axis=0).reshape(2, 2).mean(axis=1), score.scores), label
     assert scores[methods.BASE].right_domain is None and scores[methods.OWN].right_domain.shape == (2,)
     assert sum(told) == pytest.approx(work(users, model, 1, 2, rows), rel=0.2)
+
+
+def test_the_prompt_that_several_rows_start_from_is_tuned_once(model, monkeypatch):
+    calls, start = [], crowd.start_together
+    monkeypatch.setattr(crowd, "start_together", lambda *given, **how: calls.append(given) or start(*given, **how))
+    few = tuning.Training(steps=2, per_step=1)
+    best = replace(PERSONAL, training=few, together=replace(PERSONAL.together, training=few))
+    rows, told = methods.short(methods.rows(PRESETS | {"recommended": best})), []
+    people = toy_users(TASK, 2)
+    climbed = ladder(KEY, model, people, [CELL], draws=1, rows=rows, report=told.append)
+    assert len(calls) == 1 and list(climbed.scores[CELL]) == [row.label for row in rows]
+    assert sum(told) == pytest.approx(work(people, model, 1, 1, rows), rel=0.2)
+    own = methods.untuned(best)
+    assert own.together is None and own.training.steps == 0
 
 
 def test_the_ovt_of_the_right_domain_beats_the_base_model_by_far(model):

@@ -157,11 +157,15 @@ def test_what_a_run_kept_is_closed_to_others_and_discarded(params, tmp_path):
     torn = kept / ".nvcim-part-x"  # as a killed run leaves it
     torn.mkdir()
     (torn / "rows-0000000.safetensors").write_bytes(b"half")
-    run(params, job(params), folder=kept / tuning.FIRST)  # what a start was trained by
+    more = job(params, (3,) * 7)
+    run(params, more, folder=kept / tuning.FIRST)  # what a start was trained by, in more blocks
     run(params, job(params), folder=kept)  # goes on beside it
     tuning.discard(kept)
     assert not kept.exists()
     tuning.discard(kept)  # which is there no more
+    (kept / tuning.FIRST).mkdir(parents=True)  # killed before anything was kept
+    tuning.discard(kept)
+    assert not kept.exists()
 
 
 def foreign(folder, what):
