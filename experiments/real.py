@@ -307,15 +307,17 @@ def by_user(found: dict, metric: str, owners: np.ndarray) -> np.ndarray:
 
 def table(results: dict[str, dict], owners: np.ndarray) -> str:
     """Rungs with scores, gain over the base model and cost; then the paired differences."""
-    one = next(iter(results.values()))
-    by, of_all = list(one["scores"]), [name for name in one["of all questions"] if name not in one["scores"]]
+    by = list(next(iter(results.values()))["scores"])
+    told = {name for found in results.values() for name in found.get("of all questions", ())}  # none of older results
+    of_all = sorted(told - {*by})
     first = by[0]
     lines = ["| | " + " | ".join(by + of_all) + f" | gain in {first} | tokens to learn | s to learn | tokens of a "
              "question | s to answer | kB kept |", "|---" * (len(by + of_all) + 7) + "|"]  # fmt: skip
     for name, found in results.items():
         shown = [interval(by_user(found, metric, owners)) for metric in by]
         cells = [f"{each.mean:.3f} ± {each.half:.3f}" for each in shown]
-        cells += [f"{found['of all questions'][name]:.3f}" for name in of_all]
+        everyone = found.get("of all questions", {})
+        cells += [f"{everyone[name]:.3f}" if name in everyone else "" for name in of_all]
         gain = ""
         if name != "base model" and "base model" in results:
             gap = difference(by_user(found, first, owners), by_user(results["base model"], first, owners))

@@ -44,7 +44,7 @@ def learned(preset: str | None, task: str | None, users: int, data: Path | None,
         announce(users * SECONDS_TO_LEARN, hours, f"learning the banks of {users} users")
 
     def learn(model):
-        people, settings = main_job.people(chosen, users, data)[0], given or presets.recommended(model)
+        people, settings = main_job.people(chosen, users, data).users, given or presets.recommended(model)
         block, learned = cases.embedded(jax.random.key(seed), model, people, settings=settings)
         return block.users, *cases.case(model, block, learned, settings=settings), settings
 

@@ -34,6 +34,10 @@ from nvcim_jax.cli.shared import (
 from nvcim_jax.cli.sources import Column, History, TaskName, find_user, source
 
 app = typer.Typer()
+ALONE = (
+    "learned from this person alone: on a real model OVTs gained more where they started from what other people have "
+    "in common (`nvcim common`, then `nvcim learn --common`)"
+)
 
 
 @app.command(
@@ -114,6 +118,8 @@ def learn(
         command, samples = _command(out, device, model, weights), learned.block.selected.samples[0]
         show_ovts(people[0].id, samples)
         worth = _worth(answer_key, loaded, learned) if hold_out else None
+        if learned.about.preset == "personal" and start is None:
+            console.print(ALONE, soft_wrap=True)
         console.print(f"ask it: {command}", soft_wrap=True)
         if json:
             told = [{"content": sample.content, "answer": sample.answer} for sample in samples if sample]

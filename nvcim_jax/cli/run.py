@@ -1,7 +1,7 @@
 """`nvcim run`: the main job."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -36,9 +36,12 @@ from nvcim_jax.cli.shared import (
     progress_bar,
 )
 
+if TYPE_CHECKING:
+    from nvcim_jax.evaluation.main_job import Found
+
 app = typer.Typer()
 COMPILING = 25.0  # seconds that the programs of a task take
-RESULTS = ("results.json", "results.png", "predictions", "bank-*")
+RESULTS = ("results.json", "results.png", "predictions", "bank-*", "common-*")
 
 
 @app.command(
@@ -58,7 +61,7 @@ def run(
         str | None,
         typer.Option(
             "--methods", show_default="all of the embedded model, short of another",
-            help="all, or short: the model alone, own tokens untuned, one prompt for all, recommended.",
+            help="all, or short: the model alone, own tokens untuned, others' prompt, one prompt for all, recommended.",
         ),
     ] = None,
     draws: Annotated[
@@ -87,13 +90,16 @@ def run(
     ] = None,
     json: Json = False,
 ) -> None:  # fmt: skip
-    """The main job: learn from histories, store in noisy memory, search, answer, score; all methods side by side."""
+    """The main job: learn from histories, store in noisy memory, search, answer, score; all methods side by side.
+
+    With a model of your own OVTs start from one prompt for up to 20 other people, those behind the first --users.
+    """
     with plain_errors():
         from nvcim_jax.cli import show
         from nvcim_jax.data import lamp, synthetic
         from nvcim_jax.evaluation import main_job, methods, predictions
         from nvcim_jax.people import EMBEDDED_WORLD
-        from nvcim_jax.pipeline.presets import PRESETS, recommended
+        from nvcim_jax.pipeline.presets import PRESETS
         from nvcim_jax.provenance import provenance
 
         if data and len(task or []) != 1:
@@ -107,11 +113,14 @@ def run(
         prepare(out, *RESULTS)
         provenance()  # of now, not of the end
         loaded = load(model, weights, memory_size)
-        chosen = PRESETS | {"recommended": recommended(loaded)}
-        rows = methods.rows({name: mitigating(each, mitigation, budget, **upkeep) for name, each in chosen.items()})
+        found = _read(tasks, users, data)
+        presets = {name: mitigating(each, mitigation, budget, **upkeep) for name, each in PRESETS.items()}
+        rows = methods.rows(presets)
+        if not loaded.is_embedded:
+            rows = methods.of_a_real_model(presets, has_others=found[0].others is not None)
         if which == "short" or (which is None and not loaded.is_embedded):
             rows = methods.short(rows)
-        crowd = _read(tasks, users, data, loaded, rows, draws, hours)
+        found = _announced(found, loaded, rows, users, draws, hours)
         settings = {
             "device": device, "sigma": sigma, "draws": draws, "seed": seed, "users": users,
             "model": "embedded" if model == EMBEDDED else Path(model).name, "weights": weights or "default",
@@ -119,7 +128,7 @@ def run(
             **upkeep,
         }  # fmt: skip
         cell = methods.Cell(device, sigma, seconds)
-        finished, stop = _climb(crowd, loaded, rows, cell, settings, out)
+        finished, stop = _climb(found, loaded, rows, cell, settings, out)
         results = [main_job.collect(each, cell, blocks) for each, blocks in finished if blocks]
         if results:
             show.results(console, results, rows, settings)
@@ -141,51 +150,102 @@ def run(
             raise stop
 
 
-def _read(tasks, users: int, data: Path | None, loaded, rows, draws: int, hours: float):
-    """Users by task. ValueError for more work than `hours` allow, before more than a block of them are made up."""
+def _read(tasks, users: int, data: Path | None) -> "list[Found]":
+    """Users of every task; of the embedded world no more than a block, which tell how long the others will take."""
+    from nvcim_jax.evaluation import main_job
+
+    with console.status("reading the users"):
+        found = [main_job.people(each, users if data else min(users, main_job.BLOCK), data) for each in tasks]
+    for each in found:
+        if each.passed_over:
+            told = f"{each.users.task.name}: {each.passed_over} users without a history were passed over"
+            console.print(told, style="yellow")
+    return found
+
+
+def _announced(found: "list[Found]", loaded, rows, users: int, draws: int, hours: float) -> "list[Found]":
+    """All `users` of every task. ValueError for more work than `hours` allow, before so many are made up."""
     import jax
 
-    from nvcim_jax.evaluation import ladder, main_job
+    from nvcim_jax.evaluation import main_job
+    from nvcim_jax.people import EMBEDDED_WORLD
 
-    few = users if data else min(users, main_job.BLOCK)
-    with console.status("reading the users"):
-        crowd = [(each, *main_job.people(each, few, data)) for each in tasks]
-    for each, _, passed_over in crowd:
-        if passed_over:
-            console.print(f"{each.name}: {passed_over} users without a history were passed over", style="yellow")
-    units = sum(ladder.work(people, loaded, 1, draws, rows) for _, people, _ in crowd) * (1 if data else users / few)
+    few, is_made_up = len(found[0].users), found[0].users.source == EMBEDDED_WORLD
+    units = sum(_planned(each.users, loaded, rows, draws) for each in found) * (users / few if is_made_up else 1)
+    units += sum(_planned_common(each, loaded, rows) for each in found)
     # Two operations for each parameter and token, of which two cores do about 10^11 a second.
     size = sum(leaf.size for leaf in jax.tree.leaves(loaded.params))
-    seconds = units * size / (5e10 if jax.default_backend() == "cpu" else 5e12) + COMPILING * len(tasks)
-    announce(seconds, hours, f"{users} users of {len(tasks)} tasks under {draws} draws")
-    if few < users:
+    seconds = units * size / (5e10 if jax.default_backend() == "cpu" else 5e12) + COMPILING * len(found)
+    announce(seconds, hours, f"{users} users of {len(found)} tasks under {draws} draws")
+    if is_made_up and few < users:
         with console.status("making up the users"):
-            crowd = [(each, *main_job.people(each, users, data)) for each in tasks]
-    return [(each, people) for each, people, _ in crowd]
+            return [main_job.people(each.users.task, users, None) for each in found]
+    return found
 
 
-def _climb(crowd, loaded, rows, cell, settings, out: Path | None):
+def _planned(people, loaded, rows, draws: int) -> int:
+    """Units of progress of a block of people."""
+    from nvcim_jax.evaluation import ladder
+
+    return ladder.work(people, loaded, 1, draws, rows)
+
+
+def _planned_common(found: "Found", loaded, rows) -> int:
+    """Units of progress of the prompt that others have in common; 0 if no row starts from it."""
+    from nvcim_jax.evaluation.crowd import work_on
+    from nvcim_jax.pipeline.presets import COMMON
+
+    if found.others is None or not any(row.from_others for row in rows):
+        return 0
+    return COMMON.training.steps * (COMMON.training.per_step or 1) * work_on(loaded, found.others).step
+
+
+def _climb(found: "list[Found]", loaded, rows, cell, settings, out: Path | None):
     """Finished blocks by task, their banks saved in `out`; and the Ctrl-C that ended the work early, or None."""
     import jax
 
-    from nvcim_jax.evaluation import ladder, main_job
+    from nvcim_jax.evaluation import main_job
 
-    finished = [(each, []) for each, _ in crowd]
-    draws, key = settings["draws"], jax.random.key(settings["seed"])
-    planned = lambda people: ladder.work(people, loaded, 1, draws, rows)  # noqa: E731
-    done = 0
+    finished = [(each.users.task, []) for each in found]
+    draws, key, done = settings["draws"], jax.random.key(settings["seed"]), 0
     with progress_bar() as bar:
-        work = bar.add_task("", total=sum(planned(people) for _, people in crowd))
+        planned = [_planned_common(each, loaded, rows) + _planned(each.users, loaded, rows, draws) for each in found]
+        work = bar.add_task("", total=sum(planned))
+        told = lambda units: bar.advance(work, units)  # noqa: E731
         try:
-            for (each, people), (_, blocks) in zip(crowd, finished, strict=True):
-                bar.update(work, description=each.name)
-                told = lambda units: bar.advance(work, units)  # noqa: E731
-                for block in main_job.blocks(key, loaded, people, [cell], rows=rows, draws=draws, report=told):
+            for each, (task, blocks) in zip(found, finished, strict=True):
+                bar.update(work, description=task.name)
+                common, units = _common(key, each, loaded, rows, cell, settings, out, told)
+                done += units
+                bar.mark(work, completed=done)
+                how = {"rows": rows, "draws": draws, "common": common, "report": told}
+                for block in main_job.blocks(key, loaded, each.users, [cell], **how):
                     blocks.append(block)  # before the bank is written, so that no interrupt can lose it
-                    done += planned(block.users)
+                    done += _planned(block.users, loaded, rows, draws)
                     bar.mark(work, completed=done)
                     if out:
-                        main_job.save_bank(out / f"bank-{each.name}-{len(blocks) - 1}", loaded, block, settings)
+                        main_job.save_bank(out / f"bank-{task.name}-{len(blocks) - 1}", loaded, block, settings)
         except KeyboardInterrupt as stop:
             return finished, stop
     return finished, None
+
+
+def _common(key, found: "Found", loaded, rows, cell, settings, out: Path | None, told):
+    """What others have in common, saved in `out`, and the units of progress that it took; None if no row asks."""
+    import zlib
+
+    import jax
+
+    from nvcim_jax.pipeline import memory
+    from nvcim_jax.pipeline.common import learn_common, start_of
+    from nvcim_jax.pipeline.presets import COMMON
+
+    units = _planned_common(found, loaded, rows)
+    if found.others is None or not units:
+        return None, 0
+    own, each = jax.random.fold_in(key, zlib.crc32(b"common")), units // COMMON.training.steps
+    report = lambda done: told(done.row_steps * each)  # noqa: E731
+    made = learn_common(own, loaded, found.others, cell.device, sigma=cell.sigma, report=report)
+    if out:
+        memory.save(out / f"common-{found.users.task.name}", made.noted(**settings))
+    return start_of(made), units

@@ -123,8 +123,8 @@ def beside(design: Design, *, real: bool, domains: bool) -> Design:
     known = rungs.catalogue(real=real, width=1)
     labels = tuple(label for label in design.labels if domains or not known[label].needs_domains)
     if real:
-        labels = (*RUNGS, rungs.OTHERS, *(label for label in labels if label not in RUNGS))
-        design = replace(design, pairs=(*design.pairs, (BEST, rungs.OTHERS), (BEST, methods.BASE)))
+        labels = (*RUNGS, methods.OTHERS, *(label for label in labels if label not in RUNGS))
+        design = replace(design, pairs=(*design.pairs, (BEST, methods.OTHERS), (BEST, methods.BASE)))
     return replace(design, labels=labels, pairs=tuple(pair for pair in design.pairs if {*pair} <= {*labels}))
 
 

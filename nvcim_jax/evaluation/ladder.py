@@ -20,7 +20,7 @@ from nvcim_jax.llm.weights import Model
 from nvcim_jax.memory.bank import Bank
 from nvcim_jax.people import Sample, User
 from nvcim_jax.pipeline import compiled, retrieve
-from nvcim_jax.pipeline.block import Block
+from nvcim_jax.pipeline.block import Block, Common
 from nvcim_jax.pipeline.learn import rekeyed, tune_bank
 from nvcim_jax.pipeline.presets import RECOMMENDED, Settings
 
@@ -73,9 +73,12 @@ def ladder(
     draws: int,
     train_device: str | None = None,
     rows: Sequence[Method] | None = None,
+    common: Common | None = None,
     report: Callable[[int], None] = lambda work: None,
 ) -> Ladder:
     """Every method on `users` for every cell. `report` is told finished units of `work`.
+
+    Rows that are `from_others` start from what is `common` to other people, if it is given.
 
     Noise-aware training is for the cell's own device, or for `train_device` at the cell's sigma. What does not depend
     on the cell (the base model, training without noise) is computed once. The last row must store what it learns: the
@@ -84,10 +87,12 @@ def ladder(
     rows = all_rows() if rows is None else rows
     last = rows[-1]
     shared = share(key, model, users, settings=last.learned_with, report=report)
+    started = share(key, model, users, settings=last.learned_with, common=common, report=report) if common else shared
+    of = lambda method: started if method.from_others else shared  # noqa: E731
     scored = [method for method in rows if shared.crowd.known is not None or not method.known_domain]
     trained_for = {cell: Cell(train_device or cell.device, cell.sigma) for cell in cells}
     table = {
-        cell: {each.label: climb(shared, each, cell, draws=draws, trained_for=trained_for[cell]) for each in scored}
+        cell: {each.label: climb(of(each), each, cell, draws=draws, trained_for=trained_for[cell]) for each in scored}
         for cell in cells
     }
     firsts = [each for each in table[cells[0]][last.label].outcomes if each.draw == 0]
@@ -96,8 +101,8 @@ def ladder(
         for each, alone in zip(firsts, shared.alone(), strict=True)
         if each.found
     ]
-    bank = _found_by(shared, last, trained_for[cells[0]])
-    return Ladder(table, examples, shared.block(last.learned_with.fit_codec), bank)
+    bank = _found_by(of(last), last, trained_for[cells[0]])
+    return Ladder(table, examples, of(last).block(last.learned_with.fit_codec), bank)
 
 
 def climb(shared: Shared, method: Method, cell: Cell, *, draws: int, trained_for: Cell | None = None) -> Score:

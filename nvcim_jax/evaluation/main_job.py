@@ -10,6 +10,7 @@ import numpy as np
 
 from nvcim_jax import files
 from nvcim_jax.data.lamp import Task
+from nvcim_jax.data.synthetic import HELD_OUT
 from nvcim_jax.data.users import Users, read_lamp, toy_users, with_history
 from nvcim_jax.evaluation import figures, methods, metrics
 from nvcim_jax.evaluation.ladder import Example, Ladder, ladder
@@ -17,10 +18,12 @@ from nvcim_jax.evaluation.statistics import Interval, clear, difference, interva
 from nvcim_jax.llm.weights import Model
 from nvcim_jax.people import Sample, User
 from nvcim_jax.pipeline import memory
+from nvcim_jax.pipeline.block import Common
 from nvcim_jax.pipeline.presets import PRESETS, recommended
 from nvcim_jax.provenance import provenance
 
 BLOCK = 8  # users that are learned and answered together
+OTHERS = 20  # people, at most, whose common prompt a real model starts from
 
 
 class Part(NamedTuple):
@@ -46,13 +49,23 @@ class TaskResult(NamedTuple):
         return [query for user in self.users for query in user.queries]
 
 
-def people(task: Task, count: int, data: Path | None) -> tuple[Users, int]:
-    """`count` users with a history, and how many without one were passed over. The toy world if no `data`."""
+class Found(NamedTuple):
+    """The users who are reported, how many without a history were passed over, and others, who are not reported."""
+
+    users: Users
+    passed_over: int = 0
+    others: Users | None = None
+
+
+def people(task: Task, count: int, data: Path | None) -> Found:
+    """`count` users with a history, and others behind them where there are some. The toy world if no `data`."""
     if data is None:
-        return toy_users(task, count), 0
+        return Found(toy_users(task, count), others=toy_users(task, OTHERS, first=HELD_OUT + count))
     everyone = read_lamp(data, task)
-    chosen = with_history(everyone)[:count]
-    return chosen, everyone.people.index(chosen[-1]) + 1 - len(chosen)
+    known = with_history(everyone)
+    chosen, others = known[:count], known[count : count + OTHERS]
+    passed_over = everyone.people.index(chosen[-1]) + 1 - len(chosen)
+    return Found(chosen, passed_over, others if len(others) else None)
 
 
 def blocks(
@@ -65,11 +78,13 @@ def blocks(
     report: Callable[[int], None],
     rows: Sequence[methods.Method] | None = None,
     train_device: str | None = None,
+    common: Common | None = None,
 ) -> Iterator[Part]:
     """The ladder for one block of users after the other; what has been yielded is finished, whatever comes after."""
+    how = {"draws": draws, "train_device": train_device, "rows": rows, "common": common, "report": report}
     for start in range(0, len(users), BLOCK):
         part = users[start : start + BLOCK]
-        climbed = ladder(key, model, part, cells, draws=draws, train_device=train_device, rows=rows, report=report)
+        climbed = ladder(key, model, part, cells, **how)
         yield Part(climbed.block.users, climbed)
 
 

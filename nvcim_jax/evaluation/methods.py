@@ -14,8 +14,10 @@ from nvcim_jax.pipeline.presets import (
     MITIGATIONS,
     PRESETS,
     SEARCHES,
+    TOGETHER,
     Settings,
     flat_mips,
+    from_common,
     mean_mips,
     mitigated,
     prompt_key,
@@ -23,6 +25,7 @@ from nvcim_jax.pipeline.presets import (
 )
 
 BASE, OWN, ONE = "base model", "own tokens, untuned", "one prompt for all"
+OTHERS = "others' prompt"
 KNOWN, OWN_KNOWN = "OVT, right domain known, clean", "own tokens, right domain known, clean"
 UNTUNED = tuning.Training(steps=0)
 ONE_RATE = partial(relative_rate, share=0.12)  # its best: `experiments/tables.py one-for-all`
@@ -45,7 +48,7 @@ class Method(NamedTuple):
 
     Without `settings` the model answers alone. With `known_domain` nothing is stored: the question gets the OVT of its
     own domain as it was trained. So many `texts` of the user's history, found in noisy arrays of their own, stand
-    before the question.
+    before the question. With `from_others` prompts start from what other people have in common, where that is given.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Method(NamedTuple):
     learn: Callable = tune_bank
     known_domain: bool = False
     texts: int = 0
+    from_others: bool = False
 
     @property
     def learned_with(self) -> Settings:
@@ -88,6 +92,24 @@ def rows(presets: Mapping[str, Settings] = PRESETS) -> list[Method]:
     return found
 
 
+def of_a_real_model(presets: Mapping[str, Settings] = PRESETS, *, has_others: bool) -> list[Method]:
+    """Every row of the table for a model of one's own, where tuned prompts start from a common one.
+
+    It is that of other people, if the users have others beside them, and then a row of its own; else `recommended`
+    starts from one prompt for all of the user's own samples, and the other presets as on the embedded model.
+    """
+    if not has_others:
+        return rows({**presets, "recommended": replace(from_common(presets["recommended"]), together=TOGETHER)})
+    named = {name: from_common(each) for name, each in presets.items()}
+    if "paper-literal" in presets:  # to the letter on a real model, too
+        named["paper-literal"] = replace(named["paper-literal"], learning_rate=presets["paper-literal"].learning_rate)
+    is_tuned = lambda row: row.settings is not None and row.settings.training.steps > 0  # noqa: E731
+    found = [row._replace(from_others=is_tuned(row)) for row in rows(named)]
+    others = Method(OTHERS, untuned(named["recommended"]), learn=one_for_all.learn, from_others=True)
+    at = [row.label for row in found].index(ONE)
+    return [*found[:at], others, *found[at:]]
+
+
 def untuned(settings: Settings) -> Settings:
     """The same without any training."""
     return replace(settings, training=UNTUNED, together=None)
@@ -102,7 +124,7 @@ def _one_for_all(best: Settings) -> Method:
 
 def short(rows: Sequence[Method]) -> list[Method]:
     """Those of `rows` that a model of one's own is judged by: alone, without tuning, with one prompt, with OVTs."""
-    return [row for row in rows if row.label in (BASE, OWN, ONE, whole("recommended"))]
+    return [row for row in rows if row.label in (BASE, OWN, OTHERS, ONE, whole("recommended"))]
 
 
 def with_texts(count: int = 4) -> list[Method]:
@@ -146,7 +168,7 @@ def pairs(scored: Container[str]) -> list[tuple[str, str]]:
         found += [(whole(group), BASE), (at("flat MIPS"), at("no training noise, flat MIPS"))]
         found += [(whole(group), at(search)) for search in ("flat MIPS", "mean-pooled MIPS")]
         found += [(at("by cell"), at(f"by cell, {name}")) for name in MITIGATIONS.values()]
-    found += [(whole("recommended"), OWN), (whole("recommended"), ONE)]
+    found += [(whole("recommended"), other) for other in (OWN, OTHERS, ONE)]
     return [(a, b) for a, b in found if a in scored and b in scored]
 
 

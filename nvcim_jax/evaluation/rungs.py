@@ -25,11 +25,10 @@ from nvcim_jax.hardware.catalogue import device
 from nvcim_jax.hardware.devices import Condition
 from nvcim_jax.pipeline import learn, presets
 from nvcim_jax.pipeline.answer import answer_room, generate
-from nvcim_jax.pipeline.presets import NAMES, PRESETS, Settings, fixed_rate, mitigated, relative_rate
+from nvcim_jax.pipeline.presets import NAMES, Settings, fixed_rate, mitigated, relative_rate
 from nvcim_jax.tuning.dept import Trained
 
 TEXT = "retrieved text, BM25, 1 sample"
-OTHERS = "others' prompt"
 NARROW = 24  # dimensions of a code half as wide
 BUDGETS = (1.1, 1.5, 2.0)  # pulses per cell that SWV may spend, beside that of `presets.SWV_BUDGET`
 BEST, PAPER = methods.whole("recommended"), methods.whole("paper")
@@ -142,23 +141,17 @@ def catalogue(*, real: bool, width: int) -> dict[str, Rung]:
 
     On a real model OVTs start from a prompt that was learned on other users, but for those that are not tuned.
     """
-    named = {name: presets.from_common(each) for name, each in PRESETS.items()} if real else dict(PRESETS)
-    literal = presets.PAPER_LITERAL.learning_rate  # to the letter on a real model, too
-    named["paper-literal"] = replace(named["paper-literal"], learning_rate=literal)
-    best = named["recommended"]
-    found = [_of_row(row, best, real) for row in methods.rows(named)]
+    rows = methods.of_a_real_model(has_others=True) if real else methods.rows()
+    best = rows[-1].learned_with
+    found = [_of_row(row, best) for row in rows]
     found.append(Rung(TEXT, partial(text, settings=best, way="bm25", count=1), best, is_stored=False))
-    if real:
-        nothing = replace(best, training=methods.UNTUNED)
-        found.append(_of_row(Method(OTHERS, nothing, learn=one_for_all.learn), best, real))
     return {rung.label: rung for rung in [*found, *_adapters(best), *_ablations(best, width, real)]}
 
 
-def _of_row(row: Method, best: Settings, real: bool, choose: Callable = crowd.select) -> Rung:
-    untuned = row.settings is None or row.label in (methods.OWN, methods.OWN_KNOWN)
+def _of_row(row: Method, best: Settings, choose: Callable = crowd.select) -> Rung:
     return Rung(
         row.label, partial(of_method, method=row), row.settings or best, choose=choose, needs_domains=row.known_domain,
-        is_stored=row.settings is not None and not row.known_domain, from_others=real and not untuned,
+        is_stored=row.settings is not None and not row.known_domain, from_others=row.from_others,
     )  # fmt: skip
 
 
@@ -207,7 +200,8 @@ def _ablations(best: Settings, width: int, real: bool) -> list[Rung]:
         f"by cell, training noise and SWV, {BUDGETS[0]} pulses": swv,
         **{f"by cell, SWV, {b} pulses": mitigated(bare, "swv", budget=b) for b in BUDGETS},
     }
-    rows = [_of_row(Method(name, own, "recommended"), best, real) for name, own in changed.items()]
-    rows.append(_of_row(Method("latest samples", best, "recommended"), best, real, crowd.latest))
+    row = partial(Method, group="recommended", from_others=real)
+    rows = [_of_row(row(name, own), best) for name, own in changed.items()]
+    rows.append(_of_row(row("latest samples", best), best, crowd.latest))
     clean = replace(bare, fit_codec=partial(fit_pca, dim=width))
-    return [*rows, _of_row(Method(f"{methods.KNOWN}, no codec", clean, known_domain=True), best, False)]
+    return [*rows, _of_row(Method(f"{methods.KNOWN}, no codec", clean, known_domain=True), best)]

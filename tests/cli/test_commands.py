@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nvcim_jax import cli
@@ -64,18 +65,33 @@ def test_a_short_run_has_the_few_methods_that_a_model_of_ones_own_gets(tmp_path)
     assert "one prompt for all" in text and "with OVT" in text and "flat MIPS" not in text
 
 
-def test_a_model_of_ones_own_starts_from_one_prompt_for_all_of_a_users_samples(tmp_path):
-    folder = tmp_path / "model"
-    shutil.copytree(TOY, folder)
-    text = nvcim("run", "--model", folder, "--task", "LaMP-3", "--users", 1, "--draws", 1, "--out", tmp_path / "out")
+def test_a_model_of_ones_own_starts_from_what_others_have_in_common(tmp_path):
+    model, people = tmp_path / "model", tmp_path / "LaMP_3"
+    shutil.copytree(TOY, model)
+    synthetic.write(people, cli_task("LaMP-3"), 2)
+    words = ["run", "--model", model, "--task", "LaMP-3", "--data", people, "--draws", 1]
+    text = nvcim(*words, "--users", 1, "--out", tmp_path / "out")
     found = json.loads((tmp_path / "out/results.json").read_text())["tasks"]["LaMP-3"]["methods"]
+    assert list(found) == [methods.BASE, methods.OWN, methods.OTHERS, methods.ONE, methods.whole("recommended")]
+    assert "others' prompt" in text and "flat MIPS" not in text
+    learned, common = (memory.load(tmp_path / "out" / name) for name in ("bank-LaMP-3-0", "common-LaMP-3"))
+    assert (learned.about.preset, common.about.preset) == ("personal", "common")
+    assert np.array_equal(learned.codec.encoder[0][0][0], common.codec.encoder[0][0][0])
+    nvcim(*words, "--users", 2, "--out", tmp_path / "all")  # nobody is left beside them
+    found = json.loads((tmp_path / "all/results.json").read_text())["tasks"]["LaMP-3"]["methods"]
     assert list(found) == [methods.BASE, methods.OWN, methods.ONE, methods.whole("recommended")]
-    assert "one prompt for all" in text and "flat MIPS" not in text
-    nvcim("learn", "--model", folder, "--task", "LaMP-3", "--out", tmp_path / "bank")
-    run, learned = (memory.load(tmp_path / name) for name in ("out/bank-LaMP-3-0", "bank"))
-    assert run.about.preset == learned.about.preset == "personal" and not (tmp_path / "bank.unfinished").exists()
-    nvcim("learn", "--model", folder, "--preset", "paper", "--task", "LaMP-3", "--out", tmp_path / "other")
+    assert not list((tmp_path / "all").glob("common*"))
+
+
+def test_a_model_of_ones_own_learns_one_prompt_for_all_of_a_users_samples_first(tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(TOY, model)
+    text = nvcim("learn", "--model", model, "--task", "LaMP-3", "--out", tmp_path / "bank")
+    assert memory.load(tmp_path / "bank").about.preset == "personal" and not (tmp_path / "bank.unfinished").exists()
+    assert "nvcim common" in text
+    nvcim("learn", "--model", model, "--preset", "paper", "--task", "LaMP-3", "--out", tmp_path / "other")
     assert memory.load(tmp_path / "other").about.preset == "paper"
+    assert "nvcim common" not in nvcim("learn", "--task", "LaMP-3", "--out", tmp_path / "toy")
 
 
 def test_run_leaves_results_that_can_be_repeated(tmp_path):

@@ -270,7 +270,7 @@ def test_a_real_model_starts_from_what_the_other_half_of_the_people_have_in_comm
     }
     assert str(tmp_path) not in json.dumps(study.described(plan))  # a folder elsewhere is the same study
     labels = {cell["method"] for cell in plan.cells}
-    assert rungs.OTHERS in labels and methods.BASE in labels
+    assert methods.OTHERS in labels and methods.BASE in labels
     untuned = {label for label in labels if "others" not in next(c for c in plan.cells if c["method"] == label)}
     assert untuned == {methods.BASE, rungs.TEXT, methods.OWN}
     assert studies.plan("table1", Choice(99, tasks=("LaMP-5",)), source).settings["users"] == 22  # all there are
