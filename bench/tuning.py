@@ -82,7 +82,7 @@ def ours(params, config, problem: Problem):
     fixed = {"config": config, "method": tuning.Prompt(), "training": tuning.Training(steps=problem.steps)}
 
     def work() -> np.ndarray:
-        return np.asarray(tuning.tune(params, job, Condition(catalogue.device("NVM-1"), 0.0), **fixed).losses[-1])
+        return np.asarray(tuning.run(params, job, Condition(catalogue.device("NVM-1"), 0.0), **fixed).losses[-1])
 
     return work
 

@@ -17,7 +17,8 @@ from nvcim_jax.data import text
 from nvcim_jax.hardware.catalogue import device
 from nvcim_jax.hardware.devices import Condition
 from nvcim_jax.llm import decoder
-from nvcim_jax.tuning import train
+from nvcim_jax.llm.layers import precision
+from nvcim_jax.tuning import blocks, train
 from tests.llm.test_decoder import TINY
 
 NVM3, CODE, STEPS = device("NVM-3"), tuning.CodePrompt(), 6
@@ -56,6 +57,37 @@ def test_blocks_by_length_are_one_batch(params):
     parts = run(params, work)
     np.testing.assert_allclose(parts.values, whole.values, atol=1e-5)
     np.testing.assert_allclose(parts.losses, whole.losses, atol=1e-5)
+
+
+def test_side_by_side_blocks_train_to_the_bits_that_they_have_alone(params, monkeypatch, tmp_path):
+    work, alone, told = job(params), run(params, job(params), rows=1), []
+    monkeypatch.setattr(blocks, "SIDE_BY_SIDE", 0)
+    assert blocks._lanes(params, work, tuning.Training(steps=STEPS)) == 2
+    assert blocks._lanes(params, blocks._rows(work, slice(1)), tuning.Training(steps=STEPS)) == 1
+    both = run(params, work, report=told.append)
+    np.testing.assert_array_equal(both.values, alone.values)
+    np.testing.assert_array_equal(both.losses, alone.losses)
+    assert sum(each.row_steps for each in told) == 5 * STEPS
+
+    def stopped(progress):
+        told.append(progress)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(params, work, folder=tmp_path / "kept", report=stopped)
+    assert list((tmp_path / "kept").iterdir())  # what was done is kept
+    resumed = run(params, work, folder=tmp_path / "kept")
+    np.testing.assert_array_equal(resumed.values, alone.values)
+
+
+def test_side_by_side_blocks_know_the_precision_that_was_asked_for(params, monkeypatch):
+    seen = []
+    monkeypatch.setattr(blocks, "SIDE_BY_SIDE", 0)
+    inner = blocks._block
+    monkeypatch.setattr(blocks, "_block", lambda *given: seen.append(precision()) or inner(*given))
+    with jax.default_matmul_precision("float32"):
+        run(params, job(params))
+    assert set(seen) == {"float32"}
 
 
 def test_lengths_share_a_program_by_bucket(params):
