@@ -25,7 +25,7 @@ PAGES = {  # name -> (title, what follows `python experiments/`)
     "write-verify": ("Write-verify at a real budget of pulses", "write_verify.py --users 12 --task LaMP-2"),
     "life": ("Lives through domains that come back", "life.py"),
     "keep": ("What a small buffer should keep", "keep.py"),
-    "time": ("Some time after programming", "ageing.py --users 12 --draws 400 --answers"),
+    "time": ("Some time after programming", "ageing.py --users 12 --draws 100 --answers"),
     "weights": ("The model's matrices in arrays, too", "weights_in_arrays.py --users 12"),
     "converter-bits": ("Retrieval through converters", "converter_bits.py"),
     "rocr": ("Documents found on five devices", "rocr.py"),

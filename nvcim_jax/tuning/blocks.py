@@ -106,11 +106,12 @@ def run(
 
 
 def _lanes(params: PyTree, job: Job, training: Training) -> int:
-    """How many blocks train side by side: two where a step of all rows takes long, on a CPU."""
+    """How many blocks train side by side: two on a CPU, where a step takes long and there is memory for two rows."""
     rows, pool, width = job.batch.ids.shape
     tokens = rows * (training.per_step or pool) * training.draws * width
     operations = 4 * tokens * sum(leaf.size for leaf in jax.tree.leaves(params))
-    return 2 if jax.default_backend() == "cpu" and rows > 1 and operations >= SIDE_BY_SIDE else 1
+    is_large = jax.default_backend() == "cpu" and operations >= SIDE_BY_SIDE
+    return 2 if is_large and min(rows, training.rows) > 1 else 1
 
 
 def _side_by_side(train: Callable, firsts: Sequence[int], lanes: int, stop: Event) -> list:

@@ -64,6 +64,7 @@ def test_side_by_side_blocks_train_to_the_bits_that_they_have_alone(params, monk
     monkeypatch.setattr(blocks, "SIDE_BY_SIDE", 0)
     assert blocks._lanes(params, work, tuning.Training(steps=STEPS)) == 2
     assert blocks._lanes(params, blocks._rows(work, slice(1)), tuning.Training(steps=STEPS)) == 1
+    assert blocks._lanes(params, work, tuning.Training(steps=STEPS, rows=1)) == 1  # no memory for two
     both = run(params, work, report=told.append)
     np.testing.assert_array_equal(both.values, alone.values)
     np.testing.assert_array_equal(both.losses, alone.losses)
