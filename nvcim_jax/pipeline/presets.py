@@ -188,7 +188,7 @@ def preset(name: str) -> Settings:
 
 def recommended(model: Model) -> Settings:
     """What measured best on a model: RECOMMENDED on the embedded one, PERSONAL on all others."""
-    return RECOMMENDED if model.is_embedded else PERSONAL
+    return PRESETS["recommended"] if model.is_embedded else PERSONAL
 
 
 def from_common(settings: Settings) -> Settings:
