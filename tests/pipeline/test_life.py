@@ -168,6 +168,7 @@ def test_older_ovts_are_read_with_the_codec_of_all(model, once, thrice):
             for each, slot in ((once, old), (twice, new))
         )
         assert np.linalg.norm(after - before) < 0.5 * np.linalg.norm(before)
+        assert twice.memory.bank.writes[0, new] > 1  # coded anew, so written again
 
 
 def test_without_older_ovts_a_codec_is_that_of_the_buffer(model, once):
