@@ -107,14 +107,13 @@ def run(
         upkeep = {"seconds": seconds, "compensation": compensation, "refresh": refresh}
         if which not in (None, "all", "short"):
             raise ValueError(f"--methods {which}: choose all or short")
-        mitigating(PRESETS["recommended"], mitigation, budget, **upkeep)  # a wrong name is told before a model is read
+        presets = {name: mitigating(each, mitigation, budget, **upkeep) for name, each in PRESETS.items()}
         tasks = [lamp.task(name) for name in dict.fromkeys(task or synthetic.TASKS)]
         checked_device(device, sigma, seconds, extrapolate=extrapolate)
         prepare(out, *RESULTS)
         provenance()  # of now, not of the end
         loaded = load(model, weights, memory_size)
         found = _read(tasks, users, data)
-        presets = {name: mitigating(each, mitigation, budget, **upkeep) for name, each in PRESETS.items()}
         rows = methods.rows(presets)
         if not loaded.is_embedded:
             rows = methods.of_a_real_model(presets, has_others=found[0].others is not None)

@@ -71,13 +71,13 @@ def plan(name: str, choice: Choice = Choice(), source: Source = Source()) -> Stu
     history = max(synthetic.HISTORY, *DESIGNS[name].buffers, *design.buffers)
     people = {task: people_of(source, task) for task in design.tasks} if source.data else {}
     domains = all(query.domain for users in people.values() for user in users for query in user.queries)
-    design = beside(design, real=is_real(source), domains=domains)
+    design = beside(design, real=_is_real(source), domains=domains)
     count, first = choice.users, synthetic.HELD_OUT
     if source.data:
         first = choice.chosen_on
         count = min(count, *(len(users) - first for users in people.values()))
-    if count < 1 + is_real(source):
-        raise ValueError(f"{max(count, 0)} people are left to report: at least {1 + is_real(source)} are needed")
+    if count < 1 + _is_real(source):
+        raise ValueError(f"{max(count, 0)} people are left to report: at least {1 + _is_real(source)} are needed")
     names = {"model": Path(source.model).name} | ({"data": source.data.resolve().name} if source.data else {})
     shared: Json = {**names, "seed": choice.seed}
     if choice.questions:
@@ -87,7 +87,7 @@ def plan(name: str, choice: Choice = Choice(), source: Source = Source()) -> Stu
     cells = tuple(
         {**shared, "task": task, "users": span, **cell}
         for task in design.tasks
-        for span, others in _blocks(first, count, is_real(source))
+        for span, others in _blocks(first, count, _is_real(source))
         for cell in _cells(design, _rungs(source), others, choice.draws)
     )
     settings = _settings(design, choice, source, count, people)
@@ -197,14 +197,14 @@ def _row(metric: str, each: Outcome) -> Json:
     }  # fmt: skip
 
 
-def is_real(source: Source) -> bool:
+def _is_real(source: Source) -> bool:
     """Whether its model is another than the toy model."""
     return source.model != TOY
 
 
 @cache
 def _rungs(source: Source) -> dict[str, Rung]:
-    return rungs.catalogue(real=is_real(source), width=model_of(source).config.dim)
+    return rungs.catalogue(real=_is_real(source), width=model_of(source).config.dim)
 
 
 def model_of(source: Source) -> Model:
@@ -245,7 +245,7 @@ def _users(source: Source, given: Given) -> Users:
 
 @lru_cache(maxsize=4)  # cells of one block come one after the other
 def _shared(source: Source, given: Given, seed: int, buffer: int, choose, others: Span | None) -> Shared:
-    settings = replace(from_common(RECOMMENDED) if is_real(source) else RECOMMENDED, buffer=buffer)
+    settings = replace(from_common(RECOMMENDED) if _is_real(source) else RECOMMENDED, buffer=buffer)
     return crowd.share(
         jax.random.key(seed), model_of(source), _users(source, given), settings=settings, choose=choose,
         common=None if others is None else _common(source, (given[0], others, *given[2:]), seed),
