@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike, Float, Int, PyTree
 
+from nvcim_jax.llm.attention import attend
 from nvcim_jax.llm.config import Config
 from nvcim_jax.llm.layers import ACTIVATIONS, NOWHERE, Linear, Norm, product, rotate, rotation
 from nvcim_jax.llm.ties import recomputed
@@ -109,15 +110,10 @@ class Attention(nn.Module):
             value = jax.lax.dynamic_update_slice_in_dim(cached[1], value.astype(cached[1].dtype), slot, axis=1)
         query = query * (c.head_dim**-0.5 if c.attention_scale is None else c.attention_scale)
         grouped = _by_head(query).reshape(batch * c.kv_heads, -1, c.head_dim)  # the queries that share a key
-        scores = jnp.einsum("nqh,nsh->nqs", grouped, key).reshape(batch, c.heads, tokens, -1)
-        if c.attention_cap is not None:
-            scores = jnp.tanh(scores / c.attention_cap) * c.attention_cap
-        distance_ok = seen_positions[:, None, :] <= positions[:, :, None]
+        allowed = seen_positions[:, None, :] <= positions[:, :, None]
         if self.window is not None:
-            distance_ok &= seen_positions[:, None, :] > positions[:, :, None] - self.window
-        scores = jnp.where(distance_ok[:, None], scores.astype(jnp.float32), -1e30)
-        weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype).reshape(*grouped.shape[:2], -1)
-        mixed = jnp.einsum("nqs,nsh->nqh", weights, value).reshape(batch, c.heads, tokens, c.head_dim)
+            allowed &= seen_positions[:, None, :] > positions[:, :, None] - self.window
+        mixed = attend(grouped, key, value, allowed, c.attention_cap).reshape(batch, c.heads, tokens, c.head_dim)
         mixed = mixed.swapaxes(1, 2).reshape(batch, tokens, c.heads * c.head_dim)
         return Linear(c.packed, c.dim, c.out_bias, name="o")(mixed), (key, value)
 
@@ -161,9 +157,12 @@ def _scaled(x: Array, scale: float) -> Array:
     return x if scale == 1.0 else x * jnp.asarray(scale, x.dtype)
 
 
-@partial(jax.checkpoint, static_argnums=0)  # fewer residuals: what is cheap is recomputed in the backward pass
 def _activate(name, up, gate):
-    return ACTIVATIONS[name](up) if gate is None else ACTIVATIONS[name](gate) * up
+    """The activation, of which nothing is kept: backward has `up` and `gate` anyway, and the rest is cheap."""
+    act = ACTIVATIONS[name]
+    if gate is None:
+        return recomputed(lambda _, up: act(up))((), up)
+    return recomputed(lambda up, gate: act(gate) * up)(up, gate)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -16,6 +16,7 @@ UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "KI": 2**10, "MI": 2**2
 FLOAT = 4  # bytes of an activation
 AT_ONCE = 1 << 30  # bytes of activations in one pass; at least those of one row
 SHARE = 0.5  # of the free memory that is taken where nobody says how much
+COMPILER = 250_000_000  # bytes that compiling a pass takes, of 4 layers or of 30, and keeps
 
 
 class Row(NamedTuple):
@@ -40,13 +41,14 @@ def parse(text: str) -> int:
 
 
 def of(memory: int | None) -> int:
-    """Bytes that the process may still take: of its `memory`, or a share of what is free on the machine or device."""
+    """Bytes of activations that the process may take: of its `memory`, compiling counted, or of what is free on the
+    machine or device a share."""
     stats = jax.devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         free, held = stats["bytes_limit"] - stats["bytes_in_use"], stats["bytes_in_use"]
     else:
         free, held = psutil.virtual_memory().available, psutil.Process().memory_info().rss
-    return int(SHARE * free) if memory is None else memory - held
+    return int(SHARE * free) if memory is None else memory - held - COMPILER
 
 
 def require(needed: int, memory: int | None, what: str) -> int:
@@ -77,21 +79,36 @@ def gradient(config: Config, tokens: int, labels: int) -> Row:
     are alive or what backward holds inside one layer, never both.
     """
     c, below = config, config.layers - 1
-    layer, scores = _layer(c, tokens), 2.5 * labels * c.vocab_size / tokens
-    inside = max(2 * c.hidden_dim - 2 * c.dim, 2 * c.dim)
-    again = min(below, 1) * layer + (3 if c.gated else 2) * c.hidden_dim - 2 * c.dim
-    kept, recomputed = below * layer + max(scores, inside), below * c.dim + max(scores, again, inside)
+    layer, scores = _layer(c), 2.5 * labels * c.vocab_size / tokens
+    inside = _inside(c, tokens)
+    kept, recomputed = below * layer + max(scores, inside), below * c.dim + max(scores, min(below, 1) * layer + inside)
     return Row(int(FLOAT * tokens * kept), int(FLOAT * tokens * recomputed))
+
+
+def curvature(config: Config, tokens: int) -> int:
+    """What a second derivative takes of a row of `tokens`: it keeps what both passes of a gradient compute."""
+    kept = (config.layers - 1) * (4.85 * _layer(config) + 6 * config.heads * tokens)
+    return int(FLOAT * tokens * (kept + 2 * _inside(config, tokens)))
 
 
 def answer(config: Config, tokens: int, new_tokens: int) -> int:
     """What reading a question of `tokens` and writing an answer take of a row: its cache, one layer, the scores."""
-    cache = 2 * config.layers * config.kv_heads * config.head_dim * (tokens + new_tokens)
-    return FLOAT * (cache + tokens * _layer(config, tokens) + 3 * config.vocab_size)
-
-
-def _layer(config: Config, tokens: int) -> int:
-    """Numbers that one layer keeps of each token for backward; fitted to what the compiler allocates."""
     c = config
-    heads = 2 * (c.heads + c.kv_heads) * c.head_dim + 3 * c.heads * tokens
-    return 2 * c.dim + heads + (3 if c.gated else 1) * c.hidden_dim
+    cache = 2 * c.layers * c.kv_heads * c.head_dim * (tokens + new_tokens)
+    inside = max((3 if c.gated else 2) * c.hidden_dim + c.dim, 2 * c.heads * tokens + 2 * c.dim)
+    return FLOAT * (cache + tokens * inside + 3 * c.vocab_size)
+
+
+def _layer(config: Config) -> int:
+    """Numbers that one layer keeps of each token for backward: what enters both norms, queries, keys and values, and
+    what enters the activation."""
+    c = config
+    return 2 * c.dim + (c.heads + 2 * c.kv_heads) * c.head_dim + (2 if c.gated else 1) * c.hidden_dim
+
+
+def _inside(config: Config, tokens: int) -> float:
+    """Numbers of each token that are alive inside the layer which backward is at, beside what was kept: in the
+    feed-forward part, or in attention, when what the former kept is free again."""
+    c = config
+    fed = (2 if c.gated else 1) * c.hidden_dim
+    return max(2 * fed - c.dim, 3 * c.heads * tokens - fed + c.dim)

@@ -68,9 +68,8 @@ def sensitivities(
 
 
 def _rows_at_once(model: Model, batch: text.Batch, settings: Settings) -> int:
-    """Rows of one pass: a second derivative takes about three times what a gradient keeps."""
-    tokens, labels = batch.ids.shape[-1] + settings.tokens, batch.labels.shape[-1]
-    each = 3 * room.gradient(model.config, tokens, labels).kept
+    tokens = batch.ids.shape[-1] + settings.tokens
+    each = room.curvature(model.config, tokens)
     rows = room.rows(each, CURVED)
     room.require(rows * each, model.memory, f"the curvature of samples of {tokens} tokens")
     return rows

@@ -93,7 +93,8 @@ def run(
 
     def trained(first: int):
         chosen = order[first : first + block]
-        part = _trimmed(_rows(job, np.resize(chosen, block)))  # a short last block repeats its rows
+        # A short last block repeats its rows, where another program would cost more than computing them.
+        part = _trimmed(_rows(job, np.resize(chosen, block) if lanes == 1 else chosen))
         kept = None if folder is None else Kept(folder, first, _digest(params, part, condition, program.keywords))
         advance = partial(program, params, part, condition)
         tuned = _block(advance, part, training, kept, told, len(chosen), stop)
