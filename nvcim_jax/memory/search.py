@@ -254,7 +254,7 @@ def _scores(index: Index, queries, first, group: int):
         return found, jnp.max(found, axis=2)
 
     blocks, block, width = index.values.shape
-    if blocks == 1 or (single and index.values.dtype == jnp.float32):  # nothing to decode: stream it in one product
+    if blocks == 1 or not single or index.values.dtype == jnp.float32:  # one question decodes block by block
         whole = one((index.values.reshape(-1, width), index.steps.reshape(-1), first))
         return jax.tree.map(lambda leaf: leaf[None], whole)
     starts = first + block * jnp.arange(blocks)
