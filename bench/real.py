@@ -89,7 +89,7 @@ def remembered(path: str) -> harness.Row:
     work()
     peak = _peak_gb() - before
     each = room.gradient(model.config, sides.WIDTH, sides.LABELS).kept
-    told = (sides.PROMPTS * each + room.COMPILER) / 1e9
+    told = (sides.PROMPTS * each + room.compiling(model.config)) / 1e9
     return {"part": "memory", "loaded_gb": before, "tuning_gb": peak, "estimate_gb": told, "off_by": told / peak - 1,
             "aim": 0.15}  # fmt: skip
 

@@ -17,8 +17,9 @@ from nvcim_jax.llm.config import Config
 from nvcim_jax.llm.fingerprint import fingerprint
 from nvcim_jax.llm.weights import Model
 
-TOKENS = 1024  # of one compiled program: so many rows of short texts, or fewer of long ones; more are slower on a CPU
-WIDTHS = (16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512)  # tokens of a text, rounded up to one of these
+TOKENS = 1024  # of one program: so many rows of short texts, or fewer of long ones; a CPU is slower with more
+# Tokens of a text, rounded up to one of these.
+WIDTHS = (16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 Vectors = Callable[..., Float[Array, "texts dim"]]
 
 

@@ -42,4 +42,3 @@ def attend(
         return jnp.einsum("nqs,nsh->nqh", weights.astype(query.dtype), value) / total.astype(query.dtype)
 
     return recomputed(mixed)((query, value, allowed), key)
-

@@ -16,7 +16,6 @@ UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "KI": 2**10, "MI": 2**2
 FLOAT = 4  # bytes of an activation
 AT_ONCE = 1 << 30  # bytes of activations in one pass; at least those of one row
 SHARE = 0.5  # of the free memory that is taken where nobody says how much
-COMPILER = 250_000_000  # bytes that compiling a pass takes, of 4 layers or of 30, and keeps
 
 
 class Row(NamedTuple):
@@ -40,7 +39,12 @@ def parse(text: str) -> int:
     return size
 
 
-def of(memory: int | None) -> int:
+def compiling(config: Config) -> int:
+    """What compiling takes, two programs at once, and what the process then keeps of it; as measured."""
+    return 100_000_000 + 15_000_000 * config.layers
+
+
+def of(memory: int | None, config: Config) -> int:
     """Bytes of activations that the process may take: of its `memory`, compiling counted, or of what is free on the
     machine or device a share."""
     stats = jax.devices()[0].memory_stats() or {}
@@ -48,12 +52,12 @@ def of(memory: int | None) -> int:
         free, held = stats["bytes_limit"] - stats["bytes_in_use"], stats["bytes_in_use"]
     else:
         free, held = psutil.virtual_memory().available, psutil.Process().memory_info().rss
-    return int(SHARE * free) if memory is None else memory - held - COMPILER
+    return int(SHARE * free) if memory is None else memory - held - compiling(config)
 
 
-def require(needed: int, memory: int | None, what: str) -> int:
+def require(needed: int, memory: int | None, config: Config, what: str) -> int:
     """What the process may still take, at least `needed` bytes. ValueError names `what` takes more."""
-    left = of(memory)
+    left = of(memory, config)
     if needed > left:
         raise ValueError(
             f"{what} takes {needed / 1e9:.2g} GB beside what is loaded, but {max(left, 0) / 1e9:.2g} GB are left of "

@@ -227,7 +227,7 @@ def generate(
     each = room.answer(model.config, width + tuning.taken(adapted), new_tokens)
     block = room.block(len(asked), room.rows(each, ROWS))
     own_keys = drawn and jax.vmap(partial(jax.random.fold_in, drawn.key))(jnp.arange(len(asked)))
-    room.require(block * each, model.memory, f"answering questions of {width} tokens")
+    room.require(block * each, model.memory, model.config, f"answering questions of {width} tokens")
     for start in range(0, len(asked), block):
         part = asked[start : start + block]
         rows = np.resize(np.arange(start, start + len(part)), block)  # a short last block repeats its rows

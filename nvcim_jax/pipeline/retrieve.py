@@ -71,5 +71,5 @@ def _rows_at_once(model: Model, batch: text.Batch, settings: Settings) -> int:
     tokens = batch.ids.shape[-1] + settings.tokens
     each = room.curvature(model.config, tokens)
     rows = room.rows(each, CURVED)
-    room.require(rows * each, model.memory, f"the curvature of samples of {tokens} tokens")
+    room.require(rows * each, model.memory, model.config, f"the curvature of samples of {tokens} tokens")
     return rows

@@ -17,7 +17,7 @@ def fitted(
     """`training` with rows and samples at once for rows of `pool` samples of `tokens`, virtual ones counted.
 
     `training.rows` stays the most. Activations are computed again in backward where they do not fit what the process
-    may take (`room.of(memory)`). ValueError, with what is needed, if even that does not fit.
+    may take (`room.of`). ValueError, with what is needed, if even that does not fit.
     """
     row = room.gradient(config, tokens, labels)
     per_step, each = training.per_step or pool, training.draws * row.kept
@@ -26,7 +26,7 @@ def fitted(
     at_once = max(n for n in range(1, fits + 1) if per_step % n == 0)
     rows = room.rows(at_once * each, training.rows)
     samples = rows * at_once * training.draws
-    left = room.require(samples * row.recomputed, memory, f"tuning on samples of {tokens} tokens")
+    left = room.require(samples * row.recomputed, memory, config, f"tuning on samples of {tokens} tokens")
     recompute = training.recompute or samples * row.kept > left
     return replace(
         training, rows=rows, at_once=at_once if at_once < per_step else training.at_once, recompute=recompute

@@ -85,6 +85,6 @@ def test_what_is_no_size_is_refused(text):
 
 def test_what_the_process_holds_counts_against_its_memory():
     held = room.psutil.Process().memory_info().rss
-    assert room.of(held + room.COMPILER + 10**9) == pytest.approx(10**9, abs=2e8)
+    assert room.of(held + room.compiling(SMOLLM) + 10**9, SMOLLM) == pytest.approx(10**9, abs=2e8)
     with pytest.raises(ValueError, match=r"this takes 9e\+02 GB beside what is loaded, but 0 GB are left"):
-        room.require(9 * 10**11, 1, "this")
+        room.require(9 * 10**11, 1, SMOLLM, "this")

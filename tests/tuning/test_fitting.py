@@ -40,7 +40,7 @@ def test_rows_then_samples_give_way_to_what_goes_through_at_once(monkeypatch):
 def test_memory_decides_what_is_kept_and_nothing_else(monkeypatch):
     wide = replace(TINY, layers=12)
     row = room.gradient(wide, 40, 4)
-    monkeypatch.setattr(room, "of", lambda memory: memory)
+    monkeypatch.setattr(room, "of", lambda memory, config: memory)
     whole = 48 * 6 * row.kept
     assert fitted(config=wide, memory=whole) == tuning.Training()
     assert fitted(config=wide, memory=whole - 1) == tuning.Training(recompute=True)
