@@ -159,7 +159,7 @@ def _scaled(x: Array, scale: float) -> Array:
 
 def _activate(name, up, gate):
     """The activation, of which nothing is kept: backward has `up` and `gate` anyway, and the rest is cheap."""
-    act = ACTIVATIONS[name]
+    act = ACTIVATIONS[name]  # of the last argument, which `recomputed` ties to the way back
     if gate is None:
         return recomputed(lambda _, up: act(up))((), up)
     return recomputed(lambda up, gate: act(gate) * up)(up, gate)

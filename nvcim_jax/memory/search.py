@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, Num, PyTree
 from nvcim_jax.core import similarity
 from nvcim_jax.core.quantise import largest
 
-BLOCK = 1024  # OVTs per product: one shape whatever the number of devices, so the bits are the same on all of them
+BLOCK = 1024  # OVTs that are decoded at once
 GROUP = 64  # scores per maximum in the first pass of `_best`, at most; blocks are multiples of it
 LARGEST = 1e15  # of a stored value: products of two, summed over an array, stay within float32
 FORMATS = ("float32", "bfloat16", "int16", "int8")
@@ -254,7 +254,7 @@ def _scores(index: Index, queries, first, group: int):
         return found, jnp.max(found, axis=2)
 
     blocks, block, width = index.values.shape
-    if blocks == 1 or not single or index.values.dtype == jnp.float32:  # one question decodes block by block
+    if blocks == 1 or index.values.dtype == jnp.float32:  # nothing to decode, or little: stream it in one product
         whole = one((index.values.reshape(-1, width), index.steps.reshape(-1), first))
         return jax.tree.map(lambda leaf: leaf[None], whole)
     starts = first + block * jnp.arange(blocks)

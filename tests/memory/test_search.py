@@ -179,3 +179,12 @@ def test_compare_measures_every_format_against_float32():
 def test_agreement_by_hand():
     exact, other = np.array([[1, 2], [3, 4]]), np.array([[1, 4], [4, 3]])
     assert search.agreement(exact, other) == (0.5, 0.75)
+
+
+@pytest.mark.parametrize("format", search.FORMATS)
+@pytest.mark.parametrize("questions", [1, 16])
+def test_a_search_takes_little_memory_beside_the_index(format, questions):
+    """A packed index is decoded block by block, whatever the number of questions."""
+    index = search.build(jnp.zeros((16 * search.BLOCK, 16, 48)), 16 * search.BLOCK, format=format)
+    program = search._top_k.lower(index, jnp.zeros((questions, 16, 48)), k=10).compile()
+    assert program.memory_analysis().temp_size_in_bytes < index.values.nbytes / 2
