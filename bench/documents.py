@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with LaMP-5's files")
     parser.add_argument("--texts", type=harness.whole, default=1000)
     parser.add_argument("--sizes", type=harness.whole, nargs="+", default=[1_000, 10_000])
-    parser.add_argument("--queries", type=harness.whole, nargs="+", default=[1, 16, 256])
+    parser.add_argument("--queries", type=harness.whole, nargs="+", default=[1, 16, 256, 1000])
     parser.add_argument("--formats", nargs="+", choices=search.FORMATS, default=["float32", "bfloat16"])
     parser.add_argument("--documents", type=harness.whole, default=200, help="of the closed form")
     parser.add_argument("--draws", type=harness.whole, default=20_000)

@@ -22,6 +22,8 @@ from nvcim_jax.core.quantise import largest
 
 BLOCK = 1024  # OVTs that are decoded at once
 GROUP = 64  # scores per maximum in the first pass of `_best`, at most; blocks are multiples of it
+SCORES = 2**23  # that are held at once (32 MB): so many fit a cache, more are slower
+TOGETHER = 64, 256  # questions that are multiplied at once, at least and at most, where there are as many
 LARGEST = 1e15  # of a stored value: products of two, summed over an array, stay within float32
 FORMATS = ("float32", "bfloat16", "int16", "int8")
 
@@ -174,7 +176,7 @@ def format_of(index: Index) -> str:
 def scores(index: Index, queries: Float[Array, "queries rows dim"]) -> Float[Array, "queries slots"]:
     """The score of every slot, empty ones and padding to whole blocks at -inf."""
     found, _ = _scores(index, queries, 0, GROUP)
-    return found.transpose(1, 0, 2, 3).reshape(queries.shape[0], -1)
+    return found.reshape(-1, queries.shape[0]).T
 
 
 def is_searchable(values: Any) -> np.ndarray:
@@ -248,10 +250,10 @@ def _scores(index: Index, queries, first, group: int):
         block = values.shape[0]
         stored = _decode(values, single)
         dims = (((1,), (1,)), ((), ()))
-        product = jax.lax.dot_general(asked.astype(stored.dtype), stored, dims, preferred_element_type=jnp.float32)
+        product = jax.lax.dot_general(stored, asked.astype(stored.dtype), dims, preferred_element_type=jnp.float32)
         taken = start + jnp.arange(block) < index.count
-        found = jnp.where(taken[None], product * steps[None], -jnp.inf).reshape(asked.shape[0], -1, group)
-        return found, jnp.max(found, axis=2)
+        found = jnp.where(taken[:, None], product * steps[:, None], -jnp.inf).reshape(-1, group, asked.shape[0])
+        return found, jnp.max(found, axis=1)
 
     blocks, block, width = index.values.shape
     if blocks == 1 or index.values.dtype == jnp.float32:  # nothing to decode, or little: stream it in one product
@@ -262,12 +264,12 @@ def _scores(index: Index, queries, first, group: int):
 
 
 def _best(found, maxima, k: int):
-    """The k best of scores [blocks, queries, groups, group]: they lie in the k groups with the largest maxima."""
-    blocks, queries, groups, group = found.shape
-    ranked = maxima.transpose(1, 0, 2).reshape(queries, -1)
+    """The k best of scores [blocks, groups, group, queries]: they lie in the k groups with the largest maxima."""
+    blocks, groups, group, queries = found.shape
+    ranked = maxima.reshape(-1, queries).T
     _, chosen = jax.lax.top_k(ranked, min(k, blocks * groups))
     chosen = jnp.sort(chosen, axis=1)  # so that equal scores are taken by slot
-    candidates = found[chosen // groups, jnp.arange(queries)[:, None], chosen % groups].reshape(queries, -1)
+    candidates = found.reshape(-1, group, queries)[chosen, :, jnp.arange(queries)[:, None]].reshape(queries, -1)
     slots = (chosen[:, :, None] * group + jnp.arange(group)[None, None]).reshape(queries, -1)
     best, at = jax.lax.top_k(candidates, k)
     return best, jnp.take_along_axis(slots, at, axis=1)
@@ -283,8 +285,26 @@ def _found(best, slots, k: int) -> Found:
     return Found(slots, best, margins)
 
 
+def _together(slots: int) -> int:
+    """How many questions are scored at once."""
+    fewest, most = TOGETHER
+    return min(max(SCORES // slots, fewest), most)
+
+
 @partial(jax.jit, static_argnames=("k", "mesh"))
 def _top_k(index: Index, queries, *, k: int, mesh: Mesh | None = None) -> Found:
+    """All questions, in equal parts one after the other; the last is filled up."""
+    count = queries.shape[0]
+    parts = -(-count // _together(index.steps.size))
+    if parts == 1:
+        return _best_of(index, queries, k=k, mesh=mesh)
+    size = -(-count // parts)
+    filled = jnp.pad(queries, ((0, parts * size - count), (0, 0), (0, 0))).reshape(parts, size, *queries.shape[1:])
+    found = jax.lax.map(lambda part: _best_of(index, part, k=k, mesh=mesh), filled)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], found)
+
+
+def _best_of(index: Index, queries, *, k: int, mesh: Mesh | None) -> Found:
     most = max(k, 2)  # the runner-up is wanted for the margin
     group = _group(index.steps.size, most)
     if mesh is None:

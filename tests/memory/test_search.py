@@ -188,3 +188,22 @@ def test_a_search_takes_little_memory_beside_the_index(format, questions):
     index = search.build(jnp.zeros((16 * search.BLOCK, 16, 48)), 16 * search.BLOCK, format=format)
     program = search._top_k.lower(index, jnp.zeros((questions, 16, 48)), k=10).compile()
     assert program.memory_analysis().temp_size_in_bytes < index.values.nbytes / 2
+
+
+def test_many_questions_are_found_part_by_part():
+    """Five hundred in two equal parts and 401 in two, the last filled up: the bits of each part alone."""
+    index = search.build(KEYS, 150)
+    asked = jax.random.normal(jax.random.key(4), (500, 16, 6))
+    for count, size in ((500, 250), (401, 201)):
+        found = search.top_k(index, asked[:count], k=3)
+        parts = asked[:size], jnp.concatenate([asked[size:count], jnp.zeros((2 * size - count, 16, 6))])
+        alone = [search.top_k(index, part, k=3) for part in parts]
+        for name, leaf in found._asdict().items():
+            whole = np.concatenate([getattr(part, name) for part in alone])
+            np.testing.assert_array_equal(leaf, whole[:count], name)
+
+
+def test_scores_of_many_questions_are_not_held_at_once():
+    index = search.build(jnp.zeros((16 * search.BLOCK, 16, 6)), 16 * search.BLOCK)
+    program = search._top_k.lower(index, jnp.zeros((10_000, 16, 6)), k=10).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 4 * search.SCORES  # all of them would take 655 MB
