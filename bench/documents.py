@@ -73,7 +73,7 @@ def encoding(args):
     """Cold and warm, ours and the peer's, and how far the vectors are apart."""
     told = real_texts(args)
     begun = time.perf_counter()
-    ours = encoders.load(args.encoder)
+    ours = encoders.load_encoder(args.encoder)
     encoders.encode(ours, told[:1], is_question=True)
     first = time.perf_counter() - begun
     name, peer = peer_encoder(args.encoder, ours.window)

@@ -2,19 +2,21 @@
 
     python experiments/rocr.py --out out/rocr                                       # toy world, token embeddings
     python experiments/rocr.py --task LaMP-5 --data LaMP_5_acl --encoder all-MiniLM-L6-v2 --out out/rocr-real
+    python experiments/rocr.py --task LaMP-5 --data LaMP_5 --shelf 15 --encoder all-MiniLM-L6-v2 --out out/rocr-shelves
 
 Projections are trained on the documents of some users, pooled, and judged on those of others, whom no choice has seen.
 MIPS accuracy has two readings, both given: the first document is that of a float32 store without noise, and it is right
-(of the question's topic; where topics are unknown, among the first k of that store). Rows that write by value are in
-closed form; those that write by cell are programmed. Intervals are over users. Writes table.md and results.json, and
-goes on from the latter when it is called again.
+(of the question's topic; where topics are unknown, among the first k of that store). With `--shelf`, for people with
+one document each, so many people share a store, and a document is right if its own author asks. Rows that write by
+value are in closed form; those that write by cell are programmed. Intervals are over users, or shelves. Writes table.md
+and results.json, and goes on from the latter when it is called again.
 """
 
 import argparse
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +28,7 @@ from rich.progress import track
 from nvcim_jax import files, llm
 from nvcim_jax.cli import EMBEDDED
 from nvcim_jax.core.codec import Codec
-from nvcim_jax.data.users import read_lamp, toy_users
+from nvcim_jax.data.users import Users, read_lamp, toy_users
 from nvcim_jax.documents import encoder as encoders
 from nvcim_jax.documents import learn, stored, training
 from nvcim_jax.documents.learn import Settings
@@ -34,6 +36,7 @@ from nvcim_jax.documents.stored import Format
 from nvcim_jax.evaluation import documents
 from nvcim_jax.evaluation.statistics import interval
 from nvcim_jax.hardware.catalogue import condition
+from nvcim_jax.people import User
 from nvcim_jax.provenance import provenance
 
 TRAIN, HELD_OUT = 2_000_000, 3_000_000  # first users of the toy world
@@ -82,9 +85,10 @@ def rows(dim: int, whole: int, steps: int | None) -> dict[str, Row]:
 
 def world(args) -> World:
     """Whom to train on and whom to judge; of LaMP's users the first half and the second."""
-    encoder = encoders.load(args.encoder) if args.encoder else encoders.of_model(llm.load(EMBEDDED))
+    encoder = encoders.load_encoder(args.encoder) if args.encoder else encoders.encoder_of_model(llm.load(EMBEDDED))
     if args.data:
         people = read_lamp(args.data, args.task)
+        people = shared(people, args.shelf) if args.shelf else people
         known = [at for at, user in enumerate(people) if len(user.history) > args.k and user.queries]
         half = len(known) // 2
         chosen = known[: min(args.train, half)], known[half : half + args.users]
@@ -93,6 +97,7 @@ def world(args) -> World:
         train = toy_users(args.task, args.train, first=TRAIN)
         judged = toy_users(args.task, args.users, first=HELD_OUT)
     case, meaning = documents.case(encoder, judged, judged.task, k=args.k)
+    meaning = "a document of the question's author is found" if args.shelf else meaning
     together = learn.pooled(train)
     encoded = learn.encode_all(encoder, train.task, list(together))
 
@@ -103,9 +108,20 @@ def world(args) -> World:
     @cache
     def job(make) -> training.Job:
         recipe = training.Recipe(make=make)
-        return learn.job(KEY, encoder, together, start(Settings("whole", encoder.dim)), recipe)
+        return learn.job(KEY, partial(learn.embed, encoder), together, start(Settings("whole", encoder.dim)), recipe)
 
     return World(case, meaning, start, lambda recipe: job(recipe.make))
+
+
+def shared(people: Users, size: int) -> Users:
+    """Shelves that `size` people share, as users: the owner of a sample is its topic. Who is left over is left out."""
+    shelves = []
+    for first in range(0, len(people) - size + 1, size):
+        group = people.people[first : first + size]
+        history = tuple(sample._replace(domain=user.id) for user in group for sample in user.history)
+        queries = tuple(sample._replace(domain=user.id) for user in group for sample in user.queries)
+        shelves.append(User(f"shelf {len(shelves)}", history, queries))
+    return replace(people, people=tuple(shelves))
 
 
 def scores(given: World, row: Row, device: str, sigma: float, args) -> dict[str, list[float]]:
@@ -133,10 +149,10 @@ def cells(args, whole: int) -> Iterator[tuple[str, Row, str, float]]:
     """What is measured: the table at one sigma on five devices, then codecs by bits, dimensions and sigma on one."""
     for name, row in rows(min(args.dim, whole), whole, args.steps).items():
         yield from ((f"table/{name}", row, device, args.sigma) for device in args.devices)
-    for codec in ("first", "random", "pca", "linear", "whole"):
+    for codec in ("first", "random", "pca", "autoencoder", "linear", "mlp", "whole"):
         for dim in sorted({each for each in args.dims if each < whole} if codec != "whole" else {whole}):
             for bits in args.bits:
-                recipe = training.recipe("hinge", steps=args.steps) if codec == "linear" else None
+                recipe = training.recipe("hinge", steps=args.steps) if codec in ("linear", "mlp") else None
                 own = Settings("pca" if codec == "linear" else codec, dim, recipe, Format(bits))
                 for sigma in args.sigmas:
                     yield f"sweep/{codec}/{dim}/{bits}", Row(own), "NVM-3", sigma
@@ -185,6 +201,7 @@ def main() -> None:
     parser.add_argument("--task", default="LaMP-2")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--encoder", type=Path)
+    parser.add_argument("--shelf", type=int, default=0, help="people who share a store; by default each has their own")
     parser.add_argument("--users", type=int, default=24, help="to judge")
     parser.add_argument("--train", type=int, default=24, help="users to train on")
     parser.add_argument("--k", type=int, default=5)

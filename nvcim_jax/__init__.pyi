@@ -20,6 +20,16 @@ from .data.users import hold_out as hold_out
 from .data.users import read_history as read_history
 from .data.users import read_lamp as read_lamp
 from .data.users import toy_users as toy_users
+from .documents.ask import find_documents as find_documents
+from .documents.ask import stream_with_documents as stream_with_documents
+from .documents.encoder import encoder_of_model as encoder_of_model
+from .documents.encoder import load_encoder as load_encoder
+from .documents.learn import add_documents as add_documents
+from .documents.learn import learn_documents as learn_documents
+from .documents.memory import Documents as Documents
+from .documents.memory import load_documents as load_documents
+from .documents.memory import save_documents as save_documents
+from .documents.texts import read_documents as read_documents
 from .hardware.catalogue import Sheet as Sheet
 from .hardware.catalogue import condition as condition
 from .hardware.catalogue import device as device

@@ -1,5 +1,6 @@
 """`nvcim rag`: a person's documents in noisy arrays, found for a question and put before it."""
 
+from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -9,6 +10,7 @@ from rich.table import Table
 
 from nvcim_jax.cli.asking import BanksDevice, BanksSigma, Temperature, UserNumber, show_stream
 from nvcim_jax.cli.learn import resumable
+from nvcim_jax.cli.progress import Bar
 from nvcim_jax.cli.shared import (
     EMBEDDED,
     BankFolder,
@@ -124,13 +126,27 @@ def learn(
             people = _people(task, data, given, users)
         made = made_encoder(encoder)
         with resumable(out) as unfinished, progress_bar() as bar:
+            told = encoding(bar)
             work = bar.add_task("training the projection", total=recipe.steps if recipe else 0)
-            learned = learning.learn(
+            learned = learning.learn_documents(
                 jax.random.key(seed), made, people, device, sigma=sigma, settings=settings, folder=unfinished,
-                report=lambda done: bar.advance(work, done),
+                report=lambda done: bar.advance(work, done), report_texts=told,
             )  # fmt: skip
-            memory.save(out, learned.noted(seed=seed, encoder=encoder or "embedded"))
+            memory.save_documents(out, learned.noted(seed=seed, encoder=encoder or "embedded"))
         _tell(out, learned, made, json)
+
+
+def encoding(bar: Bar) -> Callable[[int, int], None]:
+    """What tells a bar how many texts are encoded, and how many more came up."""
+    work, total = bar.add_task("encoding", total=0), 0
+
+    def report(done: int, more: int) -> None:
+        nonlocal total
+        total += more
+        bar.update(work, total=total)
+        bar.advance(work, done)
+
+    return report
 
 
 def _tell(out: Path, learned, encoder, json: bool) -> None:
@@ -141,13 +157,18 @@ def _tell(out: Path, learned, encoder, json: bool) -> None:
         f"documents: {sum(counts)}, owners: {len(counts)}, arrays of 384 x 128 cells: {arrays}; kept in {out}",
         soft_wrap=True,
     )
-    if cut:
-        console.print(f"{cut} documents are longer than the {encoder.window} tokens that the encoder reads: cut there")
+    tell_cut(cut, encoder)
     if json:
         print_json({
             "memory": str(out), "documents": sum(counts), "people": len(counts), "arrays": arrays, "cut": cut,
             "dim": dim, "bits": learned.format.bits,
         })  # fmt: skip
+
+
+def tell_cut(cut: int, encoder: "TextEncoder") -> None:
+    """Say how many documents were longer than the encoder reads, if any were."""
+    if cut:
+        console.print(f"{cut} documents are longer than the {encoder.window} tokens that the encoder reads: cut there")
 
 
 @app.command(
@@ -195,13 +216,13 @@ def ask(
             if words is not None:
                 (found,) = asking.find_by(words, opened.memory, [query], k=k, user=opened.user)
             else:
-                (found,) = asking.find(
+                (found,) = asking.find_documents(
                     search_key, opened.encoder, opened.memory, [query], opened.condition, k=k, user=opened.user,
                     write=stored.writing(mitigation, opened.memory.format, budget=budget),
                 )  # fmt: skip
         _show(found, opened)
         console.print("answer:  ", end="")
-        pieces = asking.stream(
+        pieces = asking.stream_with_documents(
             answer_key, loaded, opened.memory, query, [each.sample for each in found],
             sampling=llm.Sampling(temperature),
         )  # fmt: skip
@@ -251,7 +272,7 @@ def _people(task: str | None, data: Path | None, given: Path | None, count: int)
     if given is not None:
         if data is not None or task is not None:
             raise ValueError("--texts are your own, --data and --task are LaMP's: give one of them")
-        return texts.read(given)[:count]
+        return texts.read_documents(given)[:count]
     return find_users(source(task, data, None, None), count)
 
 
@@ -261,10 +282,10 @@ def made_encoder(name: str | None) -> "TextEncoder":
     from nvcim_jax.documents import encoder
 
     if name is None:
-        return encoder.of_model(load(EMBEDDED, None, None))
+        return encoder.encoder_of_model(load(EMBEDDED, None, None))
     keep_programs()
     with console.status(f"loading {name}"):
-        return encoder.load(name)
+        return encoder.load_encoder(name)
 
 
 def _open(bank: Path, user: int, device: str | None, sigma: float | None, encoder: str | None) -> Opened:
@@ -273,7 +294,7 @@ def _open(bank: Path, user: int, device: str | None, sigma: float | None, encode
     from nvcim_jax.documents import memory
 
     with console.status("reading the memory"):
-        saved = memory.load(bank)
+        saved = memory.load_documents(bank)
     if user >= len(saved.users):
         raise ValueError(f"the memory holds users 0 to {len(saved.users) - 1}, not {user}")
     asked = terms(saved.about, device, sigma, None)

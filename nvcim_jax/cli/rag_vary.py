@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from nvcim_jax.cli.rag import Count, Encoder, app, made_encoder
+from nvcim_jax.cli.rag import Count, Encoder, made_encoder
+from nvcim_jax.cli.rag_add import app  # with `add` on it
 from nvcim_jax.cli.shared import (
     BankFolder,
     Budget,
@@ -84,11 +85,12 @@ def vary(
         cells = _cells(names, sigmas)
         prepare(out, *RESULTS)
         with console.status("reading the memory"):
-            saved = memory.load(bank)
+            saved = memory.load_documents(bank)
         made = made_encoder(encoder)
         saved.require(made)
         _require_k(k, saved)
-        case, meaning = documents.case(made, documents.asked_of(saved, data), saved.task, k=k)
+        with console.status("encoding documents and questions"):
+            case, meaning = documents.case(made, documents.asked_of(saved, data), saved.task, k=k)
         write = mitigation and stored.writing(mitigation, saved.format, budget=budget)
         rows = _measured(saved, case, cells, k=k, draws=draws, seed=seed, write=write)
         report = {

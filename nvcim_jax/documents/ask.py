@@ -13,7 +13,7 @@ from nvcim_jax import llm
 from nvcim_jax.data.users import Users
 from nvcim_jax.documents import codecs, prompt, stored, texts
 from nvcim_jax.documents import learn as learning
-from nvcim_jax.documents.encoder import Encoder, encode, of_model
+from nvcim_jax.documents.encoder import Encoder, encode, encoder_of_model
 from nvcim_jax.documents.memory import Documents
 from nvcim_jax.documents.stored import Format, Write
 from nvcim_jax.hardware.crossbar import write_values
@@ -46,11 +46,11 @@ def question(task: texts.Task, told: Sample | str) -> Sample:
     return answer.question(task, told)
 
 
-def find(
+def find_documents(
     key: PRNGKeyArray,
     encoder: Encoder,
     memory: Documents,
-    questions: Sequence[Sample],
+    questions: Sequence[Sample | str],
     condition: Condition,
     *,
     k: int,
@@ -59,10 +59,11 @@ def find(
 ) -> list[list[Found]]:
     """The k best documents of one user, by default the first, for each question, from arrays programmed once.
 
-    No other user's documents are scored. ValueError for a k that the user's documents cannot fill, and for a memory of
-    another encoder.
+    No other user's documents are scored. ValueError for an empty question, for a k that the user's documents cannot
+    fill, and for a memory of another encoder.
     """
     memory.require(encoder)
+    questions = [question(memory.task, each) for each in questions]
     own = memory.of(user)
     history = own.users[0].history
     require_k(k, own)
@@ -83,7 +84,7 @@ def find_by(
     k: int,
     user: str | None = None,
 ) -> list[list[Found]]:
-    """As `find`, by any score of texts that needs no arrays, such as `lexical.bm25` and `lexical.recent`."""
+    """As `find_documents`, by any score of texts that needs no arrays, such as `lexical.bm25` and `lexical.recent`."""
     own = memory.of(user)
     history = own.users[0].history
     require_k(k, own)
@@ -119,16 +120,16 @@ def behind_texts(
     The samples are found in noisy arrays, programmed once for each user, by their mean token embeddings, cut by PCA
     without training. The answers have the room that `nv.answer` gives them.
     """
-    encoder = of_model(model)
+    encoder = encoder_of_model(model)
     settings = learning.Settings(dim=min(64, encoder.dim), recipe=None)
     people = Users(task, tuple(users), "a block of users")
     how = {"sigma": float(condition.sigma), "settings": settings}
-    learned = learning.learn(key, encoder, people, condition.device, **how)
+    learned = learning.learn_documents(key, encoder, people, condition.device, **how)
     room = answer.answer_room(model, users)
     asked = []
     for own, user in zip(keys.of_users(key, users, "texts"), users, strict=True):
         k = min(count, len(user.history))
-        found = find(own, encoder, learned, user.queries, condition, k=k, user=user.id)
+        found = find_documents(own, encoder, learned, user.queries, condition, k=k, user=user.id)
         for query, row in zip(user.queries, found, strict=True):
             samples = [each.sample for each in row]
             asked.append(prompted(model, task, query, samples, new_tokens=room))
@@ -141,18 +142,18 @@ def prompted(model: Model, task: texts.Task, query: Sample, samples: Sequence[Sa
     return prompt.in_context(task, query, prompt.fitted(model.tokenizer, task, query, samples, room))
 
 
-def stream(
+def stream_with_documents(
     key: PRNGKeyArray,
     model: Model,
     memory: Documents,
-    query: Sample,
+    query: Sample | str,
     found: Sequence[Sample],
     *,
     new_tokens: int = answer.MOST_NEW_TOKENS,
     sampling: llm.Sampling = GREEDY,
 ) -> Iterator[str]:
     """The answer to a question behind the samples `found`, piece by piece as its tokens are known."""
-    asked = prompted(model, memory.task, query, found, new_tokens=new_tokens)
+    asked = prompted(model, memory.task, question(memory.task, query), found, new_tokens=new_tokens)
     how = {"new_tokens": new_tokens, "wording": presets.RECOMMENDED.wording, "sampling": sampling}
     return answer.stream(key, model, asked, **how)
 

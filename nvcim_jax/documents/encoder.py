@@ -47,7 +47,7 @@ class Encoded(NamedTuple):
     cut: int
 
 
-def load(folder: Path | str, *, dtype: DTypeLike = jnp.float32) -> Encoder:
+def load_encoder(folder: Path | str, *, dtype: DTypeLike = jnp.float32) -> Encoder:
     """The encoder in a folder of sentence-transformers, or of a plain BERT, whose tokens are then averaged.
 
     Vectors are always float32, and scaled to length one. Weights in bfloat16 are faster on a CPU with matrix units for
@@ -64,7 +64,7 @@ def load(folder: Path | str, *, dtype: DTypeLike = jnp.float32) -> Encoder:
     return Encoder(found.params, found.config, found.tokenizer, pool, said.window, True, before, digest)
 
 
-def of_model(model: Model) -> Encoder:
+def encoder_of_model(model: Model) -> Encoder:
     """Mean token embeddings of a language model: no download, no layer is run, word order means nothing."""
     digest = hashlib.sha256(f"{fingerprint(model)} token embeddings".encode()).hexdigest()[:32]
     embedding = {"embedding": model.params["embedding"]} if not model.config.embedding_dim else model.params

@@ -1,9 +1,10 @@
 """Learn people's documents: encode them, fit a projection and train it, keep their codes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -56,9 +57,10 @@ class Encoded(NamedTuple):
 
 
 Report = Callable[[int], None]
+Texts = Callable[[int, int], None]  # takes how many texts are encoded, and how many more there are to encode
 
 
-def learn(
+def learn_documents(
     key: PRNGKeyArray,
     encoder: Encoder,
     users: Users,
@@ -69,23 +71,27 @@ def learn(
     codec: Codec | None = None,
     folder: Path | None = None,
     report: Report = lambda steps: None,
+    report_texts: Texts = lambda done, more: None,
 ) -> Documents:
     """Learn the documents of users, each with a projection of their own, trained for `device` at `sigma`.
 
     With a `codec`, such as one that other people's documents have trained (`learn_codec`), all share it, and nothing is
-    trained. `folder` and `report` are those of `training.train`. ValueError for users without documents, for two
-    documents of one id, for an empty one, and for what a construction of examples cannot do.
+    trained. `folder` and `report` are those of `training.train`; `report_texts` is told what is encoded. ValueError for
+    users without documents, for two documents of one id, for an empty one, and for what a construction of examples
+    cannot do.
     """
     users = with_history(users)
     for user in users:
         texts.require_distinct(user)
-    encoded = encode_all(encoder, users.task, list(users))
+    encoded = encode_all(encoder, users.task, list(users), report=report_texts)
     if codec is None:
         codec = fitted(key, users, encoded, settings.fit)
         if settings.recipe is not None:
             condition = catalogue.condition(device, sigma)
             how = {"recipe": settings.recipe, "format": settings.format, "folder": folder, "report": report}
-            codec, _ = training.train(job(key, encoder, users, codec, settings.recipe), condition, **how)
+            known = _known(users, encoded)
+            more = job(key, partial(embed, encoder, known=known, report=report_texts), users, codec, settings.recipe)
+            codec, _ = training.train(more, condition, **how)
     else:
         codec = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(users), *leaf.shape)), codec)
     return _remembered(encoder, users, encoded, codec, settings, device, sigma)
@@ -103,7 +109,7 @@ def learn_codec(
 ) -> Codec:
     """One projection for everybody, from the documents of many people: for people who are not among them."""
     how = {"sigma": sigma, "settings": settings, "report": report}
-    return jax.tree.map(lambda leaf: leaf[0], learn(key, encoder, pooled(users), device, **how).codec)
+    return jax.tree.map(lambda leaf: leaf[0], learn_documents(key, encoder, pooled(users), device, **how).codec)
 
 
 def pooled(users: Users) -> Users:
@@ -118,31 +124,39 @@ def fitted(key: PRNGKeyArray, users: Users, encoded: Encoded, fit: Fit) -> Codec
     return _fit(own, jnp.asarray(encoded.vectors), jnp.asarray(encoded.valid, jnp.float32), fit=fit)
 
 
-def job(key: PRNGKeyArray, encoder: Encoder, users: Users, start: Codec, recipe: Recipe) -> Job:
-    """What `training.train` takes: a row for every user, with the examples that the recipe makes of the documents."""
+def job(key: PRNGKeyArray, encode: examples.Encode, users: Users, start: Codec, recipe: Recipe) -> Job:
+    """What `training.train` takes: a row for every user, with the examples that the recipe makes of the documents.
 
-    def embed(told: Sequence[str], *, is_question: bool = False) -> Float[np.ndarray, "texts dim"]:
-        return encode(encoder, told, is_question=is_question).vectors
-
+    `encode` is mostly `embed` of an encoder.
+    """
     rows = []
     for own, user in zip(keys.of_users(key, list(users), "examples"), users, strict=True):
         rng = np.random.default_rng(np.asarray(jax.random.key_data(own)))
-        rows.append(recipe.make(rng, embed, users.task, user.history))
+        rows.append(recipe.make(rng, encode, users.task, user.history))
     made, counts = examples.stacked(rows)
     return Job(keys.of_users(key, list(users), "training"), start, made, counts)
 
 
-def add(encoder: Encoder, memory: Documents, samples: Sequence[Sample], *, user: str | None = None) -> Documents:
+def add_documents(
+    encoder: Encoder,
+    memory: Documents,
+    samples: Sequence[Sample],
+    *,
+    user: str | None = None,
+    report_texts: Texts = lambda done, more: None,
+) -> Documents:
     """The memory with more documents of one user, by default the first; one of the same id takes the old one's place.
 
-    The other documents keep their codes, and the projection is not trained again. ValueError as `learn` says.
+    The other documents keep their codes, and the projection is not trained again. ValueError as `learn_documents` says.
     """
     memory.require(encoder)
     at = memory.at(user)
     old = memory.users[at]
     new = old._replace(history=tuple(samples))
     texts.require_distinct(new)
-    found = encode(encoder, [texts.document(memory.task, sample) for sample in samples]).vectors
+    report_texts(0, len(samples))
+    told = [texts.document(memory.task, sample) for sample in samples]
+    found, cut = encode(encoder, told, report=lambda done: report_texts(done, 0))
     own = jax.tree.map(lambda leaf: leaf[at], memory.codec)
     fresh = np.asarray(codecs.compiled(own, found))
     replaced = {sample.id for sample in samples if sample.id is not None}
@@ -151,20 +165,44 @@ def add(encoder: Encoder, memory: Documents, samples: Sequence[Sample], *, user:
     rows = [row[: len(person.history)] for row, person in zip(codes, people, strict=True)]
     people[at] = old._replace(history=(*(old.history[slot] for slot in stay), *samples))
     rows[at] = np.concatenate([rows[at][stay], fresh])
-    about = listing(memory.about, people)
+    about = listing(memory.noted(cut=memory.about.settings["cut"] + cut).about, people)
     return memory._replace(users=tuple(people), bank=bank_of(rows, about), about=about)
 
 
-def encode_all(encoder: Encoder, task: Task, users: Sequence[User]) -> Encoded:
+def embed(
+    encoder: Encoder,
+    told: Sequence[str],
+    *,
+    is_question: bool = False,
+    known: Mapping[str, Float[np.ndarray, "dim"]] = MappingProxyType({}),
+    report: Texts = lambda done, more: None,
+) -> Float[np.ndarray, "texts dim"]:
+    """The vectors of texts; what is stored and `known` already is not encoded again."""
+    if not is_question and all(each in known for each in told):
+        return np.stack([known[each] for each in told])
+    report(0, len(told))
+    return encode(encoder, told, is_question=is_question, report=lambda done: report(done, 0)).vectors
+
+
+def encode_all(
+    encoder: Encoder, task: Task, users: Sequence[User], *, report: Texts = lambda done, more: None
+) -> Encoded:
     """The vectors of all documents, side by side by user. ValueError names a document that cannot be encoded."""
     told = [texts.document(task, sample) for user in users for sample in user.history]
-    found = encode(encoder, told)
+    report(0, len(told))
+    found = encode(encoder, told, report=lambda done: report(done, 0))
     counts = np.array([len(user.history) for user in users])
     slots = text.bucket(int(counts.max()))
     valid = np.arange(slots)[None] < counts[:, None]
     vectors = np.zeros((len(counts), slots, encoder.dim), np.float32)
     vectors[valid] = found.vectors
     return Encoded(vectors, valid, found.cut)
+
+
+def _known(users: Users, encoded: Encoded) -> dict[str, Float[np.ndarray, "dim"]]:
+    """The vector of every document by its text."""
+    told = [texts.document(users.task, sample) for user in users for sample in user.history]
+    return dict(zip(told, encoded.vectors[encoded.valid], strict=True))
 
 
 def _remembered(encoder, users: Users, encoded: Encoded, codec, settings: Settings, device, sigma: float) -> Documents:

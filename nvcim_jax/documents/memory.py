@@ -75,7 +75,7 @@ class Documents(NamedTuple):
             )
 
 
-def save(folder: Path | str, memory: Documents) -> Documents:
+def save_documents(folder: Path | str, memory: Documents) -> Documents:
     """Write a memory to a new `folder`, or over the version that it was loaded from; returns it with its new version.
 
     As `pipeline.memory.save`: atomic, digested, in files that only their owner may read. StoreError.
@@ -83,7 +83,7 @@ def save(folder: Path | str, memory: Documents) -> Documents:
     return memory._replace(version=store.save(folder, memory.bank, memory.codec, memory.about, over=memory.version))
 
 
-def load(folder: Path | str, encoder: Encoder | None = None) -> Documents:
+def load_documents(folder: Path | str, encoder: Encoder | None = None) -> Documents:
     """The newest whole version of a memory of documents.
 
     StoreError if it is damaged; ValueError for a bank of OVTs, and for one that was made with another `encoder`.

@@ -72,7 +72,7 @@ def require_distinct(user: User) -> None:
         )
 
 
-def read(path: Path | str) -> Users:
+def read_documents(path: Path | str) -> Users:
     """The documents in a folder of text files (.txt, .md), or in lines of JSON (.jsonl), as users without questions.
 
     In a folder every file is a document of one owner, named after its place. A line is an object with `text`, and where

@@ -1,6 +1,7 @@
 """`nvcim rag`: learn, ask and vary, and what they refuse."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,27 @@ def test_words_find_without_arrays(kept):
 def test_a_mitigation_writes_by_cell_and_has_no_chance(kept):
     (found, *_) = last(nvcim("rag", "ask", kept, "the psalm", "--mitigation", "swv", "--k", 1, "--json"))["found"]
     assert found["chance"] is None
+
+
+def test_more_documents_join_and_take_the_place_of_their_old_form(kept, tmp_path):
+    shutil.copytree(kept, tmp_path / "m")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "a.txt").write_text("the tram leaves at nine")
+    (tmp_path / "new" / "bread.txt").write_text("the sour loaf was burnt")
+    told = last(nvcim("rag", "add", tmp_path / "m", "--texts", tmp_path / "new", "--json"))
+    assert told == {"memory": str(tmp_path / "m"), "new": 1, "replaced": 1, "documents": 4, "cut": 0}
+    found = last(nvcim("rag", "ask", tmp_path / "m", "the sour loaf", "--k", 4, "--sigma", 0, "--json"))["found"]
+    assert {each["id"] for each in found} == {"a.txt", "bread.txt", "choir.txt", "trail.txt"}
+    assert found[0]["text"] == "the sour loaf was burnt"
+
+
+def test_documents_of_nobody_in_the_memory_are_refused_and_change_nothing(kept, tmp_path):
+    line = {"text": "a loaf", "user": "ann"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(line))
+    before = sorted(path.name for path in kept.iterdir())
+    said = nvcim("rag", "add", kept, "--texts", tmp_path / "a.jsonl", code=2)
+    assert "holds no user 'ann': it holds me" in " ".join(said.split())
+    assert sorted(path.name for path in kept.iterdir()) == before
 
 
 def test_vary_integrates_and_programs(kept, tmp_path):
@@ -118,6 +140,9 @@ def test_long_documents_are_counted(tmp_path):
 
 def test_the_toy_world_has_documents_and_questions(tmp_path):
     nvcim("rag", "learn", "--users", 2, "--training", "none", "--dim", 8, "--out", tmp_path / "m")
+    (tmp_path / "a.txt").write_text("the tram leaves at nine")
+    said = nvcim("rag", "add", tmp_path / "m", "--texts", tmp_path, code=2)
+    assert "holds LaMP's documents, not texts of your own" in " ".join(said.split())
     told = last(nvcim("rag", "vary", tmp_path / "m", "--k", 3, "--device", "NVM-1", "--sigma", 0.1, "--json"))
     assert told["settings"]["right"] == "a document of the question's topic is found"
     assert len(told["cells"][0]["expected"]["first"]) == 2

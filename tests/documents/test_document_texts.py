@@ -53,7 +53,7 @@ def test_a_folder_is_one_owners_documents_by_name(tmp_path):
     (tmp_path / "a.txt").write_text("first\n")
     (tmp_path / ".hidden.txt").write_text("no")
     (tmp_path / "picture.png").write_bytes(b"\xff")
-    found = texts.read(tmp_path)
+    found = texts.read_documents(tmp_path)
     assert [(each.id, each.content) for each in found[0].history] == [("a.txt", "first"), ("b/two.md", "second")]
     assert found.task is texts.TEXTS
 
@@ -65,7 +65,7 @@ def test_lines_have_owners_titles_labels_and_topics(tmp_path):
         {"text": "three", "user": "ann"},
     ]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n\n")
-    found = texts.read(tmp_path / "a.jsonl")
+    found = texts.read_documents(tmp_path / "a.jsonl")
     assert [user.id for user in found] == ["ann", "bob"]
     assert found[0].history == (Sample("", "L", "T one", "t", "x"), Sample("", "", "three", None, "line 3"))
 
@@ -74,7 +74,7 @@ def test_empty_documents_are_left_out_and_told(tmp_path):
     (tmp_path / "a.txt").write_text("  \n")
     (tmp_path / "b.txt").write_text("something")
     with pytest.warns(UserWarning, match="1 empty documents were left out, the first is .*a.txt"):
-        assert len(texts.read(tmp_path)[0].history) == 1
+        assert len(texts.read_documents(tmp_path)[0].history) == 1
 
 
 @pytest.mark.parametrize(
@@ -93,24 +93,24 @@ def test_empty_documents_are_left_out_and_told(tmp_path):
 def test_bad_lines_are_named(tmp_path, content, said):
     (tmp_path / "a.jsonl").write_bytes(content)
     with pytest.raises(DataError, match=said):
-        texts.read(tmp_path / "a.jsonl")
+        texts.read_documents(tmp_path / "a.jsonl")
 
 
 def test_bad_folders_are_named(tmp_path):
     with pytest.raises(DataError, match="is missing"):
-        texts.read(tmp_path / "nowhere")
+        texts.read_documents(tmp_path / "nowhere")
     with pytest.raises(DataError, match="holds no document"):
-        texts.read(tmp_path)
+        texts.read_documents(tmp_path)
     (tmp_path / "a.csv").write_text("a")
     with pytest.raises(DataError, match="ends in none of .jsonl, .ndjson"):
-        texts.read(tmp_path / "a.csv")
+        texts.read_documents(tmp_path / "a.csv")
     (tmp_path / "a.txt").write_bytes(b"\xff")
     with pytest.raises(DataError, match="a.txt is not UTF-8"):
-        texts.read(tmp_path)
+        texts.read_documents(tmp_path)
     (tmp_path / "a.txt").unlink()
     (tmp_path / "a.txt").symlink_to("/etc/hostname")
     with pytest.raises(DataError, match="a.txt cannot be read"):
-        texts.read(tmp_path)
+        texts.read_documents(tmp_path)
 
 
 def test_two_documents_of_one_name_are_refused():

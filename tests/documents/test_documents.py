@@ -1,6 +1,7 @@
 """Memories of documents: owners, training, saving, asking, and what is refused."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ TRAINED = learning.Settings(dim=8, recipe=RECIPE)
 
 @pytest.fixture(scope="module")
 def own(model):
-    return encoder.of_model(model)
+    return encoder.encoder_of_model(model)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def people():
 
 @pytest.fixture(scope="module")
 def learned(own, people):
-    return learning.learn(KEY, own, people, "NVM-3", sigma=0.1, settings=PLAIN)
+    return learning.learn_documents(KEY, own, people, "NVM-3", sigma=0.1, settings=PLAIN)
 
 
 def of_texts(*rows):
@@ -55,31 +56,32 @@ def test_a_question_never_finds_what_is_somebody_elses(own):
     pair = of_texts(
         ("ann", ["the sour loaf", "a long trail", "the choir sings"]), ("bob", ["my secret gate code", "the sour loaf"])
     )
-    found = learning.learn(KEY, own, pair, "NVM-3", sigma=0.1, settings=learning.Settings("whole", own.dim))
+    found = learning.learn_documents(KEY, own, pair, "NVM-3", sigma=0.1, settings=learning.Settings("whole", own.dim))
     asked = [Sample("my secret gate code", "", "my secret gate code")]
     for user, count in (("ann", 3), ("bob", 2)):
-        (row,) = ask.find(KEY, own, found, asked, NVM3, k=count, user=user)
+        (row,) = ask.find_documents(KEY, own, found, asked, NVM3, k=count, user=user)
         assert {each.sample.id[:3] for each in row} == {user}
-    assert ask.find(KEY, own, found, asked, NVM3, k=1, user="bob")[0][0].sample.content == "my secret gate code"
+    ((first,),) = ask.find_documents(KEY, own, found, asked, NVM3, k=1, user="bob")
+    assert first.sample.content == "my secret gate code"
     with pytest.raises(ValueError, match="ask for 1 to 3"):
-        ask.find(KEY, own, found, asked, NVM3, k=4, user="ann")
+        ask.find_documents(KEY, own, found, asked, NVM3, k=4, user="ann")
 
 
 def test_what_is_found_does_not_depend_on_who_else_is_in_the_memory(own, people, learned):
-    alone = learning.learn(KEY, own, people[1:], "NVM-3", sigma=0.1, settings=PLAIN)
+    alone = learning.learn_documents(KEY, own, people[1:], "NVM-3", sigma=0.1, settings=PLAIN)
     np.testing.assert_allclose(alone.codes[0, :6], learned.codes[1, :6], atol=1e-5)
 
 
 def test_a_found_document_has_score_lead_and_chance(own, people, learned):
-    (row, _) = ask.find(KEY, own, learned, people[0].queries, NVM3, k=5)
+    (row, _) = ask.find_documents(KEY, own, learned, people[0].queries, NVM3, k=5)
     assert [each.score for each in row] == sorted((each.score for each in row), reverse=True)
     assert row[0].margin == pytest.approx(row[0].score - row[1].score, abs=1e-6) and row[-1].margin == np.inf
     assert sum(each.chance for each in row) == pytest.approx(5, abs=1e-2)  # all five are among the first five
 
 
 def test_a_memory_comes_back_as_it_was_saved(own, learned, tmp_path):
-    saved = memory.save(tmp_path / "kept", learned.noted(seed=3))
-    again = memory.load(tmp_path / "kept", own)
+    saved = memory.save_documents(tmp_path / "kept", learned.noted(seed=3))
+    again = memory.load_documents(tmp_path / "kept", own)
     assert (again.users, again.format, again.task) == (
         learned.users,
         learned.format,
@@ -90,17 +92,17 @@ def test_a_memory_comes_back_as_it_was_saved(own, learned, tmp_path):
 
 
 def test_a_memory_of_another_encoder_or_kind_is_refused(learned, tmp_path, model):
-    memory.save(tmp_path / "kept", learned)
+    memory.save_documents(tmp_path / "kept", learned)
     with pytest.raises(ValueError, match="another encoder, of 128 dimensions \\(this one has 32\\)"):
-        memory.load(tmp_path / "kept", encoder.load(make_golden.GOLDEN / make_golden.ENCODER))
+        memory.load_documents(tmp_path / "kept", encoder.load_encoder(make_golden.GOLDEN / make_golden.ENCODER))
     with pytest.raises(ValueError, match="holds OVTs, not documents"):
-        memory.load(untrained(tmp_path / "ovts", model, device="NVM-3", sigma=0.1))
+        memory.load_documents(untrained(tmp_path / "ovts", model, device="NVM-3", sigma=0.1))
     with pytest.raises(StoreError, match="no bank"):
-        memory.load(tmp_path / "nowhere")
+        memory.load_documents(tmp_path / "nowhere")
 
 
 def test_adding_replaces_the_same_id_and_leaves_the_others(own):
-    first = learning.learn(
+    first = learning.learn_documents(
         KEY,
         own,
         of_texts(("ann", ["one loaf", "two trails"]), ("bob", ["a choir"])),
@@ -108,7 +110,7 @@ def test_adding_replaces_the_same_id_and_leaves_the_others(own):
         sigma=0.1,
         settings=learning.Settings("first", 8),
     )
-    more = learning.add(
+    more = learning.add_documents(
         own, first, [Sample("", "", "a rowing boat", None, "ann0"), Sample("", "", "new", None, "z")], user="ann"
     )
     assert [each.content for each in more.users[0].history] == ["two trails", "a rowing boat", "new"]
@@ -120,16 +122,16 @@ def test_adding_replaces_the_same_id_and_leaves_the_others(own):
 @pytest.mark.parametrize("peak", ["vector", "array"])
 def test_training_raises_the_chance_of_the_right_document(own, people, peak):
     settings = replace(TRAINED, recipe=replace(RECIPE, steps=30, learning_rate=1e-2), format=Format(4, peak=peak))
-    job = learning.job(
-        KEY, own, people, learning.learn(KEY, own, people, "NVM-3", sigma=0.3, settings=PLAIN).codec, settings.recipe
-    )
+    start = learning.learn_documents(KEY, own, people, "NVM-3", sigma=0.3, settings=PLAIN).codec
+    job = learning.job(KEY, partial(learning.embed, own), people, start, settings.recipe)
     _, losses = training.train(job, condition("NVM-3", 0.3), recipe=settings.recipe, format=settings.format)
     assert losses[-5:].mean() < 0.8 * losses[:5].mean()
 
 
 def test_an_interrupted_training_goes_on_bit_by_bit(own, people, tmp_path):
-    start = learning.learn(KEY, own, people, "NVM-3", sigma=0.1, settings=PLAIN).codec
-    job, how = learning.job(KEY, own, people, start, RECIPE), {"recipe": RECIPE, "format": Format()}
+    start = learning.learn_documents(KEY, own, people, "NVM-3", sigma=0.1, settings=PLAIN).codec
+    job = learning.job(KEY, partial(learning.embed, own), people, start, RECIPE)
+    how = {"recipe": RECIPE, "format": Format()}
     whole, _ = training.train(job, NVM3, **how)
 
     def stop(done):
@@ -146,8 +148,8 @@ def test_an_interrupted_training_goes_on_bit_by_bit(own, people, tmp_path):
 
 
 def test_a_row_trains_alike_whoever_trains_beside_it(own, people):
-    both = learning.learn(KEY, own, people, "NVM-3", sigma=0.1, settings=TRAINED)
-    alone = learning.learn(KEY, own, people[1:], "NVM-3", sigma=0.1, settings=TRAINED)
+    both = learning.learn_documents(KEY, own, people, "NVM-3", sigma=0.1, settings=TRAINED)
+    alone = learning.learn_documents(KEY, own, people[1:], "NVM-3", sigma=0.1, settings=TRAINED)
     np.testing.assert_allclose(both.codes[1, :6], alone.codes[0, :6], atol=1e-4)
 
 
@@ -194,12 +196,12 @@ def test_dropout_scales_what_it_keeps():
 )
 def test_what_cannot_be_learned_is_named(own, rows, settings, said):
     with pytest.raises(ValueError, match=said):
-        learning.learn(KEY, own, of_texts(*rows), "NVM-3", sigma=0.1, settings=settings)
+        learning.learn_documents(KEY, own, of_texts(*rows), "NVM-3", sigma=0.1, settings=settings)
 
 
 def test_a_projection_of_many_people_serves_others(own, people):
     shared = learning.learn_codec(KEY, own, people[:1], "NVM-3", sigma=0.1, settings=TRAINED)
-    found = learning.learn(KEY, own, people[1:], "NVM-3", sigma=0.1, settings=TRAINED, codec=shared)
+    found = learning.learn_documents(KEY, own, people[1:], "NVM-3", sigma=0.1, settings=TRAINED, codec=shared)
     np.testing.assert_array_equal(found.codec.encoder[0][0][0], shared.encoder[0][0])
 
 
@@ -224,8 +226,9 @@ def test_contents_are_cut_to_the_room_and_labels_never(model):
 
 
 def test_texts_stand_before_the_question(own, model, learned, people):
-    (row, _) = ask.find(KEY, own, learned, people[0].queries, NVM3, k=2)
-    told = "".join(ask.stream(KEY, model, learned, people[0].queries[0], [each.sample for each in row], new_tokens=8))
+    (row, _) = ask.find_documents(KEY, own, learned, people[0].queries, NVM3, k=2)
+    found, query = [each.sample for each in row], people[0].queries[0]
+    told = "".join(ask.stream_with_documents(KEY, model, learned, query, found, new_tokens=8))
     assert told.strip()
     with pytest.raises(ValueError, match="empty"):
         ask.question(texts.TEXTS, " ")

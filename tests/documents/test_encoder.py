@@ -16,7 +16,7 @@ BERT = make_golden.GOLDEN / make_golden.ENCODER
 
 @pytest.fixture(scope="module")
 def tiny():
-    return encoders.load(BERT)
+    return encoders.load_encoder(BERT)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_texts_side_by_side_are_what_transformers_says_of_each_alone(tiny):
 
 def test_the_first_token_speaks_where_the_folder_says_so(folder):
     rewrite(folder / "1_Pooling" / "config.json", pooling_mode_cls_token=True, pooling_mode_mean_tokens=False)
-    found = encoders.encode(encoders.load(folder), make_golden.TEXTS)
+    found = encoders.encode(encoders.load_encoder(folder), make_golden.TEXTS)
     np.testing.assert_allclose(found.vectors, np.load(BERT / "expected.npz")["cls"], atol=1e-5)
 
 
@@ -51,14 +51,14 @@ def test_what_goes_before_questions_is_read_from_the_folder(folder, tiny):
     (folder / "config_sentence_transformers.json").write_text(
         json.dumps({"prompts": {"query": "this is ", "passage": "an "}})
     )
-    own = encoders.load(folder)
+    own = encoders.load_encoder(folder)
     asked = encoders.encode(own, ["example"], is_question=True).vectors
     np.testing.assert_allclose(asked, encoders.encode(tiny, ["this is example"]).vectors, atol=1e-6)
     assert own.digest != tiny.digest
 
 
 def test_mean_token_embeddings_need_no_encoder(model):
-    own = encoders.of_model(model)
+    own = encoders.encoder_of_model(model)
     found = encoders.encode(own, ["the sour loaf", "loaf sour the"]).vectors
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
@@ -79,7 +79,7 @@ def test_no_texts_are_no_vectors(tiny):
 
 def test_what_is_no_bert_is_refused():
     with pytest.raises(CheckpointError, match="'llama' is no BERT"):
-        encoders.load(EMBEDDED)
+        encoders.load_encoder(EMBEDDED)
 
 
 @pytest.mark.parametrize(
@@ -99,13 +99,13 @@ def test_what_is_no_bert_is_refused():
 def test_modules_that_are_not_built_here_are_named(folder, file, content, said):
     (folder / file).write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=said):
-        encoders.load(folder)
+        encoders.load_encoder(folder)
 
 
 def test_pickled_weights_are_refused(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="pickled weights are not read"):
-        encoders.load(folder)
+        encoders.load_encoder(folder)
 
 
 def test_a_vector_without_direction_is_refused(tiny):

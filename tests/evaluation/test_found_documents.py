@@ -29,7 +29,7 @@ def people():
 
 @pytest.fixture(scope="module")
 def case(model, people):
-    return documents.case(encoder.of_model(model), people, people.task, k=K)[0]
+    return documents.case(encoder.encoder_of_model(model), people, people.task, k=K)[0]
 
 
 def whole(case) -> Codec:
@@ -68,8 +68,8 @@ def test_the_expectation_is_the_mean_over_programmings(case):
 def test_where_topics_are_unknown_the_clean_stores_first_are_right(model):
     told = ("the sour loaf rose slowly", "a long trail over the ridge", "the choir sang a psalm")
     user = User("me", tuple(Sample("", "", each) for each in told), ())
-    own = encoder.of_model(model)
-    kept = learn.learn(
+    own = encoder.encoder_of_model(model)
+    kept = learn.learn_documents(
         KEY, own, Users(texts.TEXTS, (user,), "a test"), "NVM-3", sigma=0.1, settings=learn.Settings("first", 8)
     )
     asked = documents.asked_of(kept, None)
@@ -82,11 +82,13 @@ def test_where_topics_are_unknown_the_clean_stores_first_are_right(model):
 def test_users_without_questions_are_refused(model, people):
     mute = [user._replace(queries=()) for user in people]
     with pytest.raises(ValueError, match="has no question"):
-        documents.case(encoder.of_model(model), mute, people.task, k=K)
+        documents.case(encoder.encoder_of_model(model), mute, people.task, k=K)
 
 
 def test_questions_of_the_toy_world_come_back(model, people):
     full = toy_users("LaMP-2", 1)
-    kept = learn.learn(KEY, encoder.of_model(model), full, "NVM-3", sigma=0.1, settings=learn.Settings("first", 8))
+    kept = learn.learn_documents(
+        KEY, encoder.encoder_of_model(model), full, "NVM-3", sigma=0.1, settings=learn.Settings("first", 8)
+    )
     assert kept.about.source == EMBEDDED_WORLD and not kept.users[0].queries
     assert documents.asked_of(kept, None)[0].queries == full[0].queries
