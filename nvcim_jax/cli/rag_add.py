@@ -41,13 +41,20 @@ def add(
             told = encoding(bar)
             for person in people:
                 new = learning.add_documents(made, new, person.history, user=person.id, report_texts=told)
-            memory.save_documents(bank, new)
-        came, before, after = (sum(len(user.history) for user in users) for users in (people, old.users, new.users))
+            if new is not old:
+                memory.save_documents(bank, new)
+        there = {(user.id, sample) for user in old.users for sample in user.history}
+        same = sum((user.id, sample) in there for user in people for sample in user.history)
+        given_count, before, after = (
+            sum(len(user.history) for user in each) for each in (people, old.users, new.users)
+        )
         fresh, cut = after - before, new.about.settings["cut"] - old.about.settings["cut"]
+        counts = {"new": fresh, "replaced": given_count - same - fresh, "unchanged": same, "documents": after}
         console.print(
-            f"{fresh} documents are new, {came - fresh} took an old one's place; {after} are kept in {bank}",
+            f"documents: {fresh} new, {counts['replaced']} in the place of an older form, {same} unchanged; "
+            f"{after} are kept in {bank}",
             soft_wrap=True,
         )
         tell_cut(cut, made)
         if json:
-            print_json({"memory": str(bank), "new": fresh, "replaced": came - fresh, "documents": after, "cut": cut})
+            print_json({"memory": str(bank), **counts, "cut": cut})

@@ -147,13 +147,17 @@ def add_documents(
 ) -> Documents:
     """The memory with more documents of one user, by default the first; one of the same id takes the old one's place.
 
-    The other documents keep their codes, and the projection is not trained again. ValueError as `learn_documents` says.
+    What is there already, under the same id, is left alone, as are the other documents; the projection is not trained
+    again. ValueError as `learn_documents` says.
     """
     memory.require(encoder)
     at = memory.at(user)
     old = memory.users[at]
-    new = old._replace(history=tuple(samples))
-    texts.require_distinct(new)
+    texts.require_distinct(old._replace(history=tuple(samples)))
+    there = {sample for sample in old.history if sample.id is not None}
+    samples = [sample for sample in samples if sample not in there]
+    if not samples:
+        return memory
     report_texts(0, len(samples))
     told = [texts.document(memory.task, sample) for sample in samples]
     found, cut = encode(encoder, told, report=lambda done: report_texts(done, 0))

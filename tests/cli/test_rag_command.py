@@ -59,13 +59,16 @@ def test_a_mitigation_writes_by_cell_and_has_no_chance(kept):
     assert found["chance"] is None
 
 
-def test_more_documents_join_and_take_the_place_of_their_old_form(kept, tmp_path):
+def test_more_documents_join_and_take_the_place_of_their_old_form(kept, notes, tmp_path):
     shutil.copytree(kept, tmp_path / "m")
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "a.txt").write_text("the tram leaves at nine")
     (tmp_path / "new" / "bread.txt").write_text("the sour loaf was burnt")
-    told = last(nvcim("rag", "add", tmp_path / "m", "--texts", tmp_path / "new", "--json"))
-    assert told == {"memory": str(tmp_path / "m"), "new": 1, "replaced": 1, "documents": 4, "cut": 0}
+    shutil.copy(notes / "choir.txt", tmp_path / "new")
+    add = ("rag", "add", tmp_path / "m", "--texts", tmp_path / "new", "--json")
+    counts = {"memory": str(tmp_path / "m"), "documents": 4, "cut": 0}
+    assert last(nvcim(*add)) == {**counts, "new": 1, "replaced": 1, "unchanged": 1}
+    assert last(nvcim(*add)) == {**counts, "new": 0, "replaced": 0, "unchanged": 3}
     found = last(nvcim("rag", "ask", tmp_path / "m", "the sour loaf", "--k", 4, "--sigma", 0, "--json"))["found"]
     assert {each["id"] for each in found} == {"a.txt", "bread.txt", "choir.txt", "trail.txt"}
     assert found[0]["text"] == "the sour loaf was burnt"
