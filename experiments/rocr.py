@@ -149,13 +149,15 @@ def cells(args, whole: int) -> Iterator[tuple[str, Row, str, float]]:
     """What is measured: the table at one sigma on five devices, then codecs by bits, dimensions and sigma on one."""
     for name, row in rows(min(args.dim, whole), whole, args.steps).items():
         yield from ((f"table/{name}", row, device, args.sigma) for device in args.devices)
-    for codec in ("first", "random", "pca", "autoencoder", "linear", "mlp", "whole"):
-        for dim in sorted({each for each in args.dims if each < whole} if codec != "whole" else {whole}):
-            for bits in args.bits:
-                recipe = training.recipe("hinge", steps=args.steps) if codec in ("linear", "mlp") else None
-                own = Settings("pca" if codec == "linear" else codec, dim, recipe, Format(bits))
-                for sigma in args.sigmas:
-                    yield f"sweep/{codec}/{dim}/{bits}", Row(own), "NVM-3", sigma
+    dims = sorted({min(each, whole) for each in args.dims})
+    cut = [(codec, dim) for codec in ("first", "random", "pca", "autoencoder", "linear", "mlp") for dim in dims]
+    cut = [("whole", whole), *((codec, dim) for codec, dim in cut if (codec, dim) != ("first", whole))]
+    for codec, dim in cut:
+        recipe = training.recipe("hinge", steps=args.steps) if codec in ("linear", "mlp") else None
+        for bits in args.bits:
+            own = Settings("pca" if codec == "linear" else codec, dim, recipe, Format(bits))
+            for sigma in args.sigmas:
+                yield f"sweep/{codec}/{dim}/{bits}", Row(own), "NVM-3", sigma
 
 
 def markdown(results: dict[str, dict], args, given: World) -> str:
@@ -210,7 +212,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=100, help="programmings of rows that write by cell")
     parser.add_argument("--steps", type=int, help="of every training; by default the recipe's")
     parser.add_argument("--devices", nargs="+", default=list(DEVICES))
-    parser.add_argument("--dims", type=int, nargs="+", default=[32, 64, 128])
+    parser.add_argument("--dims", type=int, nargs="+", default=[32, 64, 128, 384])
     parser.add_argument("--bits", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--sigmas", type=float, nargs="+", default=[0.05, 0.1, 0.2, 0.4])
     args = parser.parse_args()

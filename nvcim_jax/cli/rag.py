@@ -39,6 +39,7 @@ from nvcim_jax.cli.shared import (
 
 if TYPE_CHECKING:
     from nvcim_jax.documents.encoder import Encoder as TextEncoder
+    from nvcim_jax.documents.learn import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Documents in noisy arrays: learn them, ask them, vary the device.")
 Encoder = Annotated[
@@ -87,15 +88,37 @@ def learn(
         int, typer.Option(parser=number(int, 1, 10**6), metavar="INTEGER", help="Of how many people, at most.")
     ] = 1,
     encoder: Encoder = None,
-    codec: Annotated[str, typer.Option(help="whole, first, random, pca, autoencoder or mlp.")] = "pca",
+    codec: Annotated[
+        str | None,
+        typer.Option(
+            help="whole, first, random, pca, autoencoder or mlp.", show_default="whole with --encoder, else pca"
+        ),
+    ] = None,
     dim: Annotated[
-        int, typer.Option(parser=number(int, 1, 4096), metavar="INTEGER", help="Dimensions that are stored.")
-    ] = 64,
-    bits: Annotated[int, typer.Option(parser=number(int, 1, 16), metavar="1..16", help="Of each stored value.")] = 8,
+        int | None,
+        typer.Option(
+            parser=number(int, 1, 4096),
+            metavar="INTEGER",
+            help="Dimensions that are stored.",
+            show_default="all with --encoder, else 64",
+        ),
+    ] = None,
+    bits: Annotated[
+        int | None,
+        typer.Option(
+            parser=number(int, 1, 16),
+            metavar="1..16",
+            help="Of each stored value.",
+            show_default="2 with --encoder, else 8",
+        ),
+    ] = None,
     peak: Annotated[
         str, typer.Option(help="What shares one largest value: each vector, or all that lies in an array.")
     ] = "vector",
-    training: Annotated[str, typer.Option(help="none, cde, cdi, infonce or hinge.")] = "hinge",
+    training: Annotated[
+        str | None,
+        typer.Option(help="none, cde, cdi, infonce or hinge.", show_default="none with --encoder, else hinge"),
+    ] = None,
     steps: Annotated[
         int | None,
         typer.Option(parser=number(int, 1, 10**6), metavar="INTEGER", show_default="300; 625 for cde and cdi"),
@@ -116,15 +139,17 @@ def learn(
         from nvcim_jax.documents import training as trainings
         from nvcim_jax.provenance import provenance
 
-        recipe = trainings.recipe(training, steps=steps)
-        codecs.fit(codec, dim)  # a wrong name is told before anything is read
-        settings = learning.Settings(codec, dim, recipe, stored.Format(bits, peak=peak))
+        trainings.recipe(training or "none")  # wrong names are told before anything is read
+        codecs.fit(codec or "pca", dim or 64)
+        stored.Format(peak=peak)
         checked_device(device, sigma)
         prepare(out, "*")
         provenance()  # of now, not of the end
         with console.status("reading the documents"):
             people = _people(task, data, given, users)
         made = made_encoder(encoder)
+        settings = _settings(learning.recommended(made), codec, dim, bits, peak, training, steps)
+        recipe = settings.recipe
         with resumable(out) as unfinished, progress_bar() as bar:
             told = encoding(bar)
             work = bar.add_task("training the projection", total=recipe.steps if recipe else 0)
@@ -134,6 +159,21 @@ def learn(
             )  # fmt: skip
             memory.save_documents(out, learned.noted(seed=seed, encoder=encoder or "embedded"))
         _tell(out, learned, made, json)
+
+
+def _settings(base: "Settings", codec, dim, bits, peak, training, steps) -> "Settings":
+    """Those recommended for the encoder, but for what the options say. Fewer dimensions than all are those of PCA."""
+    from dataclasses import replace
+
+    from nvcim_jax.documents import training as trainings
+
+    if codec is None and dim not in (None, base.dim):
+        codec = "pca"
+    recipe = base.recipe if training is None else trainings.recipe(training)
+    if recipe and steps:
+        recipe = replace(recipe, steps=steps)
+    format = replace(base.format, bits=bits or base.format.bits, peak=peak)
+    return replace(base, codec=codec or base.codec, dim=dim or base.dim, recipe=recipe, format=format)
 
 
 def encoding(bar: Bar) -> Callable[[int, int], None]:

@@ -45,11 +45,9 @@ def add(
                 memory.save_documents(bank, new)
         there = {(user.id, sample) for user in old.users for sample in user.history}
         same = sum((user.id, sample) in there for user in people for sample in user.history)
-        given_count, before, after = (
-            sum(len(user.history) for user in each) for each in (people, old.users, new.users)
-        )
+        came, before, after = (sum(len(user.history) for user in each) for each in (people, old.users, new.users))
         fresh, cut = after - before, new.about.settings["cut"] - old.about.settings["cut"]
-        counts = {"new": fresh, "replaced": given_count - same - fresh, "unchanged": same, "documents": after}
+        counts = {"new": fresh, "replaced": came - same - fresh, "unchanged": same, "documents": after}
         console.print(
             f"documents: {fresh} new, {counts['replaced']} in the place of an older form, {same} unchanged; "
             f"{after} are kept in {bank}",

@@ -18,7 +18,7 @@ from nvcim_jax.data.lamp import Task
 from nvcim_jax.data.users import Users, with_history
 from nvcim_jax.description import described
 from nvcim_jax.documents import codecs, examples, texts, training
-from nvcim_jax.documents.encoder import Encoder, encode
+from nvcim_jax.documents.encoder import Encoder, encode, mean_token
 from nvcim_jax.documents.memory import KIND, Documents, bank_of, listing
 from nvcim_jax.documents.stored import Format
 from nvcim_jax.documents.training import Job, Recipe
@@ -45,7 +45,14 @@ class Settings:
         return codecs.fit(self.codec, self.dim)
 
 
-RECOMMENDED = Settings(recipe=training.RECIPES["hinge"])
+def recommended(encoder: Encoder) -> Settings:
+    """All dimensions of a sentence encoder in two bits, untrained; of token embeddings 64 in eight bits, trained.
+
+    docs/results/rocr.md has both beside others.
+    """
+    if encoder.vectors is mean_token:
+        return Settings(dim=min(64, encoder.dim), recipe=training.RECIPES["hinge"])
+    return Settings("whole", encoder.dim, format=Format(2))
 
 
 class Encoded(NamedTuple):
@@ -67,19 +74,20 @@ def learn_documents(
     device: str | Device,
     *,
     sigma: float,
-    settings: Settings = RECOMMENDED,
+    settings: Settings | None = None,
     codec: Codec | None = None,
     folder: Path | None = None,
     report: Report = lambda steps: None,
     report_texts: Texts = lambda done, more: None,
 ) -> Documents:
-    """Learn the documents of users, each with a projection of their own, trained for `device` at `sigma`.
+    """Learn the documents of users, each with a projection of their own, made for `device` at `sigma`.
 
-    With a `codec`, such as one that other people's documents have trained (`learn_codec`), all share it, and nothing is
-    trained. `folder` and `report` are those of `training.train`; `report_texts` is told what is encoded. ValueError for
-    users without documents, for two documents of one id, for an empty one, and for what a construction of examples
-    cannot do.
+    `settings` are by default those `recommended` for the encoder. With a `codec`, such as one that other people's
+    documents have trained (`learn_codec`), all share it, and nothing is trained. `folder` and `report` are those of
+    `training.train`; `report_texts` is told what is encoded. ValueError for users without documents, for two documents
+    of one id, for an empty one, and for what a construction of examples cannot do.
     """
+    settings = settings or recommended(encoder)
     users = with_history(users)
     for user in users:
         texts.require_distinct(user)
@@ -104,7 +112,7 @@ def learn_codec(
     device: str | Device,
     *,
     sigma: float,
-    settings: Settings = RECOMMENDED,
+    settings: Settings,
     report: Report = lambda steps: None,
 ) -> Codec:
     """One projection for everybody, from the documents of many people: for people who are not among them."""
@@ -124,15 +132,15 @@ def fitted(key: PRNGKeyArray, users: Users, encoded: Encoded, fit: Fit) -> Codec
     return _fit(own, jnp.asarray(encoded.vectors), jnp.asarray(encoded.valid, jnp.float32), fit=fit)
 
 
-def job(key: PRNGKeyArray, encode: examples.Encode, users: Users, start: Codec, recipe: Recipe) -> Job:
+def job(key: PRNGKeyArray, vectors: examples.Encode, users: Users, start: Codec, recipe: Recipe) -> Job:
     """What `training.train` takes: a row for every user, with the examples that the recipe makes of the documents.
 
-    `encode` is mostly `embed` of an encoder.
+    `vectors` is mostly `embed` of an encoder.
     """
     rows = []
     for own, user in zip(keys.of_users(key, list(users), "examples"), users, strict=True):
         rng = np.random.default_rng(np.asarray(jax.random.key_data(own)))
-        rows.append(recipe.make(rng, encode, users.task, user.history))
+        rows.append(recipe.make(rng, vectors, users.task, user.history))
     made, counts = examples.stacked(rows)
     return Job(keys.of_users(key, list(users), "training"), start, made, counts)
 

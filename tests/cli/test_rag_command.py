@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import make_golden
 from tests.helpers.command import nvcim
 
 
@@ -149,3 +150,11 @@ def test_the_toy_world_has_documents_and_questions(tmp_path):
     told = last(nvcim("rag", "vary", tmp_path / "m", "--k", 3, "--device", "NVM-1", "--sigma", 0.1, "--json"))
     assert told["settings"]["right"] == "a document of the question's topic is found"
     assert len(told["cells"][0]["expected"]["first"]) == 2
+
+
+def test_a_sentence_encoder_keeps_all_its_dimensions_in_two_bits(notes, tmp_path):
+    encoder = make_golden.GOLDEN / make_golden.ENCODER
+    for given, dim, bits in (((), 32, 2), (("--dim", 8), 8, 2), (("--bits", 8), 32, 8)):
+        out = tmp_path / f"m{dim}{bits}"
+        said = last(nvcim("rag", "learn", "--texts", notes, "--encoder", encoder, *given, "--out", out, "--json"))
+        assert (said["dim"], said["bits"]) == (dim, bits)

@@ -172,6 +172,12 @@ def test_cde_adds_the_label_and_a_wrong_one():
     assert made.anchors.shape == (10, 3)
 
 
+def test_one_label_alone_is_refused():
+    alike, task = [Sample("q", "comedy", "x"), Sample("q", "comedy", "y")], toy_users("LaMP-2", 1).task
+    with pytest.raises(ValueError, match="1 labels among 2 documents: .* needs two, choose cdi"):
+        examples.cde(np.random.default_rng(0), lambda each: np.eye(len(each), 3), task, alike)
+
+
 def test_half_of_a_text_asks_for_it_where_nothing_else_does():
     told = []
     embed = lambda each, is_question=False: told.append(list(each)) or np.eye(len(each), 3, dtype=np.float32)  # noqa: E731
@@ -192,6 +198,7 @@ def test_dropout_scales_what_it_keeps():
         ([("a", ["x", "y"])], replace(PLAIN, dim=200), "ask for 1 to 128"),
         ([("a", ["x", "y"])], replace(PLAIN, codec="zip"), "unknown codec 'zip'"),
         ([("a", ["x"])], TRAINED, "one document alone"),
+        ([("a", ["x", "y"])], replace(PLAIN, recipe=training.RECIPES["cde"]), "0 labels among 2 documents"),
     ],
 )
 def test_what_cannot_be_learned_is_named(own, rows, settings, said):
