@@ -26,6 +26,7 @@ from nvcim_jax.hardware.catalogue import condition
 from nvcim_jax.memory import search
 
 faiss, torch, transformers = harness.peers("faiss", "torch", "transformers")
+jax.config.update("jax_cpu_enable_async_dispatch", False)  # a question is waited for: do not hand it to another thread
 WORDS = "parser sentences learns trees graphs labels languages model corpus grammar".split()  # noqa: SIM905
 DIM, K = 64, 10
 

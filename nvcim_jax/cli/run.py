@@ -1,7 +1,7 @@
 """`nvcim run`: the main job."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -42,6 +42,35 @@ if TYPE_CHECKING:
 app = typer.Typer()
 COMPILING = 25.0  # seconds that the programs of a task take
 RESULTS = ("results.json", "results.png", "predictions", "bank-*", "common-*")
+
+
+class Job(NamedTuple):
+    """A model, the methods to compare, and on what device; the settings, which are kept beside the results in `out`."""
+
+    model: Any  # llm.Model
+    rows: Any  # tuple[evaluation.methods.Method, ...]
+    cell: Any  # evaluation.methods.Cell
+    settings: dict[str, Any]
+    out: Path | None
+
+    @property
+    def draws(self) -> int:
+        return self.settings["draws"]
+
+    def units(self, people) -> int:
+        """Units of progress of a block of people."""
+        from nvcim_jax.evaluation import ladder
+
+        return ladder.work(people, self.model, 1, self.draws, self.rows)
+
+    def units_in_common(self, found: "Found") -> int:
+        """Units of progress of the prompt that others have in common; 0 if no row starts from it."""
+        from nvcim_jax.evaluation.crowd import work_on
+        from nvcim_jax.pipeline.presets import COMMON
+
+        if found.others is None or not any(row.from_others for row in self.rows):
+            return 0
+        return COMMON.training.steps * (COMMON.training.per_step or 1) * work_on(self.model, found.others).step
 
 
 @app.command(
@@ -119,16 +148,15 @@ def run(
             rows = methods.of_a_real_model(presets, has_others=found[0].others is not None)
         if which == "short" or (which is None and not loaded.is_embedded):
             rows = methods.short(rows)
-        found = _announced(found, loaded, rows, users, draws, hours)
         settings = {
             "device": device, "sigma": sigma, "draws": draws, "seed": seed, "users": users,
             "model": "embedded" if model == EMBEDDED else Path(model).name, "weights": weights or "default",
             "data": str(data.resolve()) if data else EMBEDDED_WORLD, "mitigation": mitigation, "budget": budget,
             **upkeep,
         }  # fmt: skip
-        cell = methods.Cell(device, sigma, seconds)
-        finished, stop = _climb(found, loaded, rows, cell, settings, out)
-        results = [main_job.collect(each, cell, blocks) for each, blocks in finished if blocks]
+        job = Job(loaded, rows, methods.Cell(device, sigma, seconds), settings, out)
+        finished, stop = _climb(job, _announced(job, found, users, hours))
+        results = [main_job.collect(each, job.cell, blocks) for each, blocks in finished if blocks]
         if results:
             show.results(console, results, rows, settings)
             if out:
@@ -162,7 +190,7 @@ def _read(tasks, users: int, data: Path | None) -> "list[Found]":
     return found
 
 
-def _announced(found: "list[Found]", loaded, rows, users: int, draws: int, hours: float) -> "list[Found]":
+def _announced(job: Job, found: "list[Found]", users: int, hours: float) -> "list[Found]":
     """All `users` of every task. ValueError for more work than `hours` allow, before so many are made up."""
     import jax
 
@@ -170,67 +198,50 @@ def _announced(found: "list[Found]", loaded, rows, users: int, draws: int, hours
     from nvcim_jax.people import EMBEDDED_WORLD
 
     few, is_made_up = len(found[0].users), found[0].users.source == EMBEDDED_WORLD
-    units = sum(_planned(each.users, loaded, rows, draws) for each in found) * (users / few if is_made_up else 1)
-    units += sum(_planned_common(each, loaded, rows) for each in found)
+    units = sum(job.units(each.users) for each in found) * (users / few if is_made_up else 1)
+    units += sum(map(job.units_in_common, found))
     # Two operations for each parameter and token, of which two cores do about 10^11 a second.
-    size = sum(leaf.size for leaf in jax.tree.leaves(loaded.params))
+    size = sum(leaf.size for leaf in jax.tree.leaves(job.model.params))
     seconds = units * size / (5e10 if jax.default_backend() == "cpu" else 5e12) + COMPILING * len(found)
-    announce(seconds, hours, f"{users} users of {len(found)} tasks under {draws} draws")
+    announce(seconds, hours, f"{users} users of {len(found)} tasks under {job.draws} draws")
     if is_made_up and few < users:
         with console.status("making up the users"):
             return [main_job.people(each.users.task, users, None) for each in found]
     return found
 
 
-def _planned(people, loaded, rows, draws: int) -> int:
-    """Units of progress of a block of people."""
-    from nvcim_jax.evaluation import ladder
-
-    return ladder.work(people, loaded, 1, draws, rows)
-
-
-def _planned_common(found: "Found", loaded, rows) -> int:
-    """Units of progress of the prompt that others have in common; 0 if no row starts from it."""
-    from nvcim_jax.evaluation.crowd import work_on
-    from nvcim_jax.pipeline.presets import COMMON
-
-    if found.others is None or not any(row.from_others for row in rows):
-        return 0
-    return COMMON.training.steps * (COMMON.training.per_step or 1) * work_on(loaded, found.others).step
-
-
-def _climb(found: "list[Found]", loaded, rows, cell, settings, out: Path | None):
+def _climb(job: Job, found: "list[Found]"):
     """Finished blocks by task, their banks saved in `out`; and the Ctrl-C that ended the work early, or None."""
     import jax
 
     from nvcim_jax.evaluation import main_job
 
     finished = [(each.users.task, []) for each in found]
-    draws, key, done = settings["draws"], jax.random.key(settings["seed"]), 0
+    key, done = jax.random.key(job.settings["seed"]), 0
     with progress_bar() as bar:
-        planned = [_planned_common(each, loaded, rows) + _planned(each.users, loaded, rows, draws) for each in found]
-        work = bar.add_task("", total=sum(planned))
+        work = bar.add_task("", total=sum(job.units_in_common(each) + job.units(each.users) for each in found))
         told = lambda units: bar.advance(work, units)  # noqa: E731
         try:
             for each, (task, blocks) in zip(found, finished, strict=True):
                 bar.update(work, description=task.name)
-                common, units = _common(key, each, loaded, rows, cell, settings, out, told)
-                done += units
+                common = _common(job, key, each, told)
+                done += job.units_in_common(each)
                 bar.mark(work, completed=done)
-                how = {"rows": rows, "draws": draws, "common": common, "report": told}
-                for block in main_job.blocks(key, loaded, each.users, [cell], **how):
+                how = {"rows": job.rows, "draws": job.draws, "common": common, "report": told}
+                for block in main_job.blocks(key, job.model, each.users, [job.cell], **how):
                     blocks.append(block)  # before the bank is written, so that no interrupt can lose it
-                    done += _planned(block.users, loaded, rows, draws)
+                    done += job.units(block.users)
                     bar.mark(work, completed=done)
-                    if out:
-                        main_job.save_bank(out / f"bank-{task.name}-{len(blocks) - 1}", loaded, block, settings)
+                    if job.out:
+                        folder = job.out / f"bank-{task.name}-{len(blocks) - 1}"
+                        main_job.save_bank(folder, job.model, block, job.settings)
         except KeyboardInterrupt as stop:
             return finished, stop
     return finished, None
 
 
-def _common(key, found: "Found", loaded, rows, cell, settings, out: Path | None, told):
-    """What others have in common, saved in `out`, and the units of progress that it took; None if no row asks."""
+def _common(job: Job, key, found: "Found", told):
+    """What others have in common, saved in `out`; None if no row asks for it."""
     import zlib
 
     import jax
@@ -239,12 +250,12 @@ def _common(key, found: "Found", loaded, rows, cell, settings, out: Path | None,
     from nvcim_jax.pipeline.common import learn_common, start_of
     from nvcim_jax.pipeline.presets import COMMON
 
-    units = _planned_common(found, loaded, rows)
+    units = job.units_in_common(found)
     if found.others is None or not units:
-        return None, 0
+        return None
     own, each = jax.random.fold_in(key, zlib.crc32(b"common")), units // COMMON.training.steps
     report = lambda done: told(done.row_steps * each)  # noqa: E731
-    made = learn_common(own, loaded, found.others, cell.device, sigma=cell.sigma, report=report)
-    if out:
-        memory.save(out / f"common-{found.users.task.name}", made.noted(**settings))
-    return start_of(made), units
+    made = learn_common(own, job.model, found.others, job.cell.device, sigma=job.cell.sigma, report=report)
+    if job.out:
+        memory.save(job.out / f"common-{found.users.task.name}", made.noted(**job.settings))
+    return start_of(made)

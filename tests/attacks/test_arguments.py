@@ -76,6 +76,7 @@ def arguments(words, bank):
         "folder": "folder",
         "life": "new",
         "file": "file",
+        "given": "file.jsonl",
     }
     needed = [param for param in declared(words) if param.required]
     return {param.name: given[param.name] for param in needed}
@@ -175,7 +176,7 @@ def run(model, bank, monkeypatch, tmp_path, tmp_path_factory):
         (cases, "case"),
         (life_store, "create"),
         (life_store, "resume"),
-        (learning, "learn"),
+        (learning, "learn_documents"),
     ):
         monkeypatch.setattr(module, name, stop)
 
@@ -215,7 +216,7 @@ def is_sound(made) -> bool:
 def test_there_are_as_many_attacks_as_were_tried(bank):
     assert len(list(attacks(bank, None))) > 653
     known = "run learn grow common stream live ask chat devices fit vary cost show verify repair export fetch list status report"
-    known += " table1 table3 table4 fig1 fig2 fig5 ablation variation"
+    known += " add table1 table3 table4 fig1 fig2 fig5 ablation variation"
     assert set(known.split()) == {words[-1] for words in commands()}
 
 
