@@ -23,7 +23,7 @@ from nvcim_jax.core.quantise import largest
 BLOCK = 1024  # OVTs that are decoded at once
 GROUP = 64  # scores per maximum in the first pass of `_best`, at most; blocks are multiples of it
 SCORES = 2**23  # that are held at once (32 MB): so many fit a cache, more are slower
-TOGETHER = 64, 256  # questions that are multiplied at once, at least and at most, where there are as many
+TOGETHER = 64, 256  # questions that are scored at once, at least and at most, where there are as many
 LARGEST = 1e15  # of a stored value: products of two, summed over an array, stay within float32
 FORMATS = ("float32", "bfloat16", "int16", "int8")
 
@@ -285,17 +285,17 @@ def _found(best, slots, k: int) -> Found:
     return Found(slots, best, margins)
 
 
-def _together(slots: int) -> int:
-    """How many questions are scored at once."""
+def _together(index: Index) -> int:
+    """How many questions are scored at once: the wider the keys, the more it costs to read all of them again."""
     fewest, most = TOGETHER
-    return min(max(SCORES // slots, fewest), most)
+    return min(max(SCORES // index.steps.size, index.values.shape[2] // 3, fewest), most)
 
 
 @partial(jax.jit, static_argnames=("k", "mesh"))
 def _top_k(index: Index, queries, *, k: int, mesh: Mesh | None = None) -> Found:
     """All questions, in equal parts one after the other; the last is filled up."""
     count = queries.shape[0]
-    parts = -(-count // _together(index.steps.size))
+    parts = -(-count // _together(index))
     if parts == 1:
         return _best_of(index, queries, k=k, mesh=mesh)
     size = -(-count // parts)
