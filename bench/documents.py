@@ -2,11 +2,12 @@
 
     python -m bench.documents --encoder all-MiniLM-L6-v2 [--data LaMP_5_acl] [--texts 1000] [--sizes 10000]
 
-Encoding: the same texts, truncated alike; where sentence-transformers is not installed, transformers with its batching
-and pooling stands in, and the row says so. Searching: 64 dimensions as an index (`memory.search`) against FAISS' flat
-inner product; each question is a noisy copy of a stored vector, and the share found stands beside the time. Ratios are
-below 1 where ours is faster: aims 1.0 for encoding, 0.6 for searching. A last row compares the closed form of who is
-among the first k with programming at an equal standard error. Needs the extra `bench`.
+Encoding: the same texts, truncated alike, by weights in float32 and bfloat16 against the peer's float32; where
+sentence-transformers is not installed, transformers with its batching and pooling stands in, and the row says so.
+Searching: 64 dimensions as an index (`memory.search`) against FAISS' flat inner product; each question is a noisy copy
+of a stored vector, and the share found stands beside the time. Ratios are below 1 where ours is faster: aims 1.0 for
+encoding, 0.6 for searching. A last row compares the closed form of who is among the first k with programming at an
+equal standard error. Needs the extra `bench`.
 """
 
 import time
@@ -71,22 +72,24 @@ def peer_encoder(folder: Path, window: int):
 
 
 def encoding(args):
-    """Cold and warm, ours and the peer's, and how far the vectors are apart."""
+    """Cold and warm, ours and the peer's, and how far the vectors are apart: with weights in float32 and bfloat16."""
     told = real_texts(args)
-    begun = time.perf_counter()
-    ours = encoders.load_encoder(args.encoder)
-    encoders.encode(ours, told[:1], is_question=True)
-    first = time.perf_counter() - begun
-    name, peer = peer_encoder(args.encoder, ours.window)
-    taken = harness.turns(
-        {"ours": lambda: encoders.encode(ours, told).vectors, "peer": partial(peer, told)}, seconds=args.seconds
-    )
-    best = {side: float(np.min(each)) for side, each in taken.items()}
-    apart = float(np.abs(encoders.encode(ours, told).vectors - peer(told)).max())
-    yield {
-        "encoding": len(told), "peer": name, "first_question_s": first, "s": best["ours"], "peer_s": best["peer"],
-        "ratio": best["ours"] / best["peer"], "aim": 1.0, "apart": apart,
-    }  # fmt: skip
+    for dtype in args.dtypes:
+        begun = time.perf_counter()
+        ours = encoders.load_encoder(args.encoder, dtype=dtype)
+        encoders.encode(ours, told[:1], is_question=True)
+        first = time.perf_counter() - begun
+        name, peer = peer_encoder(args.encoder, ours.window)
+        taken = harness.turns(
+            {"ours": lambda ours=ours: encoders.encode(ours, told).vectors, "peer": partial(peer, told)},
+            seconds=args.seconds,
+        )
+        best = {side: float(np.min(each)) for side, each in taken.items()}
+        apart = float(np.abs(encoders.encode(ours, told).vectors - peer(told)).max())
+        yield {
+            "encoding": len(told), "weights": dtype, "peer": name, "first_question_s": first, "s": best["ours"],
+            "peer_s": best["peer"], "ratio": best["ours"] / best["peer"], "aim": 1.0, "apart": apart,
+        }  # fmt: skip
 
 
 def searching(args):
@@ -163,6 +166,7 @@ def main() -> None:
     parser.add_argument("--encoder", type=Path, help="folder of a sentence encoder; without one nothing is encoded")
     parser.add_argument("--data", type=Path, help="folder with LaMP-5's files")
     parser.add_argument("--texts", type=harness.whole, default=1000)
+    parser.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"])
     parser.add_argument("--sizes", type=harness.whole, nargs="+", default=[1_000, 10_000])
     parser.add_argument("--queries", type=harness.whole, nargs="+", default=[1, 16, 256, 1000])
     parser.add_argument("--formats", nargs="+", choices=search.FORMATS, default=["float32", "bfloat16"])

@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -55,6 +57,20 @@ def test_what_goes_before_questions_is_read_from_the_folder(folder, tiny):
     asked = encoders.encode(own, ["example"], is_question=True).vectors
     np.testing.assert_allclose(asked, encoders.encode(tiny, ["this is example"]).vectors, atol=1e-6)
     assert own.digest != tiny.digest
+
+
+def test_half_the_weights_bytes_say_nearly_the_same(tiny):
+    halved = encoders.load_encoder(BERT, dtype="bfloat16")
+    found = encoders.encode(halved, make_golden.TEXTS).vectors
+    whole = encoders.encode(tiny, make_golden.TEXTS).vectors
+    assert found.dtype == np.float32 and halved.digest != tiny.digest
+    assert 0.999 < (found * whole).sum(axis=1).min() < 1 - 1e-6  # products are in bfloat16
+    with jax.default_matmul_precision("float32"):
+        exact = encoders.encode(halved, make_golden.TEXTS).vectors
+    rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(leaf.dtype), tiny.params)
+    same = encoders.encode(tiny._replace(params=rounded), make_golden.TEXTS).vectors
+    np.testing.assert_allclose(exact, same, atol=1e-5)
+    assert np.abs(found - same).max() > 1e-4
 
 
 def test_mean_token_embeddings_need_no_encoder(model):
