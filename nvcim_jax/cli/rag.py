@@ -191,16 +191,16 @@ def encoding(bar: Bar) -> Callable[[int, int], None]:
 
 def _tell(out: Path, learned, encoder, json: bool) -> None:
     counts = [len(user.history) for user in learned.users]
-    dim, cut = learned.codes.shape[-1], learned.about.settings["cut"]
+    dim = learned.codes.shape[-1]
     arrays = sum(learned.format.arrays(count, dim) for count in counts)
     console.print(
         f"documents: {sum(counts)}, owners: {len(counts)}, arrays of 384 x 128 cells: {arrays}; kept in {out}",
         soft_wrap=True,
     )
-    tell_cut(cut, encoder)
+    tell_cut(learned.cut, encoder)
     if json:
         print_json({
-            "memory": str(out), "documents": sum(counts), "people": len(counts), "arrays": arrays, "cut": cut,
+            "memory": str(out), "documents": sum(counts), "people": len(counts), "arrays": arrays, "cut": learned.cut,
             "dim": dim, "bits": learned.format.bits,
         })  # fmt: skip
 

@@ -46,7 +46,7 @@ def add(
         there = {(user.id, sample) for user in old.users for sample in user.history}
         same = sum((user.id, sample) in there for user in people for sample in user.history)
         came, before, after = (sum(len(user.history) for user in each) for each in (people, old.users, new.users))
-        fresh, cut = after - before, new.about.settings["cut"] - old.about.settings["cut"]
+        fresh, cut = after - before, new.cut - old.cut
         counts = {"new": fresh, "replaced": came - same - fresh, "unchanged": same, "documents": after}
         console.print(
             f"documents: {fresh} new, {counts['replaced']} in the place of an older form, {same} unchanged; "

@@ -53,8 +53,8 @@ def load_encoder(folder: Path | str, *, dtype: DTypeLike = jnp.float32) -> Encod
 
     Vectors are always float32, and scaled to length one. With weights in bfloat16 products are in bfloat16, too: about
     twice as fast on a CPU with matrix units for it, at a cosine of 0.9999 with the vectors of float32. A store of
-    documents asks for the encoder that made it, so for the same type. Raises CheckpointError for what is
-    no BERT, and for pooling, modules and weights that are not read here.
+    documents asks for the encoder that made it, so for the same type. Raises CheckpointError for what is no BERT, and
+    for pooling, modules and weights that are not read here.
     """
     found = bert.load(folder, dtype=dtype)
     said = sentences.read(Path(folder).expanduser(), found.config.context)

@@ -177,7 +177,7 @@ def add_documents(
     rows = [row[: len(person.history)] for row, person in zip(codes, people, strict=True)]
     people[at] = old._replace(history=(*(old.history[slot] for slot in stay), *samples))
     rows[at] = np.concatenate([rows[at][stay], fresh])
-    about = listing(memory.noted(cut=memory.about.settings["cut"] + cut).about, people)
+    about = listing(memory.noted(cut=memory.cut + cut).about, people)
     return memory._replace(users=tuple(people), bank=bank_of(rows, about), about=about)
 
 

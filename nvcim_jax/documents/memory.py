@@ -58,6 +58,12 @@ class Documents(NamedTuple):
         return jnp.asarray(self.bank.keys)[:, :, 0]
 
     @property
+    def cut(self) -> int:
+        """How many texts were longer than the encoder reads, of all that were learned or added."""
+        told = self.about.settings.get("cut")
+        return told if type(told) is int else 0
+
+    @property
     def valid(self) -> Bool[Array, "users slots"]:
         return self.bank.valid
 

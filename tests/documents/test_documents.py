@@ -117,6 +117,13 @@ def test_adding_replaces_the_same_id_and_leaves_the_others(own):
     assert more.bank.count.tolist() == [3, 1] and more.users[1] == first.users[1]
     np.testing.assert_array_equal(more.codes[0, 0], first.codes[0, 1])
     np.testing.assert_array_equal(more.codes[1, 0], first.codes[1, 0])
+    told = []
+    again = learning.add_documents(
+        own, more, [*more.users[0].history[:2], Sample("", "", "new " * 600, None, "z")], user="ann",
+        report_texts=lambda *each: told.append(each),
+    )  # fmt: skip
+    assert told == [(0, 1), (1, 0)] and again.cut == 1 and again.bank.count.tolist() == [3, 1]
+    assert learning.add_documents(own, again, again.users[0].history, user="ann") is again
 
 
 @pytest.mark.parametrize("peak", ["vector", "array"])
