@@ -185,6 +185,16 @@ def test_one_label_alone_is_refused():
         examples.cde(np.random.default_rng(0), lambda each: np.eye(len(each), 3), task, alike)
 
 
+def test_what_is_known_is_not_encoded_again_but_questions_are(own):
+    known, told = {"a loaf": np.full(own.dim, 0.5, np.float32)}, []
+    embed = partial(learning.embed, own, known=known, report=lambda *each: told.append(each))
+    np.testing.assert_array_equal(embed(["a loaf", "a loaf"]), 0.5)
+    assert told == []
+    asked, both = embed(["a loaf"], is_question=True), embed(["a loaf", "a trail"])
+    np.testing.assert_array_equal(asked[0], encoder.encode(own, ["a loaf"]).vectors[0])
+    assert both.shape == (2, own.dim) and told == [(0, 1), (1, 0), (0, 2), (2, 0)]
+
+
 def test_half_of_a_text_asks_for_it_where_nothing_else_does():
     told = []
     embed = lambda each, is_question=False: told.append(list(each)) or np.eye(len(each), 3, dtype=np.float32)  # noqa: E731
