@@ -1,6 +1,7 @@
 """`nvcim rag`: a person's documents in noisy arrays, found for a question and put before it."""
 
 from collections.abc import Callable
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -152,11 +153,11 @@ def learn(
         recipe = settings.recipe
         with resumable(out) as unfinished, progress_bar() as bar:
             told = encoding(bar)
-            work = bar.add_task("training the projection", total=recipe.steps if recipe else 0)
-            learned = learning.learn_documents(
-                jax.random.key(seed), made, people, device, sigma=sigma, settings=settings, folder=unfinished,
-                report=lambda done: bar.advance(work, done), report_texts=told,
-            )  # fmt: skip
+            how = {"sigma": sigma, "settings": settings, "folder": unfinished, "report_texts": told}
+            if recipe:
+                work = bar.add_task("training the projection", total=recipe.steps)
+                how["report"] = partial(bar.advance, work)
+            learned = learning.learn_documents(jax.random.key(seed), made, people, device, **how)
             memory.save_documents(out, learned.noted(seed=seed, encoder=encoder or "embedded"))
         _tell(out, learned, made, json)
 

@@ -1,5 +1,6 @@
 """`nvcim rag vary`: how well documents are found against device variation."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,8 +26,10 @@ from nvcim_jax.cli.shared import (
     print_json,
     progress_bar,
 )
+from nvcim_jax.people import User
 
 RESULTS = ("rag.json", "rag.png")
+TOGETHER = 16  # questions between two signs of progress
 MEASURES = {
     "agreement": "first as clean", "first": "first is right", "precision": "precision@{}", "recall": "recall@{}",
     "ndcg": "nDCG@{}", "mrr": "MRR@{}",
@@ -59,6 +62,14 @@ def vary(
             help="Also program the documents this often: a check, and what --mitigation needs.",
         ),
     ] = 0,
+    questions: Annotated[
+        int,
+        typer.Option(
+            parser=number(int, 1, 10**6),
+            metavar="INTEGER",
+            help="Of each person, at most: evenly spaced, where there are more.",
+        ),
+    ] = 100,
     mitigation: Mitigation = None,
     budget: Budget = 1.2,
     seed: Seed = 0,
@@ -90,7 +101,8 @@ def vary(
         saved.require(made)
         _require_k(k, saved)
         with console.status("encoding documents and questions"):
-            case, meaning = documents.case(made, documents.asked_of(saved, data), saved.task, k=k)
+            asked = [_fewer(user, questions) for user in documents.asked_of(saved, data)]
+            case, meaning = documents.case(made, asked, saved.task, k=k)
         write = mitigation and stored.writing(mitigation, saved.format, budget=budget)
         rows = _measured(saved, case, cells, k=k, draws=draws, seed=seed, write=write)
         report = {
@@ -110,6 +122,15 @@ def vary(
             print_json(report)
 
 
+def _fewer(user: User, most: int) -> User:
+    """The user with at most so many questions, evenly spaced."""
+    import numpy as np
+
+    count = len(user.queries)
+    chosen = np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
+    return user._replace(queries=tuple(user.queries[at] for at in chosen))
+
+
 def _measured(saved, case, cells, *, k: int, draws: int, seed: int, write) -> list[dict]:
     """A row for each device and sigma: the expectation where nothing but values is written, and programmings."""
     import jax
@@ -118,18 +139,21 @@ def _measured(saved, case, cells, *, k: int, draws: int, seed: int, write) -> li
 
     rows, how = [], {"k": k, "format": saved.format}
     written = {} if write is None else {"write": write}
+    ways, count = (write is None) + (draws > 0), case.questions.shape[1]
     with progress_bar() as bar:
-        work = bar.add_task("integrating", total=len(cells))
+        work = bar.add_task("questions", total=len(cells) * ways * count)
+        parts = {"size": TOGETHER, "report": lambda done: bar.advance(work, done)}
         for at, (name, sigma, condition) in enumerate(cells):
             row: dict[str, Any] = {"device": name, "sigma": sigma}
             if write is None:
-                row["expected"] = documents.as_json(documents.expected(saved.codec, case, condition, **how))
+                integrate = lambda part, own=condition: documents.expected(saved.codec, part, own, **how)  # noqa: E731
+                row["expected"] = documents.as_json(documents.by_parts(integrate, case, **parts))
             if draws:
                 key = jax.random.fold_in(jax.random.key(seed), at)
-                drawn = documents.programmed(key, saved.codec, case, condition, draws=draws, **how, **written)
+                program = partial(documents.programmed, key, saved.codec, condition=condition, draws=draws)
+                drawn = documents.by_parts(partial(program, **how, **written), case, **parts)
                 row["programmed"] = documents.as_json(drawn)
             rows.append(row)
-            bar.advance(work)
     return rows
 
 

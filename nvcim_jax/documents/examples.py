@@ -62,7 +62,7 @@ def pairs(rng: np.random.Generator, encode: Encode, task: Task, samples: Sequenc
     does (the inverse cloze task, Lee et al., 2019). ValueError for one document alone.
     """
     if len(samples) < 2:
-        raise ValueError("one document alone: there is no wrong one to learn from, store it without training")
+        raise ValueError("one document alone: there is no wrong one to learn from, choose no training (none)")
     stored = [texts.document(task, sample) for sample in samples]
     asked = [_asking(texts.bare(task, sample), whole) for sample, whole in zip(samples, stored, strict=True)]
     right = encode(stored)

@@ -135,12 +135,15 @@ def fitted(key: PRNGKeyArray, users: Users, encoded: Encoded, fit: Fit) -> Codec
 def job(key: PRNGKeyArray, vectors: examples.Encode, users: Users, start: Codec, recipe: Recipe) -> Job:
     """What `training.train` takes: a row for every user, with the examples that the recipe makes of the documents.
 
-    `vectors` is mostly `embed` of an encoder.
+    `vectors` is mostly `embed` of an encoder. ValueError names the user of whom a recipe can make none.
     """
     rows = []
     for own, user in zip(keys.of_users(key, list(users), "examples"), users, strict=True):
         rng = np.random.default_rng(np.asarray(jax.random.key_data(own)))
-        rows.append(recipe.make(rng, vectors, users.task, user.history))
+        try:
+            rows.append(recipe.make(rng, vectors, users.task, user.history))
+        except ValueError as error:
+            raise ValueError(f"user {user.id!r}: {error}") from error
     made, counts = examples.stacked(rows)
     return Job(keys.of_users(key, list(users), "training"), start, made, counts)
 

@@ -39,6 +39,9 @@ class Case(NamedTuple):
     right: Bool[Array, "users questions slots"]
 
 
+QUESTIONS = ("questions", "asked", "clean", "right")  # the fields of a case whose second axis is that of questions
+
+
 class Scores(NamedTuple):
     """Means over the questions of each user, or of each user and draw, from 0 to 1.
 
@@ -166,6 +169,42 @@ def programmed(
         return jax.lax.map(of_user, rows)
 
     return jax.lax.map(draw, jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(draws)))
+
+
+def by_parts(
+    measure: Callable[[Case], Scores], case: Case, *, size: int, report: Callable[[int], None] = lambda questions: None
+) -> Scores:
+    """As `measure(case)`, `size` questions of every user at once: so that long work can say how far it has come.
+
+    `report` is told how many questions of a user are done.
+    """
+    count = case.questions.shape[1]
+    if count <= size:
+        found = jax.block_until_ready(measure(case))
+        report(count)
+        return found
+    filled, weights = _filled(case, -(-count // size) * size), jnp.sum(case.asked, axis=1)
+    parts = []
+    for start in range(0, count, size):
+        part = filled._replace(**{name: getattr(filled, name)[:, start : start + size] for name in QUESTIONS})
+        share = jnp.sum(part.asked, axis=1) / weights
+
+        def weighed(leaf: Array, share: Array = share) -> Array:
+            every = jnp.broadcast_to(share, leaf.shape)
+            return jnp.where(every > 0, leaf * every, 0)  # the mean over no question is no number
+
+        parts.append(jax.tree.map(weighed, jax.block_until_ready(measure(part))))
+        report(min(size, count - start))
+    return jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *parts)
+
+
+def _filled(case: Case, count: int) -> Case:
+    """The case with `count` questions of every user, of which those that came last are not real."""
+
+    def fill(leaf: Array) -> Array:
+        return jnp.pad(leaf, [(0, count - leaf.shape[1] if axis == 1 else 0) for axis in range(leaf.ndim)])
+
+    return case._replace(**{name: fill(getattr(case, name)) for name in QUESTIONS})
 
 
 def certain(case: Case, scores: Float[np.ndarray, "users questions slots"], *, k: int) -> Scores:

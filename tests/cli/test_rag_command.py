@@ -109,6 +109,12 @@ def test_vary_integrates_and_programs(kept, tmp_path):
     assert cell["expected"]["precision"][0] == pytest.approx(drawn, abs=0.25)
 
 
+def test_fewer_questions_are_asked_evenly_spaced(kept):
+    vary = ("rag", "vary", kept, "--device", "NVM-3", "--sigma", 0.1, "--k", 2, "--json")
+    every, first_and_last = (last(nvcim(*vary, "--questions", most)) for most in (100, 2))
+    assert every["settings"]["questions"] == 3 and first_and_last["settings"]["questions"] == 2
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -214,7 +214,7 @@ def test_dropout_scales_what_it_keeps():
         ([("a", [])], PLAIN, "no user has a history"),
         ([("a", ["x", "y"])], replace(PLAIN, dim=200), "ask for 1 to 128"),
         ([("a", ["x", "y"])], replace(PLAIN, codec="zip"), "unknown codec 'zip'"),
-        ([("a", ["x"])], TRAINED, "one document alone"),
+        ([("a", ["x", "y"]), ("b", ["x"])], TRAINED, "user 'b': one document alone"),
         ([("a", ["x", "y"])], replace(PLAIN, recipe=training.RECIPES["cde"]), "0 labels among 2 documents"),
     ],
 )

@@ -65,6 +65,20 @@ def test_the_expectation_is_the_mean_over_programmings(case):
         np.testing.assert_allclose(one, other.mean(axis=0), atol=4 * 0.5 / 400**0.5, err_msg=name)
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_questions_by_parts_are_the_questions_at_once(case, size):
+    """Of two and three questions; a part in which a user has none counts nothing."""
+    chip, how, told = condition("NVM-3", 0.4), {"k": K, "format": Format(4)}, []
+    for measure in (
+        lambda part: documents.expected(whole(case), part, chip, **how),
+        lambda part: documents.programmed(KEY, whole(case), part, chip, draws=5, **how),
+    ):
+        found = documents.by_parts(measure, case, size=size, report=told.append)
+        for name, one, other in zip(found._fields, found, measure(case), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-6, err_msg=name)
+    assert sum(told) == 2 * case.questions.shape[1]
+
+
 def test_where_topics_are_unknown_the_clean_stores_first_are_right(model):
     told = ("the sour loaf rose slowly", "a long trail over the ridge", "the choir sang a psalm")
     user = User("me", tuple(Sample("", "", each) for each in told), ())
