@@ -5,7 +5,7 @@ from typing import Any
 
 from nvcim_jax.data import lamp, text
 from nvcim_jax.data.lamp import Task
-from nvcim_jax.documents.texts import TEXTS
+from nvcim_jax.documents.texts import TEXTS, holds_question
 from nvcim_jax.people import Sample
 
 # How LaMP puts a sample of a history, and what it writes between the samples and the question.
@@ -14,7 +14,7 @@ EXAMPLES = {
     "LaMP-2": 'the tag for the movie: "{content}" is "{answer}"',
     "LaMP-3": '{answer} is the score for "{content}"',
     "LaMP-4": '"{answer}" is the title for "{content}"',
-    "LaMP-5": '"{answer}" is the title for "{content}"',
+    "LaMP-5": '"{answer}" is a title for "{content}"',
     "LaMP-6": '"{answer}" is the title for "{content}"',
     "LaMP-7": '"{content}"',
 }
@@ -28,11 +28,14 @@ PLAIN, JOIN = "{content}" + lamp.ANSWER + " {answer}", ". "
 def in_context(task: Task, query: Sample, samples: Sequence[Sample]) -> Sample:
     """The question behind `samples`, put as LaMP does; those of tasks that are not LaMP's as question and answer.
 
-    Texts without questions stand as they are.
+    Titles of LaMP-1 stand within the question, behind the paper's own. Texts without questions stand as they are.
     """
     if not samples:
         return query
     shown = [_shown(task, each) for each in samples]
+    before, title, behind = query.question.partition("title")
+    if task.name == "LaMP-1" and title and not any(holds_question(task, each) for each in samples):
+        return query._replace(question=before + ", and ".join([title, *shown]) + behind)
     between, last = (", and ", JOINS.get(task.name, JOIN)) if task.name in EXAMPLES else ("\n\n", "\n\n")
     return query._replace(question=between.join(shown) + last + query.question)
 

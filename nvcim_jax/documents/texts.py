@@ -57,6 +57,11 @@ def label(task: Task, sample: Sample) -> str:
     return _filled(_forms(task, sample).label, sample)
 
 
+def holds_question(task: Task, sample: Sample) -> bool:
+    """Whether a sample of a LaMP-1 history is a question with its answer, as in the toy world, and not a paper."""
+    return task.name == "LaMP-1" and sample.answer in task.labels
+
+
 def sought(task: Task, question: Sample) -> str:
     """What a question looks for: its content; in LaMP-1 the two candidate references, not the paper's title."""
     return lamp.references(task, question.question) or question.content
@@ -171,9 +176,7 @@ def _line(value: object, where: str, number: int) -> tuple[str, Sample] | None:
 def _forms(task: Task, sample: Sample) -> Forms:
     if task.name == TEXTS.name:
         return PLAIN._replace(label="{answer}")
-    forms = FORMS.get(task.name, PLAIN)
-    is_toy = task.name == "LaMP-1" and sample.answer in task.labels  # the toy world writes questions into histories
-    return PLAIN if is_toy else forms
+    return PLAIN if holds_question(task, sample) else FORMS.get(task.name, PLAIN)
 
 
 def _filled(form: str, sample: Sample) -> str:

@@ -179,12 +179,6 @@ def test_cde_adds_the_label_and_a_wrong_one():
     assert made.anchors.shape == (10, 3)
 
 
-def test_one_label_alone_is_refused():
-    alike, task = [Sample("q", "comedy", "x"), Sample("q", "comedy", "y")], toy_users("LaMP-2", 1).task
-    with pytest.raises(ValueError, match="1 labels among 2 documents: .* needs two, choose cdi"):
-        examples.cde(np.random.default_rng(0), lambda each: np.eye(len(each), 3), task, alike)
-
-
 def test_what_is_known_is_not_encoded_again_but_questions_are(own):
     known, told = {"a loaf": np.full(own.dim, 0.5, np.float32)}, []
     embed = partial(learning.embed, own, known=known, report=lambda *each: told.append(each))

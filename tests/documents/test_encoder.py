@@ -49,6 +49,16 @@ def test_a_vector_does_not_depend_on_its_neighbours(tiny):
     np.testing.assert_allclose(encoders.encode(tiny, make_golden.TEXTS).vectors[:2], alone, atol=2e-6)
 
 
+def test_texts_of_one_width_share_a_program(tiny):
+    words = "this is an example".split()
+    encoders.encode(tiny, [" ".join(words[:at]) for at in (1, 2, 3, 4) * 4])
+    programs = encoders._vectors._cache_size()
+    encoders.encode(tiny, [" ".join((words * 3)[:at]) for at in range(1, 13)])  # as many rows, no wider than 16
+    assert encoders._vectors._cache_size() == programs
+    encoders.encode(tiny, [" ".join(words * 5)])
+    assert encoders._vectors._cache_size() == programs + 1
+
+
 def test_what_goes_before_questions_is_read_from_the_folder(folder, tiny):
     (folder / "config_sentence_transformers.json").write_text(
         json.dumps({"prompts": {"query": "this is ", "passage": "an "}})

@@ -43,12 +43,27 @@ def test_samples_stand_as_in_lamp():
     query = Sample("Generate a title for: z", "", "z")
     asked = in_context(lamp.task("LaMP-5"), query, HISTORY[:2])
     assert asked.question == (
-        '"first" is the title for "the cat sat on the mat", and "second" is the title for "dogs bark at night". '
+        '"first" is a title for "the cat sat on the mat", and "second" is a title for "dogs bark at night". '
         "Following the given patterns Generate a title for: z"
     )
     review = in_context(lamp.task("LaMP-3"), query, [Sample("", "4", "well paced")])
     assert review.question == '4 is the score for "well paced". Generate a title for: z'
     assert in_context(lamp.task("LaMP-3"), query, []) == query
+
+
+def test_titles_of_lamp_1_stand_behind_the_papers_own():
+    task = lamp.task("LaMP-1")
+    query = Sample(
+        'For an author who has written the paper with the title "X", which is it? [1]: "A" [2]: "B"', "", "X"
+    )
+    papers = [Sample("", "an abstract", "Deep nets"), Sample("", "another", "Wide nets")]
+    assert in_context(task, query, papers).question == (
+        'For an author who has written the paper with the title, and "Deep nets", and "Wide nets" "X", which is it? '
+        '[1]: "A" [2]: "B"'
+    )
+    assert in_context(task, Sample("which?", "", "X"), papers[:1]).question == '"Deep nets". which?'
+    toy = Sample("which?", "[1]", "the harp with the title Y")
+    assert in_context(task, query, [toy]).question == f'"the harp with the title Y". {query.question}'
 
 
 def test_a_task_without_lamps_words_shows_questions_and_answers():
