@@ -37,7 +37,10 @@ from nvcim_jax.cli.shared import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nvcim_jax.evaluation.main_job import Found
+    from nvcim_jax.people import User
 
 app = typer.Typer()
 COMPILING = 25.0  # seconds that the programs of a task take
@@ -57,7 +60,7 @@ class Job(NamedTuple):
     def draws(self) -> int:
         return self.settings["draws"]
 
-    def units(self, people) -> int:
+    def units(self, people: "Sequence[User]") -> int:
         """Units of progress of a block of people."""
         from nvcim_jax.evaluation import ladder
 

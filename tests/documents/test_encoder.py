@@ -50,7 +50,7 @@ def test_a_vector_does_not_depend_on_its_neighbours(tiny):
 
 
 def test_texts_of_one_width_share_a_program(tiny):
-    words = "this is an example".split()
+    words = ["this", "is", "an", "example"]
     encoders.encode(tiny, [" ".join(words[:at]) for at in (1, 2, 3, 4) * 4])
     programs = encoders._vectors._cache_size()
     encoders.encode(tiny, [" ".join((words * 3)[:at]) for at in range(1, 13)])  # as many rows, no wider than 16
