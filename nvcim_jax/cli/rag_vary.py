@@ -142,17 +142,17 @@ def _measured(saved, case, cells, *, k: int, draws: int, seed: int, write) -> li
     ways, count = (write is None) + (draws > 0), case.questions.shape[1]
     with progress_bar() as bar:
         work = bar.add_task("questions", total=len(cells) * ways * count)
-        parts = {"size": TOGETHER, "report": lambda done: bar.advance(work, done)}
+        parts = {"size": TOGETHER, "report": partial(bar.advance, work)}
         for at, (name, sigma, condition) in enumerate(cells):
             row: dict[str, Any] = {"device": name, "sigma": sigma}
             if write is None:
-                integrate = lambda part, own=condition: documents.expected(saved.codec, part, own, **how)  # noqa: E731
+                integrate = partial(documents.expected, saved.codec, condition=condition, **how)
                 row["expected"] = documents.as_json(documents.by_parts(integrate, case, **parts))
             if draws:
                 key = jax.random.fold_in(jax.random.key(seed), at)
-                program = partial(documents.programmed, key, saved.codec, condition=condition, draws=draws)
-                drawn = documents.by_parts(partial(program, **how, **written), case, **parts)
-                row["programmed"] = documents.as_json(drawn)
+                given = {"condition": condition, "draws": draws, **how, **written}
+                program = partial(documents.programmed, key, saved.codec, **given)
+                row["programmed"] = documents.as_json(documents.by_parts(program, case, **parts))
             rows.append(row)
     return rows
 

@@ -222,13 +222,14 @@ def _climb(job: Job, found: "list[Found]"):
     finished = [(each.users.task, []) for each in found]
     key, done = jax.random.key(job.settings["seed"]), 0
     with progress_bar() as bar:
-        work = bar.add_task("", total=sum(job.units_in_common(each) + job.units(each.users) for each in found))
+        shared = [job.units_in_common(each) for each in found]
+        work = bar.add_task("", total=sum(shared) + sum(job.units(each.users) for each in found))
         told = lambda units: bar.advance(work, units)  # noqa: E731
         try:
-            for each, (task, blocks) in zip(found, finished, strict=True):
+            for each, units, (task, blocks) in zip(found, shared, finished, strict=True):
                 bar.update(work, description=task.name)
-                common = _common(job, key, each, told)
-                done += job.units_in_common(each)
+                common = _common(job, key, each, units, told)
+                done += units
                 bar.mark(work, completed=done)
                 how = {"rows": job.rows, "draws": job.draws, "common": common, "report": told}
                 for block in main_job.blocks(key, job.model, each.users, [job.cell], **how):
@@ -243,8 +244,8 @@ def _climb(job: Job, found: "list[Found]"):
     return finished, None
 
 
-def _common(job: Job, key, found: "Found", told):
-    """What others have in common, saved in `out`; None if no row asks for it."""
+def _common(job: Job, key, found: "Found", units: int, told):
+    """What others have in common, by so many `units` of progress, saved in `out`; None for none."""
     import zlib
 
     import jax
@@ -253,7 +254,6 @@ def _common(job: Job, key, found: "Found", told):
     from nvcim_jax.pipeline.common import learn_common, start_of
     from nvcim_jax.pipeline.presets import COMMON
 
-    units = job.units_in_common(found)
     if found.others is None or not units:
         return None
     own, each = jax.random.fold_in(key, zlib.crc32(b"common")), units // COMMON.training.steps

@@ -18,7 +18,8 @@ from nvcim_jax.data.lamp import Task
 from nvcim_jax.data.users import Users, with_history
 from nvcim_jax.description import described
 from nvcim_jax.documents import codecs, examples, texts, training
-from nvcim_jax.documents.encoder import Encoder, encode, mean_token
+from nvcim_jax.documents import encoder as encoders
+from nvcim_jax.documents.encoder import Encoder, mean_token
 from nvcim_jax.documents.memory import KIND, Documents, bank_of, listing
 from nvcim_jax.documents.stored import Format
 from nvcim_jax.documents.training import Job, Recipe
@@ -169,9 +170,8 @@ def add_documents(
     samples = [sample for sample in samples if sample not in there]
     if not samples:
         return memory
-    report_texts(0, len(samples))
     told = [texts.document(memory.task, sample) for sample in samples]
-    found, cut = encode(encoder, told, report=lambda done: report_texts(done, 0))
+    found, cut = _encoded(encoder, told, report_texts)
     own = jax.tree.map(lambda leaf: leaf[at], memory.codec)
     fresh = np.asarray(codecs.compiled(own, found))
     replaced = {sample.id for sample in samples if sample.id is not None}
@@ -195,8 +195,7 @@ def embed(
     """The vectors of texts; what is stored and `known` already is not encoded again."""
     if not is_question and all(each in known for each in told):
         return np.stack([known[each] for each in told])
-    report(0, len(told))
-    return encode(encoder, told, is_question=is_question, report=lambda done: report(done, 0)).vectors
+    return _encoded(encoder, told, report, is_question=is_question).vectors
 
 
 def encode_all(
@@ -204,14 +203,19 @@ def encode_all(
 ) -> Encoded:
     """The vectors of all documents, side by side by user. ValueError names a document that cannot be encoded."""
     told = [texts.document(task, sample) for user in users for sample in user.history]
-    report(0, len(told))
-    found = encode(encoder, told, report=lambda done: report(done, 0))
+    found = _encoded(encoder, told, report)
     counts = np.array([len(user.history) for user in users])
     slots = text.bucket(int(counts.max()))
     valid = np.arange(slots)[None] < counts[:, None]
     vectors = np.zeros((len(counts), slots, encoder.dim), np.float32)
     vectors[valid] = found.vectors
     return Encoded(vectors, valid, found.cut)
+
+
+def _encoded(encoder: Encoder, told: Sequence[str], report: Texts, *, is_question: bool = False) -> encoders.Encoded:
+    """As `encoder.encode`; `report` is told how many texts there are, then how many of them are done."""
+    report(0, len(told))
+    return encoders.encode(encoder, told, is_question=is_question, report=lambda done: report(done, 0))
 
 
 def _known(users: Users, encoded: Encoded) -> dict[str, Float[np.ndarray, "dim"]]:
